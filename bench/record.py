@@ -1,0 +1,145 @@
+"""What a finished run leaves in `results/<study>/<run_id>/`, written whole or not at all, and how it is read back.
+
+    record.json        the fields of `Record`; small, readable, versioned by `schema`
+    curve.parquet      one row per logged step: step, sentences, tokens, flops, seconds, progress, lr, grad_norm,
+                       loss, term_<name>..., <diagnostic>...
+    examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
+                       ndcg_at_10, recall_at_10, ... (queries)
+    mteb/<Task>.json   the task's result in mteb's own format
+
+Readers of results import this module only; it imports neither torch nor mteb.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import UserError
+
+SCHEMA = 1
+RECORD_FILE = "record.json"
+CURVE_FILE = "curve.parquet"
+EXAMPLES_FILE = "examples.parquet"
+MTEB_FOLDER = "mteb"
+
+Status = Literal["completed", "diverged", "failed"]
+Role = Literal["method", "floor", "ceiling"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row of every table. Sizes are counts, times seconds, memory bytes, scores in the metric's own unit."""
+
+    run_id: str
+    study: str
+    role: Role
+    """`floor`: the untrained student; `ceiling`: the teacher; else a trained student."""
+    label: str
+    """Row name in the study, unique together with the seed."""
+    method: str
+    hyperparameters: dict[str, Any]
+    status: Status
+    seed: int
+    teacher: dict[str, Any]
+    """name, layers, width, heads, output_width, parameters, sha256."""
+    student: dict[str, Any]
+    """layers, width, heads, output_width, parameters, pooling."""
+    text: dict[str, Any]
+    """source, sentences, sha256."""
+    train: dict[str, Any]
+    """Settings that all methods of the study share: batch_size, learning_rate, ..."""
+    budget: dict[str, Any]
+    """currency, amount."""
+    ledger: dict[str, Any]
+    """What was spent, in every currency: see bench/budget.py."""
+    tasks: dict[str, dict[str, Any]]
+    """task -> type, main_metric, examples, data_sha256, key (hash of all that the score depends on)."""
+    scores: dict[str, dict[str, float]]
+    """task -> metric -> value; `main_score` is the metric that mteb ranks by."""
+    identity: dict[str, str]
+    """name -> hash of what the run was computed from."""
+    environment: dict[str, Any]
+    error: str | None = None
+    limit: int | None = None
+    """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
+    schema: int = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a record that claims success without finite scores."""
+        bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
+        if self.status == "completed" and bad:
+            raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place: readers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `path`, then move it into place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def dump_json(value: Any, path: Path) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN and infinities are refused."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The record as plain JSON types."""
+    return asdict(record)
+
+
+def read_record(path: Path) -> Record:
+    """Read one `record.json`. Raises `UserError` when it is damaged or of another schema."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a record ({error}); delete its folder and run the study again")
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
+    known = {item.name for item in fields(Record)}
+    try:
+        return Record(**{key: value for key, value in values.items() if key in known})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again")
+
+
+def read_study(folder: Path) -> list[Record]:
+    """All records of one study's folder, ordered by role, label and seed. Empty when there are none."""
+    records = [read_record(path) for path in sorted(folder.glob(f"*/{RECORD_FILE}"))]
+    order = {"ceiling": 0, "method": 1, "floor": 2}
+    return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))
