@@ -128,18 +128,21 @@ def read_record(path: Path) -> Record:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a record ({error}); delete its folder and run the study again")
+        raise UserError(
+            f"{path} cannot be read as a record ({error}); delete its folder and run the study again"
+        ) from None
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
     known = {item.name for item in fields(Record)}
     try:
         return Record(**{key: value for key, value in values.items() if key in known})
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again")
+        raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
 
 
 def read_study(folder: Path) -> list[Record]:
     """All records of one study's folder, ordered by role, label and seed. Empty when there are none."""
-    records = [read_record(path) for path in sorted(folder.glob(f"*/{RECORD_FILE}"))]
+    # A leading dot marks a folder that is still being written.
+    records = [read_record(path) for path in sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))]
     order = {"ceiling": 0, "method": 1, "floor": 2}
     return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))

@@ -152,7 +152,7 @@ class State(nn.Module):
             self.register_buffer(name, tensor)
 
     def __getitem__(self, name: str) -> Tensor:
-        return cast(Tensor, self.get_buffer(name))
+        return self.get_buffer(name)
 
 
 def matmul_flops(rows: int, inner: int, columns: int, *, gradients: int = 2) -> float:
@@ -178,3 +178,9 @@ def check_not_negative(**values: float) -> None:
         if not value >= 0:
             raise ValueError(f"{name} must not be negative, got {value}")
 
+
+def check_one_of(options: tuple[str, ...], **values: str) -> None:
+    """Raise `ValueError` naming the first value that is not among `options`."""
+    for name, value in values.items():
+        if value not in options:
+            raise ValueError(f"{name} must be one of {', '.join(options)}, got {value!r}")

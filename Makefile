@@ -1,0 +1,42 @@
+# make demo: set up and run the main job. make test: set up and pass the tests. Both are quick the second time.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test lint types unit setup clean
+
+demo: $(INSTALLED)
+	$(BIN)/distilbench run demo
+	@echo "The report is here:"
+	@$(BIN)/distilbench report results/demo --out reports
+
+test: lint types unit
+
+setup: $(INSTALLED_DEV)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(INSTALLED_DEV)
+	$(BIN)/mypy
+
+unit: $(INSTALLED_DEV)
+	$(BIN)/pytest -q --cov --cov-report=term:skip-covered
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# An editable install finds the source by itself: only new dependencies make it necessary again.
+$(INSTALLED): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,0 +1,83 @@
+"""What can be asked for, read without importing torch: methods are parsed, not run."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import methods
+from bench.errors import UserError, one_of
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One field of a method."""
+
+    name: str
+    type: str
+    default: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """What a method's file says about it."""
+
+    name: str
+    summary: str
+    source: str
+    unverified: str
+    hyperparameters: tuple[Hyperparameter, ...]
+
+
+def describe_method(name: str) -> MethodEntry:
+    """Read a registered method's file. Raises `UserError` for a name that is not registered or has no file."""
+    registry = methods.registry()
+    if name not in registry:
+        raise UserError(one_of("method", name, registry))
+    module, _, class_name = registry[name].partition(":")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise UserError(f"the method {name} is registered as {registry[name]}, but there is no such module")
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), [])
+    fields = _documented_fields(body)
+    return MethodEntry(
+        name=name,
+        summary=(ast.get_docstring(tree) or "").split("\n", 1)[0],
+        source=_constant(fields, "source"),
+        unverified=_constant(fields, "unverified"),
+        hyperparameters=tuple(
+            Hyperparameter(field.target.id, ast.unparse(field.annotation), _default(field), meaning)
+            for field, meaning in fields
+            if isinstance(field.target, ast.Name) and "ClassVar" not in ast.unparse(field.annotation)
+        ),
+    )
+
+
+def _documented_fields(body: list[ast.stmt]) -> list[tuple[ast.AnnAssign, str]]:
+    following = [*body[1:], ast.Pass()]
+    return [
+        (node, _docstring(after))
+        for node, after in zip(body, following, strict=True)
+        if isinstance(node, ast.AnnAssign)
+    ]
+
+
+def _docstring(node: ast.stmt) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return " ".join(node.value.value.split())
+    return ""
+
+
+def _default(field: ast.AnnAssign) -> str:
+    return ast.unparse(field.value) if field.value is not None else ""
+
+
+def _constant(fields: list[tuple[ast.AnnAssign, str]], name: str) -> str:
+    for field, _ in fields:
+        if isinstance(field.target, ast.Name) and field.target.id == name and field.value is not None:
+            return " ".join(str(ast.literal_eval(field.value)).split())
+    return ""

@@ -1,0 +1,256 @@
+"""The command line. Heavy imports wait until a verb needs them, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.plan import Plan
+    from bench.record import Record
+    from bench.run import Finished
+    from bench.study import Run, Study
+    from bench.workbench import Workbench
+
+FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
+EPILOG = "exit codes: 0 fine, 1 a gate found a regression, 2 wrong use, 3 could not evaluate"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.verb(arguments)
+        return code
+    except UserError as error:
+        _say(f"distilbench: error: {' '.join(str(error).split())}")
+        return WRONG_USE
+    except KeyboardInterrupt:
+        _say("distilbench: interrupted; what is complete is kept, and the same command goes on from there")
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distilbench",
+        description="Compare text-embedding distillation methods under equal budgets, with stated error.",
+        epilog=EPILOG,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    run = verbs.add_parser("run", help="run a study: train, evaluate, record", epilog=EPILOG)
+    run.add_argument("study", metavar="STUDY", help="name of a shipped study, or a YAML file")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the study, e.g. budget.sentences=5000")
+    run.add_argument("--out", default="results", metavar="DIR", help="records go to DIR/<study> (default: results)")
+    run.add_argument("--mirror", metavar="DIR", help="folder of official task data, laid out as on the Hub")
+    run.add_argument("--limit", type=_positive, metavar="N", help="smoke run: at most N sentences, pairs and queries")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    run.set_defaults(verb=_run)
+
+    report = verbs.add_parser("report", help="tables, figures and a page from results")
+    report.add_argument("results", metavar="RESULTS", type=Path, help="a study's folder, or a folder of them")
+    report.add_argument("--out", default="reports", type=Path, metavar="DIR", help="default: reports")
+    report.set_defaults(verb=_report)
+
+    for name, verb, what in (
+        ("methods", _methods, "methods"),
+        ("tasks", _tasks, "tasks"),
+        ("studies", _studies, "studies"),
+    ):
+        listing = verbs.add_parser(name, help=f"list the {what} there are")
+        if name == "methods":
+            listing.add_argument("name", nargs="?", help="show this method's hyperparameters and source")
+        listing.add_argument("--json", action="store_true", help="for programs")
+        listing.set_defaults(verb=verb)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _quiet_libraries()
+    from bench.settings import settings
+    from bench.study import load_study
+
+    study = load_study(arguments.study, arguments.overrides, arguments.limit)
+    chosen = settings(arguments.out, arguments.mirror, arguments.device)
+    from bench.workbench import Workbench
+
+    bench = Workbench(study, chosen, announce=lambda text: _say(f"{study.name}: {text}"))
+    if arguments.dry_run:
+        from bench.plan import make_plan
+
+        _print_plan(bench, make_plan(bench))
+        return FINE
+    finished = _run_with_progress(bench, study)
+    return _summary(bench, [item.record for item in finished])
+
+
+def _quiet_libraries() -> None:
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def _run_with_progress(bench: Workbench, study: Study) -> list[Finished]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from bench.run import run_study
+    from bench.study import runs_of
+
+    console = _console(stderr=True)
+    total = len(runs_of(study))
+    finished: list[Finished] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(study.name, total=total)
+
+        def on_progress(run: Run, share: float) -> None:
+            progress.update(bar, completed=len(finished) + share, description=f"{run.entry.label} seed {run.seed}")
+
+        for item in run_study(bench, on_progress):
+            finished.append(item)
+            progress.update(bar, completed=len(finished))
+            _say(f"[{len(finished)}/{total}] {_one_line(item)}")
+    return finished
+
+
+def _one_line(item: Finished) -> str:
+    record = item.record
+    scores = ", ".join(f"{task} {100 * scores['main_score']:.2f}" for task, scores in record.scores.items())
+    seconds = sum(record.ledger["seconds"].values())
+    how = "found complete" if item.reused else f"{seconds:.0f} s"
+    outcome = scores or f"{record.status}: {record.error or 'the loss is not finite'}"
+    return f"{record.label} seed {record.seed}: {outcome} ({how})"
+
+
+def _summary(bench: Workbench, records: list[Record]) -> int:
+    from bench.report import terminal_table
+
+    _console().print(terminal_table(records))
+    folder = bench.settings.out / bench.study.name
+    _say(f"records: {folder}    report: distilbench report {folder} --out reports")
+    failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
+    if failed:
+        _say(f"distilbench: {len(failed)} of {len(records)} runs failed: {'; '.join(failed)}")
+    return COULD_NOT_EVALUATE if failed else FINE
+
+
+def _print_plan(bench: Workbench, plan: Plan) -> None:
+    from rich.table import Table
+
+    table = Table("run", "method", "seed", "budget", "state", "est. TFLOPs", "est. training s", title=bench.study.name)
+    for item in plan.runs:
+        flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
+        seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"
+        table.add_row(item.run_id, item.run.entry.label, str(item.run.seed), item.budget, item.state, flops, seconds)
+    console = _console()
+    console.print(table)
+    to_do = [item for item in plan.runs if item.state == "to do"]
+    total = sum(item.seconds or 0.0 for item in to_do)
+    console.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {bench.settings.device}")
+    console.print(
+        f"{len(plan.runs)} runs, {len(to_do)} to do; training about {total / 60:.1f} minutes here, "
+        "teacher pass and evaluation not counted"
+    )
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from bench.report import build
+
+    for page in build(arguments.results, arguments.out):
+        _console().print(str(page), soft_wrap=True)
+    return FINE
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool, title: str) -> int:
+    console = _console()
+    if as_json:
+        console.print_json(json.dumps(rows))
+        return FINE
+    from rich.table import Table
+
+    table = Table(*rows[0], title=title)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    console.print(table)
+    return FINE
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    import methods
+    from bench.catalogue import describe_method
+
+    if arguments.name is None:
+        entries = [describe_method(name) for name in methods.registry()]
+        if arguments.json:
+            return _print_rows([asdict(entry) for entry in entries], True, "")
+        rows = [{"method": entry.name, "what it does": entry.summary} for entry in entries]
+        return _print_rows(rows, False, "Methods (details: distilbench methods NAME)")
+    entry = describe_method(arguments.name)
+    if arguments.json:
+        return _print_rows([asdict(entry)], True, "")
+    console = _console()
+    console.print(f"[bold]{entry.name}[/bold]: {entry.summary}\n\nSource: {entry.source}")
+    if entry.unverified:
+        console.print(f"Unverified: {entry.unverified}")
+    return _print_rows([asdict(item) for item in entry.hyperparameters], False, "Hyperparameters")
+
+
+def _tasks(arguments: argparse.Namespace) -> int:
+    from bench.evaluation.profiles import DESCRIPTIONS, PROFILES
+
+    rows = [
+        {"profile": name, "tasks": ", ".join(tasks), "what it is": DESCRIPTIONS[name]}
+        for name, tasks in PROFILES.items()
+    ]
+    return _print_rows(rows, arguments.json, "Task profiles (or any STS or retrieval task of mteb by its name)")
+
+
+def _studies(arguments: argparse.Namespace) -> int:
+    from bench.study import shipped_studies
+
+    rows = [
+        {
+            "study": name,
+            "what it is": path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# "),
+            "file": str(path),
+        }
+        for name, path in shipped_studies().items()
+    ]
+    return _print_rows(rows, arguments.json, "Studies that come with distilbench")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The training text, tokenised once: a flat memory-mapped array of token ids, shared by all runs.
+
+corpora/<key>/tokens.bin         token ids of all sentences, one after the other
+              offsets.npy        [N + 1] where each sentence begins
+              sentences.parquet  the text itself, column `text`
+              meta.json          counts and the SHA-256 of the tokens
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.encoder import load_tokenizer
+from bench.errors import UserError
+from bench.identity import PROTOCOL, key_of
+from bench.record import dump_json, write_folder_atomically
+from bench.study import Study
+from bench.text import read_sentences, source_key, source_names
+
+TOKENIZE_AT_ONCE = 4096
+SAMPLE_SEED = 20240
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """N tokenised sentences, read from disk as needed."""
+
+    key: str
+    sha256: str
+    source: str
+    tokens: NDArray[Any]
+    offsets: NDArray[np.int64]
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sentence, special tokens included, [N]."""
+        return np.diff(self.offsets)
+
+    def num_tokens(self, rows: NDArray[np.int64]) -> int:
+        """Tokens of some sentences together, padding not counted."""
+        return int((self.offsets[rows + 1] - self.offsets[rows]).sum())
+
+    def batch(self, rows_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of some sentences, each [B, T], padded to the longest."""
+        lengths = self.offsets[rows_B + 1] - self.offsets[rows_B]
+        width = int(lengths.max())
+        ids = np.full((len(rows_B), width), self.pad_id, dtype=np.int64)
+        for row, (start, length) in enumerate(zip(self.offsets[rows_B], lengths, strict=True)):
+            ids[row, :length] = self.tokens[start : start + length]
+        mask = np.arange(width) < lengths[:, None]
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
+    """Hash of all that decides the tokens."""
+    return key_of(
+        protocol=PROTOCOL,
+        text=source_key(study.text, mirror),
+        tokenizer=tokenizer_sha256,
+        max_length=study.train.max_length,
+        limit=study.limit,
+    )
+
+
+def is_built(cache: Path, key: str) -> bool:
+    """Whether the tokenised text lies in the cache."""
+    return (_folder(cache, key) / "meta.json").is_file()
+
+
+def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None) -> Corpus:
+    """The tokenised text of a study, made if it is not there yet.
+
+    Raises `UserError` for unreadable text and for text with fewer sentences than a batch.
+    """
+    folder = _folder(cache, key)
+    if not is_built(cache, key):
+        sentences = _sample(study, read_sentences(study.text, mirror))
+        if len(sentences) < study.train.batch_size:
+            raise UserError(
+                f"text.source {', '.join(source_names(study.text))} has {len(sentences)} distinct sentences, "
+                f"fewer than train.batch_size {study.train.batch_size}; give more text or a smaller batch"
+            )
+        tokenizer = load_tokenizer(model_folder)
+        write_folder_atomically(folder, lambda path: _write(path, sentences, tokenizer, study.train.max_length))
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return Corpus(
+        key=key,
+        sha256=meta["sha256"],
+        source=", ".join(source_names(study.text)),
+        tokens=np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r"),
+        offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
+        pad_id=meta["pad_id"],
+    )
+
+
+def _folder(cache: Path, key: str) -> Path:
+    return cache / "corpora" / key
+
+
+def _sample(study: Study, sentences: Iterator[str]) -> list[str]:
+    everything = list(sentences)
+    wanted = min(size for size in (study.text.sentences, study.limit, len(everything)) if size is not None)
+    # The same prefix of one permutation for every size, so that a larger sample contains the smaller one.
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(everything))[:wanted]
+    return [everything[row] for row in sorted(chosen)]
+
+
+def _write(folder: Path, sentences: list[str], tokenizer: Any, max_length: int) -> None:
+    dtype = np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max else np.uint32
+    lengths: list[int] = []
+    digest = hashlib.sha256()
+    rest = iter(sentences)
+    with (folder / "tokens.bin").open("wb") as stream:
+        while chunk := list(islice(rest, TOKENIZE_AT_ONCE)):
+            rows = tokenizer(chunk, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+            lengths.extend(len(row) for row in rows)
+            flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows])
+            digest.update(flat.tobytes())
+            flat.tofile(stream)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    digest.update(offsets.tobytes())
+    np.save(folder / "offsets.npy", offsets)
+    pd.DataFrame({"text": sentences}).to_parquet(folder / "sentences.parquet", index=False)
+    meta = {
+        "sentences": len(lengths),
+        "tokens": int(offsets[-1]),
+        "dtype": np.dtype(dtype).name,
+        "pad_id": int(tokenizer.pad_token_id or 0),
+        "sha256": digest.hexdigest(),
+    }
+    dump_json(meta, folder / "meta.json")

@@ -1,0 +1,1 @@
+"""Text and tasks that need neither a download nor a committed file."""

@@ -1,0 +1,262 @@
+"""Teacher and student are the same thing: a transformer, THE pooling function, and what ships behind it.
+
+Training, export and evaluation all pool through `pool`, so a score cannot come from another vector than the one that
+was trained. Shapes: B sentences, T tokens, S width, L requested layers, A heads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from bench.errors import UserError
+from bench.identity import folder_sha256
+from methods.base import LayerPooling, ModelDims
+
+MAPS = "distilbench_maps"
+FUSED = "sdpa"
+WEIGHTS = ("*.safetensors", "*_Dense/*.safetensors")
+TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt")
+STRUCTURE = ("config.json", "modules.json", "*_Pooling/config.json", "*_Dense/config.json", "sentence_*_config.json")
+DEFAULT_MAX_LENGTH = 512
+
+
+def _attention_with_maps(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Plain attention that returns its probabilities as they are before dropout."""
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = scores.softmax(dim=-1)
+    output = F.dropout(probabilities, dropout, module.training) @ value
+    return output.transpose(1, 2).contiguous(), probabilities
+
+
+ALL_ATTENTION_FUNCTIONS.register(MAPS, _attention_with_maps)
+ALL_MASK_ATTENTION_FUNCTIONS.register(MAPS, eager_mask)
+
+
+def pool(hidden_BTS: Tensor, mask_BT: Tensor, how: LayerPooling) -> Tensor:
+    """One vector per sentence, [B, S]: the mean over real tokens (special ones included), or the first token."""
+    if how == "cls":
+        return hidden_BTS[:, 0]
+    weights = mask_BT.unsqueeze(-1).to(hidden_BTS.dtype)
+    return (hidden_BTS * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one pass gave."""
+
+    final: Tensor
+    """[B, output width]: the vector that ships."""
+    layers: Tensor | None
+    """[B, L, S]: pooled hidden states of the requested layers."""
+    attention: tuple[Tensor, ...] | None
+    """[B, A, T, T] for each requested layer."""
+
+
+class Normalize(nn.Module):
+    """Scale rows to unit length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1)
+
+
+class Dense(nn.Sequential):
+    """A linear layer with an activation, stored as sentence-transformers' Dense module."""
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module) -> None:
+        super().__init__(linear, activation)
+
+
+class Encoder(nn.Module):
+    """A transformer, its pooling, and the modules that ship behind it."""
+
+    def __init__(
+        self, backbone: nn.Module, *, pooling: LayerPooling, head: nn.Module | None = None, max_length: int
+    ) -> None:
+        super().__init__()
+        self.backbone: Any = backbone
+        self.pooling: LayerPooling = pooling
+        self.head = head if head is not None else nn.Identity()
+        self.max_length = max_length
+
+    @property
+    def dims(self) -> ModelDims:
+        config = self.backbone.config
+        return ModelDims(width=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads)
+
+    def output_width(self) -> int:
+        """Width of the vector that ships."""
+        linear = [module for module in self.head.modules() if isinstance(module, nn.Linear)]
+        return int(linear[-1].out_features if linear else self.backbone.config.hidden_size)
+
+    def use_attention_maps(self, wanted: bool) -> None:
+        """Choose between fused attention and one that can return its maps."""
+        self.backbone.set_attn_implementation(MAPS if wanted else FUSED)
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor,
+        *,
+        layers: Sequence[int] = (),
+        attention: Sequence[int] = (),
+        layer_pooling: LayerPooling = "mean",
+    ) -> Encoded:
+        """Encode a padded batch. Layer 0 is the embedding block; attention layers count from 1."""
+        out = self.backbone(
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            output_hidden_states=bool(layers),
+            output_attentions=bool(attention),
+        )
+        pooled = [pool(out.hidden_states[layer], mask_BT, layer_pooling) for layer in layers]
+        return Encoded(
+            final=self.head(pool(out.last_hidden_state, mask_BT, self.pooling)),
+            layers=torch.stack(pooled, dim=1) if pooled else None,
+            attention=tuple(out.attentions[layer - 1] for layer in attention) if attention else None,
+        )
+
+    def forward_flops(self, batch_size: int, num_tokens: int) -> float:
+        """FLOPs of the transformer's matrix products for a padded [B, T] batch, forward only."""
+        config = self.backbone.config
+        width, rows = config.hidden_size, batch_size * num_tokens
+        projections = 4 * 2.0 * rows * width * width
+        attention = 2 * 2.0 * rows * num_tokens * width
+        feed_forward = 2 * 2.0 * rows * width * config.intermediate_size
+        return float(config.num_hidden_layers * (projections + attention + feed_forward))
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Parameters of a module, shared ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model folder on disk, with the hashes that identify it."""
+
+    name: str
+    folder: Path
+
+    def hashes(self) -> dict[str, str]:
+        """Hashes of weights, tokenizer and structure (layers, pooling, heads, maximum length)."""
+        return {
+            "weights": folder_sha256(self.folder, WEIGHTS),
+            "tokenizer": folder_sha256(self.folder, TOKENIZER),
+            "structure": folder_sha256(self.folder, STRUCTURE),
+        }
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a model folder."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no tokenizer that can be loaded: {_short(error)}") from None
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer in {folder} has no fast version; save one with tokenizers and try again")
+    return tokenizer
+
+
+def load_encoder(folder: Path) -> Encoder:
+    """Load a sentence-transformers folder, or a plain transformer (then mean-pooled).
+
+    Raises `UserError` for folders without safetensors weights and for modules that are not known here.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} has no config.json, so it is not a model folder; give one saved by save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} has no .safetensors weights; save the model with save_pretrained and try again")
+    pooling, head = _modules(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        backbone: Any = AutoModel.from_pretrained(
+            folder, config=config, local_files_only=True, attn_implementation=FUSED, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"the model in {folder} cannot be loaded: {_short(error)}") from None
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    return Encoder(backbone, pooling=pooling, head=head, max_length=_max_length(folder, config)).eval()
+
+
+def _max_length(folder: Path, config: Any) -> int:
+    stored = _json(folder / "sentence_bert_config.json").get("max_seq_length")
+    return int(stored or min(getattr(config, "max_position_embeddings", DEFAULT_MAX_LENGTH), DEFAULT_MAX_LENGTH))
+
+
+def _modules(folder: Path) -> tuple[LayerPooling, nn.Module]:
+    pooling: LayerPooling = "mean"
+    head: list[nn.Module] = []
+    for entry in _json(folder / "modules.json", default=[])[1:]:
+        kind = entry["type"].rsplit(".", 1)[-1]
+        if kind == "Pooling":
+            pooling = _pooling(folder / entry["path"] / "config.json")
+        elif kind == "Normalize":
+            head.append(Normalize())
+        elif kind == "Dense":
+            head.append(_dense(folder / entry["path"]))
+        else:
+            raise UserError(f"{folder}/modules.json has a {kind} module, which distilbench cannot run")
+    return pooling, nn.Sequential(*head)
+
+
+def _pooling(path: Path) -> LayerPooling:
+    config = _json(path)
+    modes = [
+        key.removeprefix("pooling_mode_") for key, value in config.items() if key.startswith("pooling_mode_") and value
+    ]
+    modes = modes or [str(config.get("pooling_mode", "mean"))]
+    if modes in (["mean_tokens"], ["mean"]):
+        return "mean"
+    if modes in (["cls_token"], ["cls"]):
+        return "cls"
+    raise UserError(f"{path} asks for {' + '.join(modes)} pooling; distilbench knows mean and cls")
+
+
+def _dense(folder: Path) -> Dense:
+    from safetensors.torch import load_file
+
+    config = _json(folder / "config.json")
+    name = config.get("activation_function", "torch.nn.modules.linear.Identity").rsplit(".", 1)[-1]
+    if name not in ("Identity", "Tanh", "GELU", "ReLU"):
+        raise UserError(f"{folder}/config.json has the activation {name}, which distilbench does not know")
+    linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
+    weights = load_file(folder / "model.safetensors")
+    linear.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
+    return Dense(linear, getattr(nn, name)())
+
+
+def _json(path: Path, default: Any = None) -> Any:
+    if not path.is_file():
+        return {} if default is None else default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from None
+
+
+def _short(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

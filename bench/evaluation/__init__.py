@@ -1,0 +1,1 @@
+"""Scoring through MTEB. Nothing outside this package imports mteb."""

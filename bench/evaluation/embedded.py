@@ -1,0 +1,100 @@
+"""The tasks that come with distilbench, as ordinary mteb tasks."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from datasets import Dataset, DatasetDict
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks.task_metadata import TaskMetadata
+
+from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS
+
+SPLIT = "test"
+
+
+def _metadata(name: str, description: str, **differing: Any) -> TaskMetadata:
+    return TaskMetadata(
+        name=name,
+        description=description,
+        dataset={"path": f"distilbench/{name}", "revision": "embedded"},
+        reference=None,
+        category="t2t",
+        modalities=["text"],
+        eval_splits=[SPLIT],
+        eval_langs=["eng-Latn"],
+        date=None,
+        dialect=[],
+        sample_creation="created",
+        bibtex_citation="",
+        **differing,
+    )
+
+
+class DistilbenchSTS(AbsTaskSTS):  # type: ignore[misc]
+    """Sentence pairs written for this project, graded 0 to 5 by the guidelines beside them."""
+
+    metadata = _metadata(
+        EMBEDDED_STS,
+        "English sentence pairs of several domains, written and graded 0 to 5 by written guidelines for this task.",
+        type="STS",
+        main_score="cosine_spearman",
+        domains=["Written"],
+        task_subtypes=[],
+        license="apache-2.0",
+        annotations_creators="LM-generated",
+    )
+
+    def load_data(self, **_: Any) -> None:
+        """Read the pairs that lie in the package."""
+        if self.data_loaded:
+            return
+        path = files("bench.embedded") / "sts.tsv"
+        with path.open(encoding="utf-8") as stream:
+            frame = pd.read_csv(stream, sep="\t", quoting=3)
+        self.dataset = DatasetDict({SPLIT: Dataset.from_pandas(frame, preserve_index=False)})
+        self.data_loaded = True
+
+
+class DocstringRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
+    """Find the body of a docstring by its summary line, in packages that the embedded training text leaves out."""
+
+    metadata = _metadata(
+        EMBEDDED_RETRIEVAL,
+        "Summary line -> body of docstrings of installed packages that are kept apart from the training text.",
+        type="Retrieval",
+        main_score="ndcg_at_10",
+        domains=["Programming", "Written"],
+        task_subtypes=["Article retrieval"],
+        license=None,
+        annotations_creators="derived",
+    )
+
+    def load_data(self, **_: Any) -> None:
+        """Harvest the docstrings of the installed packages."""
+        from bench.embedded.docstrings import retrieval_set
+
+        if self.data_loaded:
+            return
+        queries, documents, relevant = retrieval_set()
+        self.dataset = {
+            "default": {
+                SPLIT: {
+                    "corpus": _texts(documents),
+                    "queries": _texts(queries),
+                    "relevant_docs": relevant,
+                    "top_ranked": None,
+                }
+            }
+        }
+        self.data_loaded = True
+
+
+def _texts(texts: dict[str, str]) -> Dataset:
+    return Dataset.from_dict({"id": list(texts), "text": list(texts.values())})
+
+
+TASKS = {EMBEDDED_STS: DistilbenchSTS, EMBEDDED_RETRIEVAL: DocstringRetrieval}

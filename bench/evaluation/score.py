@@ -1,0 +1,146 @@
+"""Scores of one model, kept under a key of everything they depend on."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import pandas as pd
+import pytrec_eval
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+from bench.encoder import StoredModel, load_encoder, load_tokenizer
+from bench.errors import UserError
+from bench.evaluation.encoder import BATCH_RULE, BenchEncoder
+from bench.evaluation.tasks import Task
+from bench.identity import PROTOCOL, key_of
+from bench.record import dump_json, write_folder_atomically
+from bench.seeds import preserved_rng
+
+QUERY_METRICS = {
+    "ndcg_cut.10": "ndcg_at_10",
+    "recall.10": "recall_at_10",
+    "recall.100": "recall_at_100",
+    "recip_rank": "mrr",
+}
+PRECISION = "fp32"
+RESULT_FILE, MTEB_FILE, EXAMPLES_FILE = "score.json", "mteb.json", "examples.parquet"
+
+
+class CollapseError(Exception):
+    """A score is not a number, as happens when all vectors are equal."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Scores of one model on one task."""
+
+    task: Task
+    key: str
+    metrics: dict[str, float]
+    mteb_result: dict[str, Any]
+    examples: pd.DataFrame
+
+
+def score_key(hashes: dict[str, str], task: Task) -> str:
+    """Hash of all that decides a score. Two students never share one, and changed task data make a new one."""
+    return key_of(
+        protocol=PROTOCOL,
+        model=hashes,
+        task=task.name,
+        data=task.data_sha256,
+        mteb=mteb.__version__,
+        precision=PRECISION,
+        batches=BATCH_RULE,
+    )
+
+
+def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> list[TaskScore]:
+    """Score a model folder on tasks; what lies in the cache under the same key is not computed again.
+
+    Raises `CollapseError` when a main score is not a number. Global random state is left as it was.
+    """
+    hashes = model.hashes()
+    encoder: BenchEncoder | None = None
+    found = []
+    for task in tasks:
+        key = score_key(hashes, task)
+        folder = cache / "scores" / key
+        if not (folder / RESULT_FILE).is_file():
+            if encoder is None:
+                loaded = load_encoder(model.folder).to(device)
+                encoder = BenchEncoder(loaded, load_tokenizer(model.folder), key_of(name=model.name), key_of(**hashes))
+            with preserved_rng():
+                _evaluate(encoder, task, folder)
+        found.append(_read(task, key, folder))
+    return found
+
+
+def _read(task: Task, key: str, folder: Path) -> TaskScore:
+    try:
+        metrics = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+        mteb_result = json.loads((folder / MTEB_FILE).read_text(encoding="utf-8"))
+        examples = pd.read_parquet(folder / EXAMPLES_FILE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the stored score {folder} is damaged ({error}); delete that folder and run again") from None
+    return TaskScore(task, key, metrics, mteb_result, examples)
+
+
+def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as predictions:
+        result = mteb.evaluate(
+            encoder,
+            [task.instance],
+            cache=None,
+            overwrite_strategy="always",
+            co2_tracker=False,
+            prediction_folder=predictions,
+            show_progress_bar=False,
+            encode_kwargs={"batch_size": 256, "show_progress_bar": False},
+        )
+        path = Path(predictions) / task.instance.prediction_file_name
+        predicted = json.loads(path.read_text(encoding="utf-8"))
+    (task_result,) = result.task_results
+    metrics = _metrics(task_result)
+    if not np.isfinite(metrics["main_score"]):
+        raise CollapseError(f"the score of {task.name} is not a number: the model's vectors have collapsed")
+    frames = [_examples(task, split, data, predicted[subset][split]) for subset, split, data in task.splits()]
+    examples = pd.concat(frames, ignore_index=True)
+
+    def write(path: Path) -> None:
+        dump_json(metrics, path / RESULT_FILE)
+        task_result.to_disk(path / MTEB_FILE)
+        examples.to_parquet(path / EXAMPLES_FILE, index=False)
+
+    write_folder_atomically(folder, write)
+
+
+def _metrics(task_result: Any) -> dict[str, float]:
+    """Every metric that is a number, averaged over splits and subsets."""
+    rows = [row for scores in task_result.scores.values() for row in scores]
+    names = [name for name, value in rows[0].items() if isinstance(value, float | int) and not isinstance(value, bool)]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return {name: value for name, value in means.items() if np.isfinite(value) or name == "main_score"}
+
+
+def _examples(task: Task, split: str, data: Any, predicted: Any) -> pd.DataFrame:
+    if isinstance(task.instance, AbsTaskRetrieval):
+        frame = _query_metrics(data["relevant_docs"], predicted)
+    else:
+        frame = pd.DataFrame({"gold": data["score"], "similarity": predicted["cosine_scores"]})
+        frame.insert(0, "example", frame.index.astype(str))
+    frame.insert(0, "split", split)
+    frame.insert(0, "task", task.name)
+    return frame
+
+
+def _query_metrics(relevant: dict[str, dict[str, int]], predicted: dict[str, dict[str, float]]) -> pd.DataFrame:
+    evaluator = pytrec_eval.RelevanceEvaluator(relevant, set(QUERY_METRICS))
+    rows = evaluator.evaluate(predicted)
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("example").reset_index()
+    return frame.rename(columns={name.replace(".", "_"): shown for name, shown in QUERY_METRICS.items()})

@@ -1,0 +1,169 @@
+"""Tasks by name: of mteb, from the Hub or a mirror, and those that come with distilbench; with a hash of their data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import pandas as pd
+from datasets import Dataset, DatasetDict, disable_progress_bars
+from mteb.abstasks import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+
+from bench.errors import UserError, one_of
+from bench.evaluation import embedded
+from bench.evaluation.profiles import PROFILES
+from bench.seeds import preserved_rng
+
+disable_progress_bars()
+
+DOCUMENTS_PER_QUERY = 10
+"""Documents kept for each query when `--limit` shortens a retrieval task."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loaded mteb task."""
+
+    name: str
+    instance: Any
+    data_sha256: str
+
+    @property
+    def kind(self) -> str:
+        """mteb's task type: STS, Retrieval ..."""
+        return str(self.instance.metadata.type)
+
+    @property
+    def main_metric(self) -> str:
+        return str(self.instance.metadata.main_score)
+
+    def splits(self) -> list[tuple[str, str, Any]]:
+        """(subset, split, data) of everything that is scored."""
+        data = self.instance.dataset
+        if isinstance(self.instance, AbsTaskRetrieval) or self.instance.metadata.is_multilingual:
+            return [(subset, split, data[subset][split]) for subset in data for split in self._wanted(data[subset])]
+        return [("default", split, data[split]) for split in self._wanted(data)]
+
+    def _wanted(self, available: Any) -> list[str]:
+        return [split for split in self.instance.eval_splits if split in available]
+
+
+def load_task(name: str, mirror: Path | None, limit: int | None = None) -> Task:
+    """Load a task and hash its data; global random state is left as it was.
+
+    Raises `UserError` for an unknown task, and for data that are neither in the mirror nor reachable.
+    """
+    with preserved_rng():
+        instance = _instance(name)
+        if name not in embedded.TASKS:
+            _load_official(instance, name, mirror)
+        else:
+            instance.load_data()
+    _check_kind(instance, name)
+    if limit is not None:
+        _shorten(instance, limit)
+    task = Task(name, instance, "")
+    return Task(name, instance, _data_sha256(task))
+
+
+def known_names() -> list[str]:
+    """Every name that a study may list under `tasks`, profiles aside."""
+    return sorted({*embedded.TASKS, *(task.metadata.name for task in mteb.get_tasks(exclude_superseded=False))})
+
+
+def _instance(name: str) -> Any:
+    if name in embedded.TASKS:
+        return embedded.TASKS[name]()
+    try:
+        return mteb.get_task(name)
+    except KeyError:
+        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES])}") from None
+
+
+def _check_kind(instance: Any, name: str) -> None:
+    if not isinstance(instance, AbsTaskSTS | AbsTaskRetrieval):
+        raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
+
+
+def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
+    folder = mirror / instance.metadata.dataset["path"] if mirror else None
+    if folder is not None and folder.is_dir():
+        _load_from_mirror(instance, folder)
+        return
+    where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
+    try:
+        instance.load_data()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _load_from_mirror(instance: Any, folder: Path) -> None:
+    # The parquet files are read directly: the datasets library would cache them by path and could serve old content.
+    try:
+        if isinstance(instance, AbsTaskRetrieval):
+            instance.dataset = {"default": {split: _retrieval_split(folder, split) for split in instance.eval_splits}}
+        else:
+            splits = {split: pd.read_parquet(folder / f"{split}.parquet") for split in instance.eval_splits}
+            instance.dataset = DatasetDict({name: Dataset.from_pandas(frame) for name, frame in splits.items()})
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the mirror's {folder} is damaged: {str(error).splitlines()[0]}; make it again") from None
+    instance.dataset_transform()
+    instance.data_loaded = True
+
+
+def _retrieval_split(folder: Path, split: str) -> dict[str, Any]:
+    qrels = pd.read_parquet(folder / "qrels" / f"{split}.parquet").astype({"query-id": str, "corpus-id": str})
+    queries = pd.read_parquet(folder / "queries.parquet").rename(columns={"_id": "id"}).astype({"id": str})
+    corpus = pd.read_parquet(folder / "corpus.parquet").rename(columns={"_id": "id"}).astype({"id": str})
+    relevant = {
+        str(query): dict(zip(group["corpus-id"], group["score"].astype(int), strict=True))
+        for query, group in qrels.groupby("query-id", sort=False)
+    }
+    return {
+        "corpus": Dataset.from_pandas(corpus, preserve_index=False),
+        "queries": Dataset.from_pandas(queries[queries["id"].isin(relevant)], preserve_index=False),
+        "relevant_docs": relevant,
+        "top_ranked": None,
+    }
+
+
+def _shorten(instance: Any, limit: int) -> None:
+    if isinstance(instance, AbsTaskRetrieval):
+        for splits in instance.dataset.values():
+            for split in splits.values():
+                _shorten_retrieval(split, limit)
+    else:
+        for name, data in instance.dataset.items():
+            instance.dataset[name] = data.select(range(min(limit, len(data))))
+
+
+def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
+    split["queries"] = split["queries"].select(range(min(limit, len(split["queries"]))))
+    split["relevant_docs"] = {query: split["relevant_docs"][query] for query in split["queries"]["id"]}
+    judged = {document for relevant in split["relevant_docs"].values() for document in relevant}
+    ids = split["corpus"]["id"]
+    others = [row for row, name in enumerate(ids) if name not in judged][: limit * DOCUMENTS_PER_QUERY]
+    split["corpus"] = split["corpus"].select(
+        sorted([*others, *(row for row, name in enumerate(ids) if name in judged)])
+    )
+
+
+def _data_sha256(task: Task) -> str:
+    digest = hashlib.sha256()
+    for subset, split, data in task.splits():
+        digest.update(f"{subset}/{split}\n".encode())
+        tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]
+        for table in tables:
+            for row in table:
+                digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        if isinstance(data, dict):
+            digest.update(json.dumps(data["relevant_docs"], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""A trained student as a folder that sentence-transformers and transformers load.
+
+The layout is the classic one (`sentence_transformers.models.*` types), which old and new versions read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from bench.encoder import Dense, Encoder, Normalize
+from bench.record import dump_json, write_folder_atomically
+
+POOLING_MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+
+
+def export(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
+    """Write a student with its tokenizer and model card; an existing folder is replaced as a whole."""
+    write_folder_atomically(folder, lambda path: _write(student, tokenizer, path, card))
+
+
+def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
+    student.use_attention_maps(False)
+    student.backbone.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    _write_pooling(student, folder / "1_Pooling")
+    for part in _parts(student.head):
+        kind = "Normalize" if isinstance(part, Normalize) else "Dense"
+        path = f"{len(modules)}_{kind}"
+        modules.append((path, kind))
+        if isinstance(part, Dense):
+            _write_dense(part, folder / path)
+    entries = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
+    dump_json({"max_seq_length": student.max_length, "do_lower_case": False}, folder / "sentence_bert_config.json")
+    dump_json({"prompts": {}, "similarity_fn_name": "cosine"}, folder / "config_sentence_transformers.json")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _parts(head: nn.Module) -> list[nn.Module]:
+    if isinstance(head, nn.Identity):
+        return []
+    return [head] if isinstance(head, Dense | Normalize) else list(head.children())
+
+
+def _write_pooling(student: Encoder, folder: Path) -> None:
+    folder.mkdir()
+    chosen = POOLING_MODES[student.pooling]
+    modes = {mode: mode == chosen for mode in POOLING_MODES.values()}
+    dump_json({"word_embedding_dimension": student.dims.width, **modes}, folder / "config.json")
+
+
+def _write_dense(dense: Dense, folder: Path) -> None:
+    folder.mkdir()
+    linear, activation = dense[0], dense[1]
+    dump_json(
+        {
+            "in_features": linear.in_features,
+            "out_features": linear.out_features,
+            "bias": linear.bias is not None,
+            "activation_function": f"{type(activation).__module__}.{type(activation).__name__}",
+        },
+        folder / "config.json",
+    )
+    save_file({f"linear.{name}": value for name, value in linear.state_dict().items()}, folder / "model.safetensors")
+
+
+def model_card(values: dict[str, Any], describe: Callable[[str], str] = str) -> str:
+    """A README for the exported folder: front matter, and how the model was made."""
+    rows = "\n".join(f"| {key} | {describe(str(value))} |" for key, value in values.items())
+    return (
+        "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
+        "tags: [sentence-transformers, feature-extraction, knowledge-distillation, distilbench]\n---\n\n"
+        "# A student distilled with distilbench\n\n"
+        "Load it with `SentenceTransformer(path)`; `AutoModel.from_pretrained(path)` gives the transformer alone.\n\n"
+        f"| | |\n|---|---|\n{rows}\n"
+    )

@@ -1,0 +1,190 @@
+"""The four figures. Each takes a study and returns a figure, or None when the study has nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.frame import OVERALL, Study
+from bench.report.notes import smoke_mark
+from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
+from bench.report.tables import flop_unit
+
+REFERENCE_LINES = {"floor": ":", "ceiling": "--"}
+CURVE_POINTS = 200
+CROWDED = 20
+"""Tasks from which on the heat map's numbers are small."""
+
+
+def draw_all(study: Study, curves: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Write all figures that the study has data for into `folder`. Returns name -> caption."""
+    drawn = {}
+    for name, (caption, draw) in FIGURES.items():
+        with styled(name):
+            figure = draw(study, curves)
+            if figure is None:
+                continue
+            if mark := smoke_mark(study):
+                figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
+            save(figure, folder, name)
+        drawn[name] = caption
+    return drawn
+
+
+def scores(study: Study, curves: pd.DataFrame) -> Figure | None:
+    """One panel per task group: a dot per seed, the mean with its interval per method, floor and ceiling as lines."""
+    methods = _scored_methods(study)
+    if not methods:
+        return None
+    figure = new_figure(1.2 + 0.3 * len(methods))
+    panels = figure.subplots(1, len(study.averages.columns), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, study.averages, strict=True):
+        _scores_panel(axes, study, methods, str(group))
+        axes.set(title=short(str(group)), xlabel="mean score x 100", ylim=(len(methods) - 0.5, -0.5))
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(methods)), [short(name) for name in methods.values()])
+    _legend(figure, panels[0])
+    return figure
+
+
+def score_vs_cost(study: Study, curves: pd.DataFrame) -> Figure | None:
+    """Overall score against training seconds and student FLOPs: interval upwards, range of the cost sideways."""
+    methods = _scored_methods(study)
+    if not methods or not {"seconds_train", "student_flops"} <= set(study.costs):
+        return None
+    unit, size = flop_unit(study.costs["student_flops"].max())
+    figure = new_figure(3.3)
+    panels = figure.subplots(1, 2, sharey=True)
+    costs = {"seconds_train": ("training time (s)", 1.0), "student_flops": (f"student compute ({unit})", size)}
+    for axes, (cost, (label, divisor)) in zip(panels, costs.items(), strict=True):
+        _against(axes, study, methods, study.costs[cost] / divisor)
+        _reference_lines(axes.axhline, study, OVERALL)
+        axes.set(xlabel=label)
+    panels[0].set_ylabel("overall score x 100")
+    _legend(figure, panels[0])
+    return figure
+
+
+def tasks(study: Study, curves: pd.DataFrame) -> Figure | None:
+    """Methods x tasks: share of the gap closed, in percent."""
+    methods = _scored_methods(study)
+    means = study.gap.mean.reindex(list(methods))
+    shares = means[list(study.tasks.index)].to_numpy() * 100
+    if not np.isfinite(shares).any():
+        return None
+    figure = new_figure(1.8 + 0.28 * len(methods))
+    axes = figure.subplots()
+    colours = colormaps["YlGnBu"].with_extremes(bad="#eeeeee")
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, vmin=0, vmax=100, aspect="auto")
+    for (y, x), share in np.ndenumerate(shares):
+        size = 7 if len(study.tasks) <= CROWDED else 4.5
+        text = "—" if np.isnan(share) else f"{share:.0f}"
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if share > 60 else "black")
+    names = [short(str(task)) for task in study.tasks.index]
+    axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(methods)), [short(name) for name in methods.values()])
+    for x in np.flatnonzero(study.tasks["type"].to_numpy()[1:] != study.tasks["type"].to_numpy()[:-1]):
+        axes.axvline(x + 0.5, color="white", linewidth=3)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    figure.colorbar(image, ax=axes, label="gap closed (%)", extend="both", pad=0.02)
+    return figure
+
+
+def learning_curves(study: Study, curves: pd.DataFrame) -> Figure | None:
+    """One panel per method: smoothed loss against sentences, a line per seed; several terms in colours."""
+    methods = {key: name for key, name in study.names("method").items() if key in set(curves.get("key", []))}
+    if not methods or not {"sentences", "loss"} <= set(curves):
+        return None
+    columns = min(3, len(methods))
+    lines = -(-len(methods) // columns)
+    figure = new_figure(0.5 + 1.75 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, (key, name) in zip(panels, methods.items(), strict=False):
+        _curves_panel(axes, curves[curves["key"] == key].dropna(axis="columns", how="all"))
+        axes.set_title(short(name))
+    for axes in panels[len(methods) :]:
+        axes.remove()
+    figure.supxlabel("sentences", fontsize=8)
+    figure.supylabel("loss (running mean)", fontsize=8)
+    return figure
+
+
+FIGURES: dict[str, tuple[str, Callable[[Study, pd.DataFrame], Figure | None]]] = {
+    "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals over seeds (n ≥ 2).", scores),
+    "score_vs_cost": (
+        "Overall score against cost: 95 % interval over seeds (n ≥ 2) upwards, range over seeds sideways.",
+        score_vs_cost,
+    ),
+    "tasks": ("Share of the gap between floor (0) and ceiling (100) that each method closed on each task.", tasks),
+    "learning_curves": (
+        "Training loss as a running mean over a twentieth of the run; methods' losses have different scales.",
+        learning_curves,
+    ),
+}
+
+
+def _scored_methods(study: Study) -> dict[str, str]:
+    """The rows of trained students with a completed run and at least one average."""
+    scored = study.average.mean.notna().any(axis=1)
+    return {key: name for key, name in study.names("method").items() if scored.loc[key]}
+
+
+def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str) -> None:
+    keys = study.runs["key"].reindex(study.averages.index)
+    for y, key in enumerate(methods):
+        colour, marker = looks(study.runs)[key]
+        seeds = study.averages.loc[keys == key, group].to_numpy() * 100
+        axes.plot(seeds, np.full(len(seeds), y + 0.22), ".", color=colour, alpha=0.6, markersize=5)
+        mean, width = study.average.percent(key, group)
+        axes.errorbar(mean, y, xerr=width, fmt=marker, color=colour, markersize=5, capsize=2.5)
+    _reference_lines(axes.axvline, study, group)
+
+
+def _reference_lines(line: Callable[..., object], study: Study, group: str) -> None:
+    for role, dashes in REFERENCE_LINES.items():
+        for key, name in study.names(role).items():
+            mean, _ = study.average.percent(key, group)
+            if not np.isnan(mean):
+                line(mean, linestyle=dashes, color=GREY, linewidth=1, label=short(name), zorder=1)
+
+
+def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[float]) -> None:
+    keys = study.runs["key"].reindex(cost.index)
+    for key, name in methods.items():
+        colour, marker = looks(study.runs)[key]
+        spent = cost[keys == key].to_numpy()
+        mean, width = study.average.percent(key, OVERALL)
+        sideways = [[spent.mean() - spent.min()], [spent.max() - spent.mean()]]
+        bars = axes.errorbar(spent.mean(), mean, width, sideways, marker, color=colour, capsize=2.5)
+        bars.set_label(short(name))
+    trained = cost[keys.isin(list(methods))]
+    if trained.max() > 20 * trained.min() > 0:
+        axes.set_xscale("log")
+
+
+def _curves_panel(axes: Axes, curves: pd.DataFrame) -> None:
+    terms = [str(name) for name in curves if str(name).startswith("term_")]
+    drawn = {"loss": ("total", "black")}
+    if len(terms) > 1:
+        drawn |= {name: (name.removeprefix("term_"), COLOURS[i % 6]) for i, name in enumerate(terms)}
+    for index, (_, run) in enumerate(curves.sort_values("sentences").groupby("run_id")):
+        points = np.unique(np.linspace(0, len(run) - 1, CURVE_POINTS).astype(int))
+        sentences = run["sentences"].to_numpy()[points]
+        for name, (label, colour) in drawn.items():
+            smooth = run[name].rolling(max(1, len(run) // 20), min_periods=1).mean().to_numpy()[points]
+            axes.plot(sentences, smooth, color=colour, linewidth=0.8, label=None if index else label)
+    if len(drawn) > 1:
+        axes.legend(fontsize=6, handlelength=1, labelspacing=0.2)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))

@@ -1,0 +1,121 @@
+"""The page of a study: one file that needs nothing beside it; every text from a record is escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.record import Record
+from bench.report.frame import OVERALL, Study
+from bench.report.notes import smoke_mark
+from bench.report.prose import paragraph, settings_table
+from bench.report.render import Table, to_html
+from bench.report.tables import cost_table, main_table, number, task_table
+
+DETAILS = (
+    "hyperparameters",
+    "scores",
+    "ledger",
+    "budget",
+    "text",
+    "train",
+    "student",
+    "teacher",
+    "identity",
+    "environment",
+)
+
+
+def to_page(study: Study, figures: Path, captions: dict[str, str]) -> str:
+    """The whole page; `figures` holds one SVG for each name in `captions`."""
+    drawn = {name: _figure(figures / f"{name}.svg", name, caption) for name, caption in captions.items()}
+    sections = {
+        "Scores": [to_html(main_table(study)), drawn.get("scores", "")],
+        "Tasks": [to_html(task_table(study)), drawn.get("tasks", "")],
+        "Costs": [drawn.get("score_vs_cost", ""), to_html(cost_table(study))],
+        "Training": [drawn.get("learning_curves", "")],
+        "Runs": [to_html(_run_table(study)), *(_run(study, record) for record in study.records.values())],
+        "Settings": [f"<p>{html.escape(paragraph(study))}</p>", to_html(settings_table(study))],
+    }
+    body = "".join(_section(title, parts) for title, parts in sections.items() if any(parts))
+    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in sections.items() if any(parts))
+    title = html.escape(study.name)
+    mark = smoke_mark(study)
+    banner = f'<p class="mark">{html.escape(mark)}</p>' if mark else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title} - distilbench</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f"<header><h1>{title}</h1>{banner}<nav>{links}</nav></header>\n<main>\n{body}</main>\n"
+        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files("bench.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _section(title: str, parts: Sequence[str]) -> str:
+    return f'<section id="{title.lower()}"><h2>{title}</h2>\n{"".join(parts)}\n</section>\n'
+
+
+def _figure(path: Path, name: str, caption: str) -> str:
+    """The SVG of `path` for use inside a page: no prologue, and ids that no other figure has."""
+    svg = re.sub(r"^.*?(?=<svg)", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
+    return (
+        f'<figure class="chart"><div class="card">{svg}</div><figcaption>{html.escape(caption)}</figcaption></figure>\n'
+    )
+
+
+def _run_table(study: Study) -> Table:
+    runs = study.runs.assign(
+        overall=study.averages[OVERALL] * 100,
+        train=study.costs["seconds_train"] if "seconds_train" in study.costs else float("nan"),
+    ).reset_index()
+    heads = {
+        "row": "Method",
+        "seed": "Seed",
+        "status": "Status",
+        "overall": "Overall",
+        "train": "Training (s)",
+        "run_id": "Run",
+    }
+    order = runs[list(heads)].rename(columns=heads)
+    text = order.assign(
+        Seed=order["Seed"].map(str),
+        Overall=order["Overall"].map(lambda value: number(value) if pd.isna(value) else f"{value:.2f}"),
+        **{"Training (s)": order["Training (s)"].map(number)},
+    )
+    return Table("runs", f"{study.name}: every run", text, order, [], smoke_mark(study))
+
+
+def _run(study: Study, record: Record) -> str:
+    row = study.runs["row"].loc[record.run_id]
+    summary = html.escape(f"{row}, seed {record.seed}: {record.status}")
+    error = f'<p class="error">{html.escape(record.error)}</p>' if record.error else ""
+    parts = "".join(_values(name, getattr(record, name)) for name in DETAILS)
+    return f"<details><summary>{summary} <code>{html.escape(record.run_id)}</code></summary>{error}{parts}</details>\n"
+
+
+def _values(title: str, values: dict[str, Any]) -> str:
+    if not values:
+        return ""
+    rows = "".join(
+        f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(_plain(value))}</dd>" for key, value in values.items()
+    )
+    return f"<h3>{title}</h3><dl>{rows}</dl>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(part)}" for key, part in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

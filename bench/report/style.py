@@ -1,0 +1,74 @@
+"""One look for all figures, and files that are equal byte for byte when the input is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette without yellow, which is lost on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+GREY = "#6b6b6b"
+WIDTH = 7.2
+"""Inches: the text width of a common page."""
+NAME_LENGTH = 32
+FORMATS: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None, "Creator": None, "Format": None, "Type": None}},
+    "pdf": {"metadata": {"CreationDate": None}},
+    "png": {"metadata": {"Software": None}, "dpi": 200},
+}
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def styled(name: str) -> Iterator[None]:
+    """Draw and save figure `name` inside; its ids in SVG are its own, so that pages can hold several figures."""
+    settings: Any = {**RC, "svg.hashsalt": f"distilbench-{name}"}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty page-wide figure, `height` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write the figure in all formats, laid out once."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ending, options in FORMATS.items():
+        figure.savefig(folder / f"{name}.{ending}", format=ending, **options)
+
+
+def looks(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Row key -> colour and marker, by name and not by rank, so that a method looks the same in every figure."""
+    keys = sorted(runs.loc[runs["role"] == "method", "key"].unique())
+    return {key: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, key in enumerate(keys)}
+
+
+def short(name: str) -> str:
+    """`name` without its middle where it would crowd a figure; the end tells variants apart."""
+    return name if len(name) <= NAME_LENGTH else f"{name[:20]}…{name[-10:]}"

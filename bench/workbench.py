@@ -1,0 +1,141 @@
+"""What all runs of a study share: teacher, text, teacher signals, tasks; and who each run is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bench import corpus as corpora
+from bench.budget import Budget
+from bench.corpus import Corpus
+from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters
+from bench.errors import UserError
+from bench.evaluation.profiles import expand
+from bench.identity import PROTOCOL, key_of
+from bench.models import build_student, find_model
+from bench.settings import Settings
+from bench.signals import TeacherStore, array_names, dims_of, store_key
+from bench.study import Run, Study
+from methods.base import Dims, UnsuitableError
+
+if TYPE_CHECKING:
+    from bench.evaluation.tasks import Task
+
+Announce = Callable[[str], None]
+UNKNOWN_SIZE = 100_000
+
+
+@dataclass
+class Workbench:
+    """The shared parts of a study, each made when first asked for."""
+
+    study: Study
+    settings: Settings
+    announce: Announce = lambda _: None
+
+    @cached_property
+    def teacher_model(self) -> StoredModel:
+        return find_model(self.study.teacher)
+
+    @cached_property
+    def teacher_hashes(self) -> dict[str, str]:
+        return self.teacher_model.hashes()
+
+    @cached_property
+    def teacher(self) -> Encoder:
+        return load_encoder(self.teacher_model.folder).requires_grad_(False).to(self.settings.device)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return load_tokenizer(self.teacher_model.folder)
+
+    @cached_property
+    def budget(self) -> Budget:
+        return Budget.of(self.study.budget, self.study.limit)
+
+    @cached_property
+    def corpus_key(self) -> str:
+        return corpora.corpus_key(self.study, self.teacher_hashes["tokenizer"], self.settings.mirror)
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        if not self.text_is_built:
+            self.announce("reading and tokenising the text")
+        return corpora.build_or_open(
+            self.study, self.teacher_model.folder, self.corpus_key, self.settings.cache, self.settings.mirror
+        )
+
+    @property
+    def store_folder(self) -> Any:
+        return self.settings.cache / "signals" / store_key(self.teacher_hashes, self.corpus_key)
+
+    @cached_property
+    def store(self) -> TeacherStore:
+        return TeacherStore(self.store_folder, self.teacher, self.corpus, self.store_arrays)
+
+    @cached_property
+    def store_arrays(self) -> list[str]:
+        """What the study's methods read between them, so that one teacher pass serves all."""
+        return sorted({name for entry in self.study.methods for name in array_names(entry.build().needs(self.dims))})
+
+    @property
+    def text_is_built(self) -> bool:
+        return corpora.is_built(self.settings.cache, self.corpus_key)
+
+    @cached_property
+    def dims(self) -> Dims:
+        """Shapes for the methods. While the text is not built, its size is what the study asks for."""
+        size = len(self.corpus) if self.text_is_built else self.study.text.sentences or UNKNOWN_SIZE
+        return dims_of(self.student(self.study.seeds[0]), self.teacher, size)
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        from bench.evaluation.tasks import load_task
+
+        self.announce("loading tasks")
+        return [load_task(name, self.settings.mirror, self.study.limit) for name in expand(self.study.tasks)]
+
+    def student(self, seed: int) -> Encoder:
+        """A fresh student of this seed."""
+        return build_student(self.teacher, self.study.student, seed).to(self.settings.device)
+
+    def check(self) -> None:
+        """Refuse, before anything is trained, text and tasks that are not there and methods that do not fit."""
+        self.corpus  # noqa: B018
+        for entry in self.study.methods:
+            try:
+                entry.build().needs(self.dims)
+            except UnsuitableError as error:
+                raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
+        self.tasks  # noqa: B018
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """All that can change what a run trains. The run's id is the hash of it."""
+        parts: dict[str, Any] = {"protocol": PROTOCOL, "role": run.role, "teacher": self.teacher_hashes}
+        if run.role == "ceiling":
+            return parts
+        parts |= {"student": self.study.student.model_dump(), "seed": run.seed, "device": self.settings.device}
+        if run.role == "floor":
+            return parts
+        return parts | {
+            "method": run.entry.name,
+            "hyperparameters": run.entry.hyperparameters,
+            "text": self.corpus_key,
+            "budget": asdict(self.budget),
+            "train": self.study.train.model_dump(),
+        }
+
+    def run_id(self, run: Run) -> str:
+        return key_of(**self.identity(run))
+
+    def describe_teacher(self) -> dict[str, Any]:
+        """The teacher as the record states it."""
+        return {
+            "name": self.teacher_model.name,
+            **asdict(self.teacher.dims),
+            "output_width": self.teacher.output_width(),
+            "parameters": num_parameters(self.teacher),
+            "sha256": self.teacher_hashes["weights"],
+        }

@@ -1,0 +1,110 @@
+"""Pooling, attention maps, FLOPs, and loading of model folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.encoder import Encoder, load_encoder, load_tokenizer, pool
+from bench.errors import UserError
+
+
+@pytest.fixture
+def teacher(teacher_folder: Path) -> Encoder:
+    return load_encoder(teacher_folder)
+
+
+@pytest.fixture
+def batch(teacher_folder: Path) -> tuple[Tensor, Tensor]:
+    texts = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
+    tokens = load_tokenizer(teacher_folder)(texts, padding=True, return_tensors="pt")
+    return tokens["input_ids"], tokens["attention_mask"]
+
+
+def test_pooling_by_hand() -> None:
+    hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert pool(hidden, mask, "mean").tolist() == [[2.0, 4.0]]
+    assert pool(hidden, mask, "cls").tolist() == [[1.0, 2.0]]
+
+
+def test_more_padding_changes_nothing(teacher: Encoder, batch: tuple[Tensor, Tensor]) -> None:
+    ids, mask = batch
+    wider = [torch.nn.functional.pad(tensor, (0, 5)) for tensor in batch]
+    out, padded = teacher(ids, mask, layers=(0, 2, 4)), teacher(*wider, layers=(0, 2, 4))
+    torch.testing.assert_close(out.final, padded.final)
+    torch.testing.assert_close(out.layers, padded.layers)
+
+
+def test_attention_maps_are_probabilities_before_dropout(teacher: Encoder, batch: tuple[Tensor, Tensor]) -> None:
+    ids, mask = batch
+    fused = teacher(ids, mask).final
+    teacher.use_attention_maps(True)
+    teacher.train()
+    maps = teacher(ids, mask, attention=(1, 4)).attention
+    assert maps is not None
+    assert maps[0].shape == (3, 4, ids.shape[1], ids.shape[1])
+    torch.testing.assert_close(maps[0].sum(-1), torch.ones_like(maps[0][..., 0]))
+    assert (maps[1].masked_select(mask[:, None, None] == 0) == 0).all()
+    torch.testing.assert_close(teacher.eval()(ids, mask, attention=(1,)).final, fused)
+
+
+def test_first_layer_map_is_that_of_plain_attention(teacher: Encoder, batch: tuple[Tensor, Tensor]) -> None:
+    ids, mask = batch
+    teacher.use_attention_maps(True)
+    ours = teacher(ids, mask, attention=(3,)).attention
+    teacher.backbone.set_attn_implementation("eager")
+    eager = teacher.backbone(input_ids=ids, attention_mask=mask, output_attentions=True).attentions[2]
+    assert ours is not None
+    torch.testing.assert_close(ours[0], eager)
+
+
+def test_forward_flops_are_those_that_torch_counts(teacher: Encoder, batch: tuple[Tensor, Tensor]) -> None:
+    ids, mask = batch
+    teacher.train()
+    with FlopCounterMode(display=False) as counter:
+        teacher(ids, mask).final.sum().backward()
+    assert counter.get_total_flops() == pytest.approx(3 * teacher.forward_flops(*ids.shape), rel=0.01)
+
+
+def test_sentence_transformers_gives_the_same_vectors(teacher: Encoder, teacher_folder: Path) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    texts = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
+    theirs = sentence_transformers.SentenceTransformer(str(teacher_folder), device="cpu").encode(texts)
+    tokens = load_tokenizer(teacher_folder)(texts, padding=True, return_tensors="pt")
+    ours = teacher(tokens["input_ids"], tokens["attention_mask"]).final
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-6, rtol=0)
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
+
+
+def test_folders_that_cannot_be_loaded(teacher_folder: Path, tmp_path: Path) -> None:
+    no_weights = copy_of(teacher_folder, tmp_path / "a")
+    (no_weights / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no \.safetensors weights"):
+        load_encoder(no_weights)
+    no_config = copy_of(teacher_folder, tmp_path / "b")
+    (no_config / "config.json").unlink()
+    with pytest.raises(UserError, match="not a model folder"):
+        load_encoder(no_config)
+    broken = copy_of(teacher_folder, tmp_path / "c")
+    (broken / "model.safetensors").write_bytes(b"\x00" * 64)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_encoder(broken)
+    odd = copy_of(teacher_folder, tmp_path / "d")
+    (odd / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(UserError, match="max_tokens pooling"):
+        load_encoder(odd)
+    no_tokenizer = tmp_path / "e"
+    no_tokenizer.mkdir()
+    with pytest.raises(UserError, match="no tokenizer"):
+        load_tokenizer(no_tokenizer)

@@ -1,0 +1,80 @@
+"""What ships is what was trained: bit for bit through our loader, to 1e-6 through sentence-transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from bench.encoder import Dense, Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.export import export, model_card
+from bench.models import build_student
+from bench.study import StudentSpec
+
+TEXTS = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
+HEADS = {
+    "none": None,
+    "normalize": nn.Sequential(Normalize()),
+    "dense": Dense(nn.Linear(16, 5), nn.Tanh()),
+    "dense and normalize": nn.Sequential(Dense(nn.Linear(16, 5, bias=False), nn.Identity()), Normalize()),
+}
+
+
+@pytest.fixture
+def student(teacher_folder: Path) -> Encoder:
+    return build_student(load_encoder(teacher_folder), StudentSpec(layers=2, width=16), 1).eval()
+
+
+def vectors(model: Encoder, folder: Path) -> torch.Tensor:
+    tokens = load_tokenizer(folder)(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(tokens["input_ids"], tokens["attention_mask"]).final
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("head", HEADS)
+def test_export_and_reload(student: Encoder, teacher_folder: Path, tmp_path: Path, head: str, pooling: str) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    student.pooling = pooling  # type: ignore[assignment]
+    student.head = HEADS[head] or nn.Identity()
+    export(student, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
+    expected = vectors(student, teacher_folder)
+    assert torch.equal(vectors(load_encoder(tmp_path / "model"), tmp_path / "model"), expected)
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(TEXTS)
+    torch.testing.assert_close(torch.from_numpy(theirs), expected, atol=1e-6, rtol=0)
+
+
+def test_plain_transformers_loads_the_backbone(student: Encoder, teacher_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    export(student, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
+    backbone = AutoModel.from_pretrained(tmp_path / "model", add_pooling_layer=False)
+    for name, value in student.backbone.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], value)
+
+
+def test_the_hash_follows_weights_tokenizer_and_structure(
+    student: Encoder, teacher_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(teacher_folder)
+
+    def hashes(name: str) -> dict[str, str]:
+        export(student, tokenizer, tmp_path / name, f"# {name}\n")
+        return StoredModel("same name", tmp_path / name).hashes()
+
+    first = hashes("a")
+    assert hashes("b") == first
+    student.pooling = "cls"
+    assert {key for key, value in hashes("c").items() if value != first[key]} == {"structure"}
+    student.pooling = "mean"
+    with torch.no_grad():
+        next(student.parameters())[0, 0] += 1
+    assert {key for key, value in hashes("d").items() if value != first[key]} == {"weights"}
+
+
+def test_the_card_has_front_matter_and_provenance() -> None:
+    card = model_card({"Teacher": "t", "Seed": 3})
+    assert card.startswith("---\nlibrary_name: sentence-transformers\n")
+    assert "| Seed | 3 |" in card

@@ -1,0 +1,56 @@
+"""Named random streams, and keys."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.identity import folder_sha256, key_of
+from bench.seeds import preserved_rng, seed_for, seeded
+
+
+def test_streams_are_distinct_and_stable() -> None:
+    seeds = [
+        seed_for(run, stream) for run in (1, 2) for stream in ("student", "aux", "dropout", "batches", "negatives")
+    ]
+    assert len(set(seeds)) == 10
+    assert seed_for(1, "student") == seeds[0]
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_global_generators_come_back_as_they_were() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = (random.random(), np.random.rand(), torch.rand(1).item())
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    with preserved_rng():
+        random.seed(7)
+        np.random.seed(7)
+        torch.manual_seed(7)
+    with seeded(9):
+        torch.rand(3)
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+def test_keys_depend_on_values_not_on_order() -> None:
+    assert key_of(a=1, b={"c": 2, "d": 3}) == key_of(b={"d": 3, "c": 2}, a=1)
+    assert key_of(a=1) != key_of(a=2) != key_of(b=2)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        key_of(a=float("nan"))
+
+
+def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("1")
+    (tmp_path / "b.txt").write_text("2")
+    first = folder_sha256(tmp_path, ("*.json",))
+    (tmp_path / "b.txt").write_text("3")
+    assert folder_sha256(tmp_path, ("*.json",)) == first
+    (tmp_path / "a.json").rename(tmp_path / "c.json")
+    assert folder_sha256(tmp_path, ("*.json",)) != first

@@ -1,0 +1,198 @@
+"""One loop for all methods: the budget binds, runs are repeatable, and every method starts and sees the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import methods
+from bench.budget import Budget, Ledger
+from bench.encoder import Encoder
+from bench.settings import Settings
+from bench.study import Study
+from bench.train import Cell, Trained, train
+from bench.workbench import Workbench
+from methods.base import Dims, Method, Needs, Signals
+
+MakeCell = Callable[..., Cell]
+METHODS = list(methods.registry())
+
+
+@pytest.fixture
+def bench(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Workbench:
+    study = Study.model_validate(
+        {
+            "name": "x",
+            "teacher": str(teacher_folder),
+            "student": {"layers": 2, "width": 16},
+            "text": {"source": str(text_file)},
+            "budget": {"steps": 6},
+            "methods": METHODS,
+            "seeds": 2,
+            "tasks": ["embedded"],
+            "train": {"batch_size": 16},
+        }
+    )
+    return Workbench(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+
+
+@pytest.fixture
+def make_cell(bench: Workbench) -> MakeCell:
+    def make(method: Method | str, seed: int = 1, budget: Budget | None = None) -> Cell:
+        return Cell(
+            method=methods.load(method)() if isinstance(method, str) else method,
+            student=bench.student(seed),
+            teacher=bench.teacher,
+            corpus=bench.corpus,
+            store=bench.store,
+            spec=bench.study.train,
+            budget=budget or bench.budget,
+            seed=seed,
+        )
+
+    return make
+
+
+def weights(model: Encoder) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def trained(cell: Cell) -> tuple[Tensor, Ledger, Trained]:
+    ledger = Ledger()
+    result = train(cell, ledger)
+    return weights(cell.student), ledger, result
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_is_repeatable_bit_for_bit_and_leaves_global_rng_alone(make_cell: MakeCell, name: str) -> None:
+    first, ledger, result = trained(make_cell(name))
+    torch.manual_seed(123)
+    torch.rand(5)
+    state = torch.get_rng_state()
+    again, other_ledger, other = trained(make_cell(name))
+    assert torch.equal(first, again)
+    assert torch.equal(state, torch.get_rng_state())
+    assert [row["loss"] for row in result.curve] == [row["loss"] for row in other.curve]
+    assert ledger.student_flops == other_ledger.student_flops
+    assert not torch.equal(first, trained(make_cell(name, seed=2))[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_lowers_the_loss_and_never_touches_the_teacher(
+    make_cell: MakeCell, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.train.LOG_EVERY", 1)
+    cell = make_cell(name, budget=Budget("steps", 80))
+    cell = replace(cell, spec=cell.spec.model_copy(update={"learning_rate": 5e-3}))
+    before = weights(cell.teacher)
+    losses = [row["loss"] for row in trained(cell)[2].curve]
+    assert sum(losses[-20:]) < sum(losses[:20])
+    assert torch.equal(before, weights(cell.teacher))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spy(Method):
+    """Records what it is given."""
+
+    name: ClassVar[str] = "spy"
+    source: ClassVar[str] = "this test"
+    seen: Any
+    views: Any = 1
+
+    def needs(self, dims: Dims) -> Needs:
+        return Needs(student_views=self.views)
+
+    def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
+        self.seen.append((signals.index_B.tolist(), progress, signals.mask_BT.shape[1]))
+        return {"zero": signals.student_BS.sum() * 0}
+
+
+def test_all_methods_of_a_seed_see_the_same_batches_and_start_alike(make_cell: MakeCell) -> None:
+    one: list[Any] = []
+    two: list[Any] = []
+    first, second = make_cell(Spy(seen=one)), make_cell(Spy(seen=two, views=2))
+    assert torch.equal(weights(first.student), weights(second.student))
+    trained(first)
+    trained(second)
+    assert one == two
+    other: list[Any] = []
+    trained(make_cell(Spy(seen=other), seed=2))
+    assert [rows for rows, *_ in one] != [rows for rows, *_ in other]
+
+
+def test_two_views_pay_twice(make_cell: MakeCell) -> None:
+    once, twice = (trained(make_cell(Spy(seen=[], views=views)))[1] for views in (1, 2))
+    assert (twice.sentences, twice.student_passes) == (once.sentences, 2 * once.student_passes)
+    assert twice.student_flops == 2 * once.student_flops
+
+
+@pytest.mark.parametrize("currency", ["steps", "sentences", "tokens", "flops", "seconds"])
+def test_no_currency_is_overspent_by_more_than_a_step_and_progress_is_complete(
+    make_cell: MakeCell, currency: str
+) -> None:
+    reference = trained(make_cell("mse"))[1]
+    amount = reference.spent(currency) * 1.05
+    seen: list[Any] = []
+    ledger = trained(make_cell(Spy(seen=seen), budget=Budget(currency, amount)))[1]
+    progress = [share for _, share, _ in seen]
+    assert progress[0] == 0
+    assert progress == sorted(progress)
+    assert progress[-1] < 1 <= ledger.spent(currency) / amount
+    if currency != "seconds":
+        largest = max(later - earlier for earlier, later in zip(progress, [*progress[1:], 1], strict=True))
+        assert ledger.spent(currency) / amount - 1 <= largest + 0.1
+
+
+def test_a_text_shorter_than_the_budget_is_read_again(make_cell: MakeCell) -> None:
+    ledger = trained(make_cell("mse", budget=Budget("sentences", 1000)))[1]
+    assert ledger.sentences == 1008
+    assert ledger.epochs == pytest.approx(1008 / 400)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_ledgers_flops_are_those_that_torch_counts(make_cell: MakeCell, name: str) -> None:
+    cell = make_cell(name, budget=Budget("steps", 1))
+    with FlopCounterMode(display=False) as filling:
+        cell.store.ensure(torch.arange(len(cell.corpus)).numpy())
+    assert filling.get_total_flops() > 0
+    with FlopCounterMode(display=False) as counter:
+        ledger = trained(cell)[1]
+    counted = ledger.student_flops + ledger.teacher_flops_online
+    assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploding(Method):
+    """Divides by zero after some progress."""
+
+    name: ClassVar[str] = "exploding"
+    source: ClassVar[str] = "this test"
+
+    def needs(self, dims: Dims) -> Needs:
+        return Needs()
+
+    def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
+        return {"bad": signals.student_BS.sum() * (float("nan") if progress > 0.3 else 1.0)}
+
+
+def test_divergence_stops_the_run_and_keeps_its_curve(make_cell: MakeCell) -> None:
+    _, ledger, result = trained(make_cell(Exploding(), budget=Budget("steps", 100)))
+    assert result.diverged
+    assert 30 < ledger.steps < 50
+    assert len(result.curve) >= 3
+
+
+def test_bf16_stays_close_to_fp32(make_cell: MakeCell) -> None:
+    full = make_cell("mse", budget=Budget("steps", 30))
+    half = replace(
+        make_cell("mse", budget=Budget("steps", 30)), spec=full.spec.model_copy(update={"precision": "bf16"})
+    )
+    wide, narrow = trained(full)[2].curve[-1]["loss"], trained(half)[2].curve[-1]["loss"]
+    assert narrow == pytest.approx(wide, rel=0.05)

@@ -1,0 +1,193 @@
+"""Distillation of internal representations: values by hand, layer matching, unsuitable models, gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from methods.base import Dims, Signals, UnsuitableError
+from methods.internal_kd import InternalKD, attention_divergence, hidden_distance
+
+Precision = tuple[torch.dtype, float]
+
+
+def draw(*shape: int, seed: int = 0, grad: bool = False) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_(grad)
+
+
+def one_map(*rows: tuple[float, ...], dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.tensor(rows, dtype=dtype)[None, None]
+
+
+TEACHER = ((0.7, 0.3, 0.0), (0.4, 0.6, 0.0), (0.5, 0.5, 0.0))
+STUDENT = ((0.5, 0.5, 0.0), (0.5, 0.5, 0.0), (0.9, 0.1, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [
+        ((1, 1, 0), 0.0512091960),
+        ((1, 1, 1), 0.2044146719),
+        ((1, 0, 0), 0.0822828785),
+        ((0, 1, 0), 0.0201355136),
+        ((0, 0, 1), 0.5108256238),
+    ],
+)
+def test_divergence_by_hand(mask: tuple[int, ...], expected: float, precision: Precision) -> None:
+    dtype, tolerance = precision
+    found = attention_divergence(one_map(*STUDENT, dtype=dtype), one_map(*TEACHER, dtype=dtype), torch.tensor([mask]))
+    assert float(found) == pytest.approx(expected, abs=tolerance)
+
+
+def test_divergence_is_teacher_first() -> None:
+    flat, sharp, mask = one_map((0.5, 0.5)), one_map((0.9, 0.1)), torch.ones(1, 1)
+    assert float(attention_divergence(sharp, flat, mask)) == pytest.approx(0.5108256238, abs=1e-9)
+    assert float(attention_divergence(flat, sharp, mask)) == pytest.approx(0.3680642072, abs=1e-9)
+
+
+def test_divergence_is_cross_entropy_less_entropy() -> None:
+    student, teacher = draw(2, 3, 4, 4).softmax(-1), draw(2, 3, 4, 4, seed=1).softmax(-1)
+    cross_entropy, entropy = -(teacher * student.log()).sum(-1), -(teacher * teacher.log()).sum(-1)
+    found = attention_divergence(student, teacher, torch.ones(2, 4))
+    torch.testing.assert_close(found, (cross_entropy - entropy).mean())
+    built_in = nn.functional.kl_div(student.log(), teacher, reduction="none").sum(-1).mean()
+    torch.testing.assert_close(found, built_in)
+
+
+def test_sentences_count_equally_whatever_their_length() -> None:
+    student, teacher = one_map(*STUDENT).repeat(2, 1, 1, 1), one_map(*TEACHER).repeat(2, 1, 1, 1)
+    found = attention_divergence(student, teacher, torch.tensor([[1, 1, 0], [1, 0, 0]]))
+    assert float(found) == pytest.approx((0.0512091960 + 0.0822828785) / 2, abs=1e-9)
+
+
+def test_zero_probabilities_stay_finite() -> None:
+    student, teacher = one_map((1.0, 0.0)).requires_grad_(), one_map((0.0, 1.0))
+    value = attention_divergence(student, teacher, torch.ones(1, 1))
+    assert float(value.detach()) == pytest.approx(-math.log(1e-12), abs=1e-9)
+    (gradient,) = torch.autograd.grad(value, student)
+    assert torch.isfinite(gradient).all()
+    assert float(attention_divergence(teacher, teacher, torch.ones(1, 1))) == 0
+
+
+def test_copied_heads_leave_the_mean_and_double_the_sum() -> None:
+    student, teacher, mask = draw(2, 2, 3, 3).softmax(-1), draw(2, 2, 3, 3, seed=1).softmax(-1), torch.ones(2, 3)
+    twice = student.repeat(1, 2, 1, 1), teacher.repeat(1, 2, 1, 1)
+    mean = attention_divergence(student, teacher, mask)
+    torch.testing.assert_close(attention_divergence(*twice, mask), mean)
+    torch.testing.assert_close(attention_divergence(student, teacher, mask, "sum"), 2 * mean)
+    torch.testing.assert_close(attention_divergence(*twice, mask, "sum"), 4 * mean)
+
+
+def test_divergence_gradient() -> None:
+    teacher, mask = draw(2, 2, 3, 3, seed=1).softmax(-1), torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+    def value(scores: Tensor) -> Tensor:
+        return attention_divergence(scores.softmax(-1), teacher, mask)
+
+    assert torch.autograd.gradcheck(value, (draw(2, 2, 3, 3, grad=True),))
+
+
+def test_hidden_distance_by_hand(precision: Precision) -> None:
+    dtype, tolerance = precision
+    student = torch.tensor([[[1, 0], [1, 0]], [[1, 0], [1, 1]]], dtype=dtype)
+    teacher = torch.tensor([[[1, 1], [5, 0]], [[1, 1], [2, 2]]], dtype=dtype)
+    assert float(hidden_distance(student, teacher)) == pytest.approx(0.2928932188, abs=tolerance)
+    assert float(hidden_distance(3 * student, teacher)) == pytest.approx(0.2928932188, abs=tolerance)
+
+
+def test_hidden_distance_gradient() -> None:
+    teacher = draw(2, 3, 4, seed=1)
+    assert torch.autograd.gradcheck(lambda student: hidden_distance(student, teacher), (draw(2, 3, 4, grad=True),))
+
+
+def test_a_copy_of_the_teacher_costs_nothing(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    same, method = dims((6, 3, 2), (6, 3, 2), 6), InternalKD()
+    signals, aux = fake(method, same), method.build_aux(same)
+    assert not list(aux.parameters())
+    copy = replace(
+        signals,
+        teacher_final_BD=signals.student_BS.detach(),
+        teacher_layers_BLH=signals.student_layers_BLS.detach(),
+        teacher_attention=tuple(probabilities.detach() for probabilities in signals.student_attention),
+    )
+    terms = method.loss(copy, aux, 0.0)
+    assert all(float(term.detach()) == pytest.approx(0, abs=1e-12) for term in terms.values())
+    scores = draw(1, 1, 3, 3, grad=True)
+    value = attention_divergence(scores.softmax(-1), scores.detach().softmax(-1), torch.ones(1, 3))
+    gradients = torch.autograd.grad(terms["hidden"] + terms["final"], (signals.student_layers_BLS, signals.student_BS))
+    for gradient in (*gradients, *torch.autograd.grad(value, scores)):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+def test_terms_sum_over_layers(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = InternalKD(attention_weight=2.0, hidden_weight=3.0)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    terms = method.loss(signals, aux, 0.0)
+    assert list(terms) == ["attention", "hidden", "final"]
+    attention = sum(
+        attention_divergence(student, teacher, signals.mask_BT)
+        for student, teacher in zip(signals.student_attention, signals.teacher_attention, strict=True)
+    )
+    torch.testing.assert_close(terms["attention"], 2 * torch.as_tensor(attention))
+    hidden = torch.zeros((), dtype=torch.float64)
+    for layer, head in enumerate(aux["hidden"].children()):
+        student = head(signals.student_layers_BLS[:, layer])
+        hidden += (1 - torch.cosine_similarity(student, signals.teacher_layers_BLH[:, layer])).mean()
+    torch.testing.assert_close(terms["hidden"], 3 * hidden)
+
+
+def test_layers_are_matched_evenly(dims: Callable[..., Dims]) -> None:
+    needs = InternalKD().needs(dims((6, 6, 2), (10, 12, 2)))
+    assert needs.teacher_attention == needs.teacher_layers == (2, 4, 6, 8, 10, 12)
+    assert needs.student_attention == needs.student_layers == (1, 2, 3, 4, 5, 6)
+    uneven = InternalKD().needs(dims((6, 5, 2), (10, 12, 2)))
+    assert uneven.teacher_layers == (2, 5, 7, 10, 12)
+
+
+def test_projections_where_widths_differ(dims: Callable[..., Dims]) -> None:
+    aux = InternalKD().build_aux(dims())
+    shapes = [tuple(parameter.shape) for parameter in aux.parameters()]
+    assert shapes == [(10, 6), (10,), (10, 6), (10,), (8, 6), (8,)]
+    assert InternalKD().exported_head(aux) is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "complaint"),
+    [
+        ({"student": (6, 2, 3)}, "the student has 3 heads and the teacher 2"),
+        ({"shared_tokens": False}, "cut sentences into different tokens"),
+    ],
+)
+def test_attention_needs_equal_heads_and_tokens(
+    sizes: dict[str, Any], complaint: str, dims: Callable[..., Dims]
+) -> None:
+    with pytest.raises(UnsuitableError, match=complaint):
+        InternalKD().needs(dims(**sizes))
+    needs = InternalKD(attention_weight=0.0).needs(dims(**sizes))
+    assert needs.student_attention == needs.teacher_attention == ()
+    assert needs.teacher_layers == (2, 4)
+
+
+def test_student_must_not_be_deeper(dims: Callable[..., Dims]) -> None:
+    with pytest.raises(UnsuitableError, match="the student has 5 layers and the teacher 4"):
+        InternalKD().needs(dims(student=(6, 5, 2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"attention_weight": -1.0}, "attention_weight"),
+        ({"head_reduction": "max"}, "head_reduction must be one of mean, sum"),
+        ({"attention_weight": 0.0, "hidden_weight": 0.0, "final_weight": 0.0}, "nothing would be trained"),
+    ],
+)
+def test_invalid_values_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        InternalKD(**settings)

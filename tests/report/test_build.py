@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.errors import UserError
+from bench.record import CURVE_FILE, Record
+
+Make = Callable[..., Record]
+Write = Callable[..., Path]
+FIGURES = {"scores", "score_vs_cost", "tasks", "learning_curves"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, nasty_study: Callable[[Path], Path]) -> tuple[Path, Path]:
+    """A study's folder and its report: with an unfriendly name and a diverged run, made once for this module."""
+    folder = nasty_study(tmp_path_factory.mktemp("results") / "demo")
+    [page] = report.build(folder, tmp_path_factory.mktemp("out"))
+    return folder, page.parent
+
+
+class Ids(HTMLParser):
+    """Collects what a browser would load, and all ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.loaded: list[str] = []
+        self.scripts = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.ids += [values["id"]] if "id" in values else []
+        self.loaded += [values[name] for name in ("src", "href", "xlink:href", "data") if name in values]
+        self.scripts += tag == "script"
+
+
+def test_the_folder_holds_every_format(built: tuple[Path, Path]) -> None:
+    _, out = built
+    figures = {path.name for path in (out / "figures").iterdir()}
+    tables = {path.name for path in (out / "tables").iterdir()}
+
+    assert figures == {f"{name}.{ending}" for name in FIGURES for ending in ("svg", "pdf", "png")}
+    assert {f"{name}.{ending}" for name in ("main", "tasks", "costs", "settings") for ending in ("md", "tex")} <= tables
+    assert {"main.csv", "runs.csv", "scores.csv", "method_section.md", "method_section.tex"} <= tables
+
+
+def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, out = built
+    [page] = report.build(folder, tmp_path)
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+
+    assert files == sorted(path.relative_to(page.parent) for path in page.parent.rglob("*") if path.is_file())
+    assert [str(file) for file in files if (out / file).read_bytes() != (page.parent / file).read_bytes()] == []
+
+
+def test_the_page_needs_nothing_beside_it(built: tuple[Path, Path]) -> None:
+    text = (built[1] / "index.html").read_text(encoding="utf-8")
+    page = Ids()
+    page.feed(text)
+
+    assert [link for link in page.loaded if not link.startswith(("#", "data:"))] == []
+    assert "url(http" not in text and "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.loaded if link.startswith("#")} <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+
+
+def test_names_on_the_page_are_escaped(built: tuple[Path, Path]) -> None:
+    text = (built[1] / "index.html").read_text(encoding="utf-8")
+    page = Ids()
+    page.feed(text)
+
+    assert page.scripts == 1
+    assert "&lt;script&gt;alert(&#x27;a_b&amp;c $x&#x27;)&lt;/script&gt;" in text
+
+
+def test_the_page_lists_every_run(built: tuple[Path, Path]) -> None:
+    text = (built[1] / "index.html").read_text(encoding="utf-8")
+
+    for part in ("temperature", "loss is not &lt;finite&gt;", "diverged", "weights", "Differences between rows"):
+        assert part in text
+    assert text.count("<details>") == 6
+
+
+def test_a_smoke_run_is_marked_and_figures_without_data_are_left_out(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", 1, None, status="failed", limit=50)], curves=False)
+    [page] = report.build(folder, tmp_path / "out")
+
+    assert page.read_text(encoding="utf-8").count("smoke run (--limit 50): not a result") >= 5
+    assert list((page.parent / "figures").iterdir()) == []
+
+
+def test_a_folder_of_studies_gives_one_page_each(
+    make: Make, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report.figures.FIGURES", {})
+    for name in ("one", "two"):
+        write([make("mse", 1, (0.6, 0.7, 0.5))], name)
+    (tmp_path / "results" / "empty").mkdir()
+    pages = report.build(tmp_path / "results", tmp_path / "out")
+
+    assert pages == [tmp_path / "out" / name / "index.html" for name in ("one", "two")]
+    assert all(page.is_file() for page in pages)
+
+
+def test_an_old_report_is_replaced(make: Make, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.report.figures.FIGURES", {})
+    folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
+    [page] = report.build(folder, tmp_path / "out")
+    (page.parent / "stale").touch()
+    report.build(folder, tmp_path / "out")
+
+    assert not (page.parent / "stale").exists()
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        report.build(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(UserError, match="holds no records"):
+        report.build(tmp_path, tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_made(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
+    (tmp_path / "file").touch()
+
+    with pytest.raises(UserError, match="cannot be written"):
+        report.build(folder, tmp_path / "file")
+
+
+def test_records_and_foreign_folders_are_never_replaced(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
+    with pytest.raises(UserError, match="would replace the records"):
+        report.build(folder, folder.parent)
+    (tmp_path / "out" / "demo").mkdir(parents=True)
+    (tmp_path / "out" / "demo" / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is not a report"):
+        report.build(folder, tmp_path / "out")
+
+    assert (folder / "mse-1" / "record.json").is_file()
+
+
+def test_a_damaged_curve_is_named(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
+    (folder / "mse-1" / CURVE_FILE).write_text("not a table")
+
+    with pytest.raises(UserError, match=r"mse-1/curve\.parquet cannot be read"):
+        report.build(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_start_is_light_and_nothing_imports_torch() -> None:
+    code = """
+import sys
+import bench.report
+print([name for name in ("pandas", "scipy", "rich", "matplotlib") if name in sys.modules])
+import bench.report.write, bench.report.figures, bench.report.page
+print([name for name in ("torch", "mteb", "transformers", "matplotlib.pyplot") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["[]", "[]"]
