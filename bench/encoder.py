@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from bench.dropout import dropout as drop
 from bench.errors import UserError
 from bench.identity import folder_sha256
 from methods.base import LayerPooling, ModelDims
@@ -47,7 +48,7 @@ def _attention_with_maps(
     if attention_mask is not None:
         scores = scores + attention_mask
     probabilities = scores.softmax(dim=-1)
-    output = F.dropout(probabilities, dropout, module.training) @ value
+    output = drop(probabilities, dropout, module.training) @ value
     return output.transpose(1, 2).contiguous(), probabilities
 
 

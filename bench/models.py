@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from bench.dropout import replace_dropout
 from bench.encoder import FUSED, Encoder, StoredModel
 from bench.errors import UserError
 from bench.identity import file_sha256
@@ -94,6 +95,7 @@ def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
         backbone: Any = AutoModel.from_config(config, attn_implementation=FUSED, dtype=torch.float32)
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
+    replace_dropout(backbone)
     if narrow:
         _project_embeddings(teacher.backbone, backbone)
     else:

@@ -25,7 +25,7 @@ from bench.identity import key_of
 from methods.base import Dims, LayerPooling, Needs, Signals
 
 FINAL = "final"
-TOKENS_PER_PASS = 8192
+TOKENS_PER_PASS = 2048
 ROWS_PER_CHUNK = 4096
 
 
@@ -162,7 +162,8 @@ class SignalSource:
         self._corpus = corpus
         self._store = store
         self._seed = seed
-        student.use_attention_maps(bool(needs.student_attention))
+        # Fused attention knows no dropout on a CPU: torch would materialise the maps, and draw them more slowly.
+        student.use_attention_maps(bool(needs.student_attention) or _device(student).type == "cpu")
 
     def __call__(self, step: int, rows_B: NDArray[np.int64]) -> Signals:
         """Signals of one batch; the student's carry gradient."""

@@ -90,7 +90,7 @@ class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
     batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

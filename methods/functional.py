@@ -64,8 +64,18 @@ def info_nce(anchor_BE: Tensor, candidate_CE: Tensor, temperature: float) -> Ten
 
 
 def projection(inputs: int, outputs: int) -> nn.Module:
-    """Trainable linear map with bias between spaces of different width; nothing to train where they agree."""
-    return nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
+    """Trainable linear map with bias between spaces of different width; nothing to train where they agree.
+
+    It starts so small that a layer-normalised vector, of squared length up to `inputs`, comes out about as long as
+    the unit vectors that it is to meet. torch's own start makes it several times longer, and a student that is asked
+    to shrink before anything else loses what it had.
+    """
+    if inputs == outputs:
+        return nn.Identity()
+    linear = nn.Linear(inputs, outputs)
+    nn.init.normal_(linear.weight, std=(inputs * outputs) ** -0.5)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 def projection_flops(rows: int, inputs: int, outputs: int) -> float:

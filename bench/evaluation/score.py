@@ -12,11 +12,11 @@ import mteb
 import numpy as np
 import pandas as pd
 import pytrec_eval
-from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.evaluation.encoder import BATCH_RULE, BenchEncoder
+from bench.evaluation.search import ExactSearch, Ranked
 from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
 from bench.record import dump_json, write_folder_atomically
@@ -92,25 +92,33 @@ def _read(task: Task, key: str, folder: Path) -> TaskScore:
 
 
 def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
+    model = ExactSearch(encoder) if task.is_retrieval else encoder
     with tempfile.TemporaryDirectory() as predictions:
         result = mteb.evaluate(
-            encoder,
+            model,
             [task.instance],
             cache=None,
             overwrite_strategy="always",
             co2_tracker=False,
-            prediction_folder=predictions,
+            # mteb would write the ranked lists as JSON, which takes longer than the search.
+            prediction_folder=None if task.is_retrieval else predictions,
             show_progress_bar=False,
             encode_kwargs={"batch_size": 256, "show_progress_bar": False},
         )
-        path = Path(predictions) / task.instance.prediction_file_name
-        predicted = json.loads(path.read_text(encoding="utf-8"))
+        frames = [
+            _query_metrics(data["relevant_docs"], model.found[subset, split])
+            if isinstance(model, ExactSearch)
+            else _pairs(data, _predictions(task, predictions)[subset][split])
+            for subset, split, data in task.splits()
+        ]
     (task_result,) = result.task_results
     metrics = _metrics(task_result)
     if not np.isfinite(metrics["main_score"]):
         raise CollapseError(f"the score of {task.name} is not a number: the model's vectors have collapsed")
-    frames = [_examples(task, split, data, predicted[subset][split]) for subset, split, data in task.splits()]
-    examples = pd.concat(frames, ignore_index=True)
+    examples = pd.concat(
+        [frame.assign(task=task.name, split=split) for frame, (_, split, _) in zip(frames, task.splits(), strict=True)],
+        ignore_index=True,
+    )
 
     def write(path: Path) -> None:
         dump_json(metrics, path / RESULT_FILE)
@@ -118,6 +126,10 @@ def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
         examples.to_parquet(path / EXAMPLES_FILE, index=False)
 
     write_folder_atomically(folder, write)
+
+
+def _predictions(task: Task, folder: str) -> Any:
+    return json.loads((Path(folder) / task.instance.prediction_file_name).read_text(encoding="utf-8"))
 
 
 def _metrics(task_result: Any) -> dict[str, float]:
@@ -128,18 +140,12 @@ def _metrics(task_result: Any) -> dict[str, float]:
     return {name: value for name, value in means.items() if np.isfinite(value) or name == "main_score"}
 
 
-def _examples(task: Task, split: str, data: Any, predicted: Any) -> pd.DataFrame:
-    if isinstance(task.instance, AbsTaskRetrieval):
-        frame = _query_metrics(data["relevant_docs"], predicted)
-    else:
-        frame = pd.DataFrame({"gold": data["score"], "similarity": predicted["cosine_scores"]})
-        frame.insert(0, "example", frame.index.astype(str))
-    frame.insert(0, "split", split)
-    frame.insert(0, "task", task.name)
-    return frame
+def _pairs(data: Any, predicted: Any) -> pd.DataFrame:
+    frame = pd.DataFrame({"gold": data["score"], "similarity": predicted["cosine_scores"]})
+    return frame.assign(example=frame.index.astype(str))
 
 
-def _query_metrics(relevant: dict[str, dict[str, int]], predicted: dict[str, dict[str, float]]) -> pd.DataFrame:
+def _query_metrics(relevant: dict[str, dict[str, int]], predicted: Ranked) -> pd.DataFrame:
     evaluator = pytrec_eval.RelevanceEvaluator(relevant, set(QUERY_METRICS))
     rows = evaluator.evaluate(predicted)
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("example").reset_index()

@@ -40,13 +40,17 @@ class Task:
         return str(self.instance.metadata.type)
 
     @property
+    def is_retrieval(self) -> bool:
+        return isinstance(self.instance, AbsTaskRetrieval)
+
+    @property
     def main_metric(self) -> str:
         return str(self.instance.metadata.main_score)
 
     def splits(self) -> list[tuple[str, str, Any]]:
         """(subset, split, data) of everything that is scored."""
         data = self.instance.dataset
-        if isinstance(self.instance, AbsTaskRetrieval) or self.instance.metadata.is_multilingual:
+        if self.is_retrieval or self.instance.metadata.is_multilingual:
             return [(subset, split, data[subset][split]) for subset in data for split in self._wanted(data[subset])]
         return [("default", split, data[split]) for split in self._wanted(data)]
 
