@@ -84,7 +84,7 @@ class Workbench:
     def text_is_built(self) -> bool:
         return corpora.is_built(self.settings.cache, self.corpus_key)
 
-    @cached_property
+    @property
     def dims(self) -> Dims:
         """Shapes for the methods. While the text is not built, its size is what the study asks for."""
         size = len(self.corpus) if self.text_is_built else self.study.text.sentences or UNKNOWN_SIZE
@@ -102,14 +102,14 @@ class Workbench:
         return build_student(self.teacher, self.study.student, seed).to(self.settings.device)
 
     def check(self) -> None:
-        """Refuse, before anything is trained, text and tasks that are not there and methods that do not fit."""
-        self.corpus  # noqa: B018
+        """Refuse, before anything is trained, methods that do not fit, and tasks or text that are not there."""
         for entry in self.study.methods:
             try:
                 entry.build().needs(self.dims)
             except UnsuitableError as error:
                 raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
         self.tasks  # noqa: B018
+        self.corpus  # noqa: B018
 
     def identity(self, run: Run) -> dict[str, Any]:
         """All that can change what a run trains. The run's id is the hash of it."""

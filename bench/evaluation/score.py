@@ -68,17 +68,20 @@ def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> li
     hashes = model.hashes()
     encoder: BenchEncoder | None = None
     found = []
-    for task in tasks:
-        key = score_key(hashes, task)
-        folder = cache / "scores" / key
-        if not (folder / RESULT_FILE).is_file():
-            if encoder is None:
-                loaded = load_encoder(model.folder).to(device)
-                encoder = BenchEncoder(loaded, load_tokenizer(model.folder), key_of(name=model.name), key_of(**hashes))
-            with preserved_rng():
+    with preserved_rng():
+        for task in tasks:
+            key = score_key(hashes, task)
+            folder = cache / "scores" / key
+            if not (folder / RESULT_FILE).is_file():
+                encoder = encoder or _encoder(model, hashes, device)
                 _evaluate(encoder, task, folder)
-        found.append(_read(task, key, folder))
+            found.append(_read(task, key, folder))
     return found
+
+
+def _encoder(model: StoredModel, hashes: dict[str, str], device: str) -> BenchEncoder:
+    loaded = load_encoder(model.folder).to(device)
+    return BenchEncoder(loaded, load_tokenizer(model.folder), key_of(name=model.name), key_of(**hashes))
 
 
 def _read(task: Task, key: str, folder: Path) -> TaskScore:

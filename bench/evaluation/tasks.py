@@ -65,11 +65,11 @@ def load_task(name: str, mirror: Path | None, limit: int | None = None) -> Task:
     """
     with preserved_rng():
         instance = _instance(name)
+        _check_kind(instance, name)
         if name not in embedded.TASKS:
             _load_official(instance, name, mirror)
         else:
             instance.load_data()
-    _check_kind(instance, name)
     if limit is not None:
         _shorten(instance, limit)
     task = Task(name, instance, "")

@@ -1,0 +1,233 @@
+"""The command line from end to end on a tiny teacher, and one sentence for everything a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.record import Record, read_study
+
+Cli = Callable[..., tuple[int, str, str]]
+LABELS = ["mse", "ibkd", "codir", "internal-kd", "simcse"]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def study(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[..., Path]:
+    def write(**changes: Any) -> Path:
+        values = {
+            "name": "tiny",
+            "teacher": str(teacher_folder),
+            "student": {"layers": 2, "width": 16},
+            "text": {"source": str(text_file)},
+            "budget": {"steps": 4},
+            "methods": LABELS,
+            "seeds": 1,
+            "tasks": ["DistilbenchSTS"],
+            "train": {"batch_size": 16},
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(values | changes))
+        return path
+
+    return write
+
+
+def by_label(folder: Path) -> dict[str, Record]:
+    return {record.label: record for record in read_study(folder)}
+
+
+@pytest.mark.slow
+def test_from_study_to_report(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    code, out, err = cli("run", study())
+    assert code == 0, err
+    assert "DistilbenchSTS" in err
+    assert "codir" in out
+    records = by_label(tmp_path / "results" / "tiny")
+    assert set(records) == {"teacher", "untrained", *LABELS}
+    assert {record.status for record in records.values()} == {"completed"}
+    for label in LABELS:
+        record = records[label]
+        assert record.ledger["steps"] == 4
+        assert record.ledger["student_flops"] > 0
+        assert record.ledger["peak_memory_bytes"] > 0
+        folder = tmp_path / "results" / "tiny" / record.run_id
+        assert {"step", "loss", "lr", "grad_norm"} <= set(pd.read_parquet(folder / "curve.parquet").columns)
+        assert len(pd.read_parquet(folder / "examples.parquet")) == record.tasks["DistilbenchSTS"]["examples"]
+        assert json.loads((folder / "mteb" / "DistilbenchSTS.json").read_text())["task_name"] == "DistilbenchSTS"
+    assert records["simcse"].ledger["student_passes"] == 2 * records["mse"].ledger["student_passes"]
+    assert records["internal-kd"].ledger["teacher_sentences_online"] == 64
+    assert records["simcse"].ledger["teacher_sentences_stored"] == 0
+
+    code, out, _ = cli("report", "results/tiny", "--out", "reports")
+    assert code == 0
+    page = Path(out.strip())
+    assert page == Path("reports/tiny/index.html")
+    assert "internal-kd" in page.read_text(encoding="utf-8")
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("record.json")}
+    code, _, err = cli("run", study())
+    assert code == 0
+    assert err.count("found complete") == len(before) == 7
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("record.json")} == before
+
+    shutil.rmtree(tmp_path / "results")
+    shutil.rmtree(tmp_path / "cache" / "scores")
+    cli("run", study())
+    again = by_label(tmp_path / "results" / "tiny")
+    assert {label: record.scores for label, record in again.items()} == {
+        label: record.scores for label, record in records.items()
+    }
+
+
+@pytest.mark.slow
+def test_a_failing_run_is_recorded_and_the_others_go_on(
+    cli: Cli, study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from methods.ibkd import IBKD
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    path = study(methods=["ibkd", "mse"])
+    with monkeypatch.context() as patched:
+        patched.setattr(IBKD, "loss", fail)
+        code, _, err = cli("run", path)
+    assert code == 3
+    assert "1 of 4 runs failed: ibkd seed 1 (RuntimeError: planted)" in err
+    records = by_label(tmp_path / "results" / "tiny")
+    assert (records["ibkd"].status, records["mse"].status) == ("failed", "completed")
+    code, _, err = cli("run", path)
+    assert code == 0
+    assert err.count("found complete") == 3
+    assert by_label(tmp_path / "results" / "tiny")["ibkd"].status == "completed"
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    code, out, err = cli("run", study(seeds=2), "--dry-run")
+    assert code == 0, err
+    assert "13 runs, 13 to do" in out
+    assert "not tokenised yet" in out
+    assert re.search(r"training about \d+\.\d minutes", out)
+    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "results").iterdir())
+
+
+@pytest.mark.slow
+def test_limit_marks_its_records(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    code, _, err = cli("run", study(methods=["mse"]), "--limit", 32)
+    assert code == 0, err
+    record = by_label(tmp_path / "results" / "tiny")["mse"]
+    assert (record.limit, record.text["sentences"], record.ledger["sentences"]) == (32, 32, 32)
+    assert record.tasks["DistilbenchSTS"]["examples"] == 32
+
+
+@pytest.mark.parametrize("verb", ["methods", "tasks", "studies"])
+def test_listings(cli: Cli, verb: str) -> None:
+    code, out, _ = cli(verb)
+    assert code == 0
+    rows = json.loads(cli(verb, "--json")[1])
+    names = [next(iter(row.values())) for row in rows]
+    assert {"methods": "ibkd", "tasks": "embedded", "studies": "demo"}[verb] in names
+    assert all(name in out for name in names)
+    assert all(all(value != "" for key, value in row.items() if key != "unverified") for row in rows)
+
+
+def test_one_method_in_detail(cli: Cli) -> None:
+    code, out, _ = cli("methods", "ibkd")
+    assert code == 0
+    assert "2311.05472" in out
+    assert "hsic_weight" in out
+    (entry,) = json.loads(cli("methods", "ibkd", "--json")[1])
+    assert {item["name"]: item["default"] for item in entry["hyperparameters"]}["temperature"] == "1.0"
+    assert all(item["meaning"] for item in entry["hyperparameters"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"methods": ["msee"]}, "unknown method 'msee'; did you mean 'mse'?"),
+        ({"tasks": ["STSBenchmrk"]}, "unknown task 'STSBenchmrk'; did you mean 'STSBenchmark'?"),
+        ({"taks": []}, "unknown key 'taks'; did you mean 'tasks'?"),
+        ({"methods": [{"mse": {"metrik": 1}}]}, "did you mean 'metric'?"),
+        ({"student": {"layers": 9}}, "the teacher has 4 layers"),
+        ({"budget": {"sentences": 0}}, "budget.sentences"),
+        ({"budget": {"flops": -1}}, "budget.flops"),
+        ({"teacher": "org/nothing"}, "give a local folder"),
+        ({"text": {"source": "empty.txt"}}, "has 0 distinct sentences"),
+        ({"text": {"source": "blank.txt"}}, "blank.txt line 2 is empty"),
+        ({"text": {"source": "nul.txt"}}, "nul.txt line 1 holds a NUL byte"),
+        ({"text": {"source": "latin.txt"}}, "latin.txt line 1 is not valid UTF-8"),
+        ({"text": {"source": "long.txt"}}, "long.txt line 1 has 100001 characters"),
+        ({"text": {"source": "short.txt"}}, "fewer than train.batch_size 16"),
+        ({"text": {"source": "mirror:x.parquet"}}, "needs a mirror"),
+        ({"teacher": "no-weights"}, "no .safetensors weights"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    cli: Cli, study: Callable[..., Path], tmp_path: Path, teacher_folder: Path, changes: dict[str, Any], expected: str
+) -> None:
+    contents = {
+        "empty": b"",
+        "blank": b"a b\n\nc d\n",
+        "nul": b"a\0b\n",
+        "latin": b"caf\xe9\n",
+        "long": b"x" * 100_001,
+        "short": b"a b\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    shutil.copytree(teacher_folder, tmp_path / "no-weights")
+    (tmp_path / "no-weights" / "model.safetensors").unlink()
+    code, out, err = cli("run", study(**changes))
+    assert code == 2
+    message = err.strip().splitlines()[-1]
+    assert message.startswith("distilbench: error: ")
+    assert expected in message
+    assert "Traceback" not in err + out
+    written = [
+        path for path in (*(tmp_path / "results").rglob("*"), *(tmp_path / "cache").rglob("*")) if path.is_file()
+    ]
+    assert [path for path in written if path.suffix not in ("", ".lock")] == []
+
+
+def test_folders_that_cannot_be_used(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert cli("run", study(), "--out", tmp_path / "file")[0] == 2
+    code, _, err = cli("run", study(), "--mirror", tmp_path / "nothing")
+    assert (code, "is not a folder" in err) == (2, True)
+    code, _, err = cli("run", study(), "--device", "cuda:9")
+    assert (code, "not available" in err) == (2, True)
+    assert cli("report", tmp_path / "nothing")[0] == 2
+    assert cli("run", "no-such-study")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["fly"], ["run", "demo", "--limit", "0"], ["run", "demo", "--limit", "x"]]
+)
+def test_wrong_use_is_code_2(cli: Cli, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli(*arguments)
+    assert caught.value.code == 2

@@ -1,0 +1,227 @@
+"""Scores: equal to plain mteb's, never another model's, and never disturbing the random state."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+pytest.importorskip("mteb")
+
+from bench.encoder import StoredModel, load_encoder, load_tokenizer
+from bench.errors import UserError
+from bench.evaluation import score as scoring
+from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, PROFILES, expand
+from bench.evaluation.score import CollapseError, score, score_key
+from bench.evaluation.tasks import Task, load_task
+from bench.export import export
+
+PUBLISHED = {
+    "STS12": 0.72369,
+    "STS13": 0.80603,
+    "STS14": 0.75589,
+    "STS15": 0.85390,
+    "STS16": 0.78989,
+    "STSBenchmark": 0.82032,
+    "SICK-R": 0.77582,
+}
+"""MTEB's figures of sentence-transformers/all-MiniLM-L6-v2."""
+
+
+@pytest.fixture(scope="module")
+def sts() -> Task:
+    return load_task(EMBEDDED_STS, None)
+
+
+@pytest.fixture(scope="module")
+def small_mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SciFact in miniature, in the Hub's layout."""
+    folder = tmp_path_factory.mktemp("mirror")
+    write_retrieval(folder / "mteb" / "scifact")
+    return folder
+
+
+def write_retrieval(folder: Path) -> None:
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [
+        {"_id": str(n), "title": f"the {word}", "text": f"a {word} runs over the old tree"}
+        for n, word in enumerate(("dog", "cat", "bird", "man", "woman", "river"))
+    ]
+    queries = [
+        {"_id": f"q{n}", "text": f"who sees the {word}"} for n, word in enumerate(("dog", "cat", "bird", "fire"))
+    ]
+    qrels = [
+        {"query-id": "q0", "corpus-id": "0", "score": 1},
+        {"query-id": "q1", "corpus-id": "1", "score": 1},
+        {"query-id": "q2", "corpus-id": "2", "score": 2},
+        {"query-id": "q2", "corpus-id": "5", "score": 1},
+    ]
+    pd.DataFrame(corpus).to_parquet(folder / "corpus.parquet")
+    pd.DataFrame(queries).to_parquet(folder / "queries.parquet")
+    pd.DataFrame(qrels).to_parquet(folder / "qrels" / "test.parquet")
+
+
+@pytest.fixture
+def model(teacher_folder: Path) -> StoredModel:
+    return StoredModel("teacher", teacher_folder)
+
+
+def main_score(model: StoredModel, task: Task, cache: Path) -> float:
+    (found,) = score(model, [task], cache, "cpu")
+    return found.metrics["main_score"]
+
+
+def test_the_embedded_sts_set_is_sound(sts: Task) -> None:
+    frame = sts.instance.dataset["test"].to_pandas()
+    assert len(frame) >= 300
+    assert frame["domain"].nunique() >= 5
+    assert {"paraphrase", "negation", "role-swap", "number-change", "near-topic", "unrelated"} <= set(frame["kind"])
+    assert ((frame["score"] * 2) % 1 == 0).all()
+    assert frame["score"].between(0, 5).all()
+    assert not frame.duplicated(["sentence1", "sentence2"]).any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scores_equal_plain_mteb(model: StoredModel, sts: Task, small_mirror: Path, tmp_path: Path) -> None:
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    retrieval = load_task("SciFact", small_mirror)
+    for task in (sts, retrieval):
+        plain = mteb.evaluate(
+            SentenceTransformer(str(model.folder), device="cpu"), [task.instance], cache=None, show_progress_bar=False
+        )
+        theirs = plain.task_results[0].scores["test"][0]
+        (ours,) = score(model, [task], tmp_path, "cpu")
+        for metric in ("main_score", "cosine_pearson", "recall_at_3", "mrr_at_10"):
+            if metric in theirs:
+                assert ours.metrics[metric] == pytest.approx(theirs[metric], abs=1e-6)
+
+
+def test_examples_add_up_to_the_score(model: StoredModel, sts: Task, small_mirror: Path, tmp_path: Path) -> None:
+    pairs, queries = score(model, [sts, load_task("SciFact", small_mirror)], tmp_path, "cpu")
+    spearman = pairs.examples["similarity"].rank().corr(pairs.examples["gold"].rank())
+    assert spearman == pytest.approx(pairs.metrics["cosine_spearman"], abs=1e-9)
+    assert queries.examples["ndcg_at_10"].mean() == pytest.approx(queries.metrics["ndcg_at_10"], abs=1e-5)
+    assert set(queries.examples["example"]) == {"q0", "q1", "q2"}
+    assert set(pairs.examples.columns) >= {"task", "split", "example", "gold", "similarity"}
+
+
+def test_scoring_leaves_the_random_state_alone(model: StoredModel, sts: Task, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    load_task(EMBEDDED_STS, None)
+    score(model, [sts], tmp_path, "cpu")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+
+
+def other_model(teacher_folder: Path, target: Path, pooling: str = "mean", noise: float = 0.0) -> StoredModel:
+    encoder = load_encoder(teacher_folder)
+    encoder.pooling = pooling  # type: ignore[assignment]
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(noise * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    export(encoder, load_tokenizer(teacher_folder), target, "# card\n")
+    return StoredModel("teacher", target)
+
+
+def test_no_model_gets_anothers_score(model: StoredModel, sts: Task, teacher_folder: Path, tmp_path: Path) -> None:
+    """Same name, other weights or pooling; then the first folder's content replaced."""
+    first = main_score(model, sts, tmp_path / "cache")
+    noisy = other_model(teacher_folder, tmp_path / "a" / "teacher", noise=0.3)
+    pooled = other_model(teacher_folder, tmp_path / "b" / "teacher", pooling="cls")
+    same = other_model(teacher_folder, tmp_path / "c" / "teacher")
+    scores = [main_score(item, sts, tmp_path / "cache") for item in (noisy, pooled, same)]
+    assert len({round(value, 6) for value in (first, *scores[:2])}) == 3
+    assert scores[2] == first
+    shutil.rmtree(same.folder)
+    shutil.copytree(noisy.folder, same.folder)
+    assert main_score(same, sts, tmp_path / "cache") == scores[0]
+
+
+def test_changed_task_data_never_reuse_a_score(model: StoredModel, small_mirror: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_mirror, tmp_path / "mirror")
+    before = load_task("SciFact", tmp_path / "mirror")
+    path = tmp_path / "mirror" / "mteb" / "scifact" / "qrels" / "test.parquet"
+    qrels = pd.read_parquet(path)
+    qrels["corpus-id"] = ["3", "4", "4", "3"]
+    qrels.to_parquet(path)
+    after = load_task("SciFact", tmp_path / "mirror")
+    assert before.data_sha256 != after.data_sha256
+    assert score_key(model.hashes(), before) != score_key(model.hashes(), after)
+    assert main_score(model, before, tmp_path / "cache") != main_score(model, after, tmp_path / "cache")
+
+
+def test_a_stored_score_is_used_again_and_a_damaged_one_is_named(
+    model: StoredModel, sts: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = main_score(model, sts, tmp_path)
+
+    def unexpected(*_: Any) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(scoring, "_evaluate", unexpected)
+    assert main_score(model, sts, tmp_path) == first
+    (stored,) = (tmp_path / "scores").iterdir()
+    (stored / "score.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        main_score(model, sts, tmp_path)
+
+
+def test_collapsed_vectors_are_an_error_not_a_score(sts: Task, teacher_folder: Path, tmp_path: Path) -> None:
+    encoder = load_encoder(teacher_folder)
+    with torch.no_grad():
+        last = encoder.backbone.encoder.layer[-1].output.LayerNorm
+        last.weight.zero_()
+        last.bias.fill_(1.0)
+    export(encoder, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
+    with pytest.raises(CollapseError, match="collapsed"), pytest.warns(match="constant"):
+        score(StoredModel("x", tmp_path / "model"), [sts], tmp_path / "cache", "cpu")
+
+
+def test_limit_shortens_tasks_and_changes_their_hash(sts: Task, small_mirror: Path) -> None:
+    short = load_task(EMBEDDED_STS, None, limit=10)
+    assert len(short.instance.dataset["test"]) == 10
+    assert short.data_sha256 != sts.data_sha256
+    split = load_task("SciFact", small_mirror, limit=1).instance.dataset["default"]["test"]
+    assert (list(split["queries"]["id"]), list(split["relevant_docs"])) == (["q0"], ["q0"])
+
+
+def test_unknown_and_unreachable_tasks(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'SciFact'"):
+        load_task("SciFct", None)
+    with pytest.raises(UserError, match="did you mean 'embedded'"):
+        load_task("embeded", None)
+    with pytest.raises(UserError, match="distilbench scores STS and retrieval"):
+        load_task("Banking77Classification", None)
+    with pytest.raises(UserError, match="is missing"):
+        load_task("STS12", tmp_path)
+    folder = tmp_path / "mteb" / "sts12-sts"
+    folder.mkdir(parents=True)
+    (folder / "test.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match="damaged"):
+        load_task("STS12", tmp_path)
+
+
+def test_profiles_expand_once() -> None:
+    assert expand(["embedded", "STS12", EMBEDDED_STS]) == [EMBEDDED_STS, EMBEDDED_RETRIEVAL, "STS12"]
+    assert len(expand(["sts7"])) == 7 == len(PROFILES["sts7"])
+
+
+@pytest.mark.mirror
+@pytest.mark.slow
+def test_the_teacher_has_its_published_scores(mirror: Path, tmp_path: Path) -> None:
+    from bench.models import PACKAGED_NAME, find_model
+
+    tasks = [load_task(name, mirror) for name in ("STSBenchmark", "STS16")]
+    found = {
+        item.task.name: item.metrics["main_score"] for item in score(find_model(PACKAGED_NAME), tasks, tmp_path, "cpu")
+    }
+    assert found == pytest.approx({name: PUBLISHED[name] for name in found}, abs=1e-4)
