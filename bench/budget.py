@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from bench.study import BudgetSpec
 
-Phase = Literal["setup", "data", "teacher", "train", "evaluation"]
-CHARGED_PHASES: tuple[Phase, ...] = ("data", "train")
-"""Phases that the currency `seconds` counts. The teacher's store is filled once for all runs and stands apart."""
+Phase = Literal["setup", "teacher", "train", "evaluation"]
+CHARGED_PHASE: Phase = "train"
+"""What the currency `seconds` counts. The teacher's store is filled once for all runs and stands apart."""
 
 
 @dataclass
@@ -43,21 +43,22 @@ class Ledger:
     """Bytes of the method's buffers (banks, queues)."""
     peak_memory_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
-    """By phase: setup, data, teacher (filling the store), train, evaluation."""
+    """By phase: setup, teacher (filling the store), train, evaluation."""
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Add the time spent inside to a phase."""
+        """Add the time spent inside to a phase, that of work handed to an accelerator included."""
         start = time.perf_counter()
         try:
             yield
         finally:
+            synchronize()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def spent(self, currency: str) -> float:
         """How much of one currency is gone. Teacher passes that a method asks for online count as its FLOPs."""
         if currency == "seconds":
-            return sum(self.seconds.get(phase, 0.0) for phase in CHARGED_PHASES)
+            return self.seconds.get(CHARGED_PHASE, 0.0)
         if currency == "flops":
             return self.student_flops + self.teacher_flops_online
         return float(getattr(self, currency))
@@ -74,19 +75,39 @@ class Budget:
     amount: float
 
     @classmethod
-    def of(cls, spec: BudgetSpec, limit: int | None = None) -> Budget:
-        """The study's budget, cut to `limit` sentences for a smoke run."""
+    def of(cls, spec: BudgetSpec, limit: int | None = None, batch_size: int | None = None) -> Budget:
+        """The study's budget; or that of a smoke run, which spends at most `limit` sentences.
+
+        A smoke run never spends more than the study's own budget where that is known in sentences: where the currency
+        is sentences, or steps of `batch_size`.
+        """
         if limit is None:
             return cls(spec.currency, spec.amount)
-        return cls("sentences", limit if spec.currency != "sentences" else min(limit, spec.amount))
+        if spec.steps is not None and batch_size is not None:
+            return cls("sentences", min(limit, spec.steps * batch_size))
+        return cls("sentences", min(limit, spec.sentences or limit))
 
     def progress(self, ledger: Ledger) -> float:
         """Share of the budget that is spent, 1 or more when it is exhausted."""
         return ledger.spent(self.currency) / self.amount
 
 
+def synchronize() -> None:
+    """Wait until the accelerator in use has done what it was given; there is nothing to wait for on a CPU."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
 def reset_peak_memory() -> None:
-    """Start counting this process's peak memory anew, where the system allows it (Linux)."""
+    """Start counting peak memory anew: on a CUDA device, else of this process, where the system allows it (Linux)."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -94,7 +115,16 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Peak resident memory of this process since the last reset (Linux), else since its start."""
+    """Peak memory since the last reset: of tensors on the CUDA device in use, else of this process.
+
+    For a process it is resident memory, and where the system knows no reset (other than Linux) since its start.
+    """
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():

@@ -32,16 +32,50 @@ class MethodEntry:
     hyperparameters: tuple[Hyperparameter, ...]
 
 
+def describe_methods() -> list[MethodEntry]:
+    """Every registered method; one that cannot be read has a note to that effect for its summary.
+
+    Raises `UserError` when two methods are registered under one name.
+    """
+    entries = []
+    for name in _registry():
+        try:
+            entries.append(describe_method(name))
+        except UserError as error:
+            entries.append(MethodEntry(name, f"not usable: {error}", "", "", ()))
+    return entries
+
+
 def describe_method(name: str) -> MethodEntry:
-    """Read a registered method's file. Raises `UserError` for a name that is not registered or has no file."""
-    registry = methods.registry()
+    """Read a registered method's file. Raises `UserError` for a name that is not registered, or cannot be read."""
+    registry = _registry()
     if name not in registry:
         raise UserError(one_of("method", name, registry))
     module, _, class_name = registry[name].partition(":")
+    try:
+        return _read(name, _file_of(module), class_name)
+    # The module may be another package's, which may fail in any way when it is looked for.
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"the method {name}, registered as {registry[name]}, cannot be read: {problem}") from None
+
+
+def _registry() -> dict[str, str]:
+    try:
+        return methods.registry()
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _file_of(module: str) -> Path:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise UserError(f"the method {name} is registered as {registry[name]}, but there is no such module")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+        raise ModuleNotFoundError(f"there is no module {module}")
+    return Path(spec.origin)
+
+
+def _read(name: str, file: Path, class_name: str) -> MethodEntry:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), [])
     fields = _documented_fields(body)
     return MethodEntry(

@@ -28,7 +28,7 @@ EPILOG = "exit codes: 0 fine, 1 a gate found a regression, 2 wrong use, 3 could 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         code: int = arguments.verb(arguments)
         return code
@@ -41,6 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FINE
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    # argparse does not take positional arguments up again behind an option: overrides there are left over.
+    arguments, rest = parser.parse_known_args(argv)
+    strange = [text for text in rest if not _is_override(text)]
+    if rest and (strange or arguments.verb is not _run):
+        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    if rest:
+        arguments.overrides.extend(rest)
+    return arguments
+
+
+def _is_override(text: str) -> bool:
+    return "=" in text and not text.startswith("-")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", default="results", metavar="DIR", help="records go to DIR/<study> (default: results)")
     run.add_argument("--mirror", metavar="DIR", help="folder of official task data, laid out as on the Hub")
     run.add_argument("--limit", type=_positive, metavar="N", help="smoke run: at most N sentences, pairs and queries")
-    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 and so on, mps")
     run.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
     run.set_defaults(verb=_run)
 
@@ -101,7 +117,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.study import load_study
 
     study = load_study(arguments.study, arguments.overrides, arguments.limit)
-    chosen = settings(arguments.out, arguments.mirror, arguments.device)
+    chosen = settings(arguments.out, arguments.mirror, arguments.device, writing=not arguments.dry_run)
     from bench.workbench import Workbench
 
     bench = Workbench(study, chosen, announce=lambda text: _say(f"{study.name}: {text}"))
@@ -165,7 +181,7 @@ def _summary(bench: Workbench, records: list[Record]) -> int:
     from bench.report import terminal_table
 
     _console().print(terminal_table(records))
-    folder = bench.settings.out / bench.study.name
+    folder = bench.settings.out / bench.name
     _say(f"records: {folder}    report: distilbench report {folder} --out reports")
     failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
     if failed:
@@ -215,11 +231,10 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool, title: str) -> int:
 
 
 def _methods(arguments: argparse.Namespace) -> int:
-    import methods
-    from bench.catalogue import describe_method
+    from bench.catalogue import describe_method, describe_methods
 
     if arguments.name is None:
-        entries = [describe_method(name) for name in methods.registry()]
+        entries = describe_methods()
         if arguments.json:
             return _print_rows([asdict(entry) for entry in entries], True, "")
         rows = [{"method": entry.name, "what it does": entry.summary} for entry in entries]

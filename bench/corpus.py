@@ -31,6 +31,7 @@ from bench.text import read_sentences, source_key, source_names
 
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
+META_KEYS = {"sentences", "tokens", "dtype", "pad_id", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,26 @@ def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
 
 
 def is_built(cache: Path, key: str) -> bool:
-    """Whether the tokenised text lies in the cache."""
-    return (_folder(cache, key) / "meta.json").is_file()
+    """Whether the tokenised text lies in the cache, undamaged as far as the sizes of its files tell."""
+    folder = _folder(cache, key)
+    try:
+        meta = _read_meta(folder)
+        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        size = (folder / "tokens.bin").stat().st_size
+        return bool(
+            len(offsets) == meta["sentences"] + 1
+            and size == int(offsets[-1]) * np.dtype(meta["dtype"]).itemsize
+            and meta.keys() >= META_KEYS
+            and (folder / "sentences.parquet").is_file()
+        )
+    # What numpy and json raise for damaged content, and what content of another kind leads to.
+    except (OSError, EOFError, ValueError, TypeError, LookupError):
+        return False
+
+
+def _read_meta(folder: Path) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    return meta
 
 
 def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None) -> Corpus:
@@ -90,14 +109,12 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
     folder = _folder(cache, key)
     if not is_built(cache, key):
         sentences = _sample(study, read_sentences(study.text, mirror))
-        if len(sentences) < study.train.batch_size:
-            raise UserError(
-                f"text.source {', '.join(source_names(study.text))} has {len(sentences)} distinct sentences, "
-                f"fewer than train.batch_size {study.train.batch_size}; give more text or a smaller batch"
-            )
+        _check_size(study, len(sentences))
         tokenizer = load_tokenizer(model_folder)
         write_folder_atomically(folder, lambda path: _write(path, sentences, tokenizer, study.train.max_length))
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = _read_meta(folder)
+    # Also of a text that was there: how it is cut into batches is no part of its key.
+    _check_size(study, meta["sentences"])
     return Corpus(
         key=key,
         sha256=meta["sha256"],
@@ -105,6 +122,19 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
         tokens=np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r"),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         pad_id=meta["pad_id"],
+    )
+
+
+def _check_size(study: Study, count: int) -> None:
+    if count >= study.train.batch_size:
+        return
+    source = f"text.source {', '.join(source_names(study.text))}"
+    what, cure = f"{source} has {count} distinct sentences", "give more text"
+    for option, size in (("--limit", study.limit), ("text.sentences", study.text.sentences)):
+        if size == count:
+            what, cure = f"{option} {count} takes {count} sentences of {source}", f"raise {option}"
+    raise UserError(
+        f"{what}, fewer than train.batch_size {study.train.batch_size}; {cure} or choose a smaller batch size"
     )
 
 

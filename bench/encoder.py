@@ -7,6 +7,7 @@ was trained. Shapes: B sentences, T tokens, S width, L requested layers, A heads
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,6 @@ from bench.identity import folder_sha256
 from methods.base import LayerPooling, ModelDims
 
 MAPS = "distilbench_maps"
-FUSED = "sdpa"
 WEIGHTS = ("*.safetensors", "*_Dense/*.safetensors")
 TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt")
 STRUCTURE = ("config.json", "modules.json", "*_Pooling/config.json", "*_Dense/config.json", "sentence_*_config.json")
@@ -93,14 +93,32 @@ class Dense(nn.Sequential):
 class Encoder(nn.Module):
     """A transformer, its pooling, and the modules that ship behind it."""
 
-    def __init__(
-        self, backbone: nn.Module, *, pooling: LayerPooling, head: nn.Module | None = None, max_length: int
-    ) -> None:
+    def __init__(self, backbone: Any, *, pooling: LayerPooling, head: nn.Module | None = None, max_length: int) -> None:
         super().__init__()
-        self.backbone: Any = backbone
+        self.backbone = backbone
         self.pooling: LayerPooling = pooling
         self.head = head if head is not None else nn.Identity()
         self.max_length = max_length
+        self._own_attention = str(backbone.config._attn_implementation)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def can_give_maps(self) -> bool:
+        """Whether the architecture takes its attention from transformers' registry, where ours is."""
+        return bool(getattr(self.backbone, "_supports_attention_backend", False))
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that the transformer can take, special ones included."""
+        positions = int(getattr(self.backbone.config, "max_position_embeddings", sys.maxsize))
+        # RoBERTa and its kin count positions from behind the padding index.
+        offset = (
+            getattr(self.backbone.embeddings, "padding_idx", None) if hasattr(self.backbone, "embeddings") else None
+        )
+        return positions - (offset + 1 if offset else 0)
 
     @property
     def dims(self) -> ModelDims:
@@ -113,8 +131,15 @@ class Encoder(nn.Module):
         return int(linear[-1].out_features if linear else self.backbone.config.hidden_size)
 
     def use_attention_maps(self, wanted: bool) -> None:
-        """Choose between fused attention and one that can return its maps."""
-        self.backbone.set_attn_implementation(MAPS if wanted else FUSED)
+        """Choose between the architecture's own attention and one that can return its maps.
+
+        Raises `UserError` for maps of an architecture that has none to give.
+        """
+        if wanted and not self.can_give_maps:
+            raise UserError(
+                f"a {type(self.backbone).__name__} cannot give its attention maps; choose a method without them"
+            )
+        self.backbone.set_attn_implementation(MAPS if wanted else self._own_attention)
 
     def forward(
         self,
@@ -145,8 +170,16 @@ class Encoder(nn.Module):
         width, rows = config.hidden_size, batch_size * num_tokens
         projections = 4 * 2.0 * rows * width * width
         attention = 2 * 2.0 * rows * num_tokens * width
-        feed_forward = 2 * 2.0 * rows * width * config.intermediate_size
+        feed_forward = 2 * 2.0 * rows * width * getattr(config, feed_forward_key(config))
         return float(config.num_hidden_layers * (projections + attention + feed_forward))
+
+
+def feed_forward_key(config: Any) -> str:
+    """The name under which an architecture's config keeps the width of its feed-forward layers."""
+    for key in ("intermediate_size", "hidden_dim", "ffn_dim"):
+        if hasattr(config, key):
+            return key
+    raise UserError(f"the width of the feed-forward layers is not found in a {type(config).__name__}")
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -191,16 +224,26 @@ def load_encoder(folder: Path) -> Encoder:
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder} has no .safetensors weights; save the model with save_pretrained and try again")
     pooling, head = _modules(folder)
+    if _json(folder / "config_sentence_transformers.json").get("default_prompt_name"):
+        raise UserError(f"{folder} puts a prompt before every text, which distilbench does not do yet")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        backbone: Any = AutoModel.from_pretrained(
-            folder, config=config, local_files_only=True, attn_implementation=FUSED, dtype=torch.float32
+        backbone, found = AutoModel.from_pretrained(
+            folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"the model in {folder} cannot be loaded: {_short(error)}") from None
+    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}; save it anew")
+    drop_pooler(backbone)
+    return Encoder(backbone, pooling=pooling, head=head, max_length=_max_length(folder, config)).eval()
+
+
+def drop_pooler(backbone: Any) -> None:
+    """Take out BERT's own pooling head, which no embedding model uses."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
-    return Encoder(backbone, pooling=pooling, head=head, max_length=_max_length(folder, config)).eval()
 
 
 def _max_length(folder: Path, config: Any) -> int:
@@ -245,7 +288,10 @@ def _dense(folder: Path) -> Dense:
     if name not in ("Identity", "Tanh", "GELU", "ReLU"):
         raise UserError(f"{folder}/config.json has the activation {name}, which distilbench does not know")
     linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-    weights = load_file(folder / "model.safetensors")
+    try:
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the Dense module in {folder} has no readable weights: {_short(error)}") from None
     linear.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
     return Dense(linear, getattr(nn, name)())
 

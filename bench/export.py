@@ -6,7 +6,6 @@ The layout is the classic one (`sentence_transformers.models.*` types), which ol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from bench.encoder import Dense, Encoder, Normalize
 from bench.record import dump_json, write_folder_atomically
 
+ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)
 POOLING_MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -46,10 +46,22 @@ def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _parts(head: nn.Module) -> list[nn.Module]:
-    if isinstance(head, nn.Identity):
-        return []
-    return [head] if isinstance(head, Dense | Normalize) else list(head.children())
+def _parts(head: nn.Module) -> list[Dense | Normalize]:
+    """The modules of a head as sentence-transformers stores them: linear layers with their activations, scaling."""
+    if isinstance(head, Dense | Normalize):
+        return [head]
+    modules = list(head) if isinstance(head, nn.Sequential) else [head]
+    parts: list[Dense | Normalize] = []
+    for module, following in zip(modules, [*modules[1:], None], strict=True):
+        if isinstance(module, Dense | Normalize):
+            parts.append(module)
+        elif isinstance(module, nn.Linear):
+            parts.append(Dense(module, following if isinstance(following, ACTIVATIONS) else nn.Identity()))
+        elif not isinstance(module, (*ACTIVATIONS, nn.Identity)):
+            raise TypeError(
+                f"a head that ships is made of linear layers and activations, not of {type(module).__name__}"
+            )
+    return parts
 
 
 def _write_pooling(student: Encoder, folder: Path) -> None:
@@ -74,9 +86,9 @@ def _write_dense(dense: Dense, folder: Path) -> None:
     save_file({f"linear.{name}": value for name, value in linear.state_dict().items()}, folder / "model.safetensors")
 
 
-def model_card(values: dict[str, Any], describe: Callable[[str], str] = str) -> str:
+def model_card(values: dict[str, Any]) -> str:
     """A README for the exported folder: front matter, and how the model was made."""
-    rows = "\n".join(f"| {key} | {describe(str(value))} |" for key, value in values.items())
+    rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         "tags: [sentence-transformers, feature-extraction, knowledge-distillation, distilbench]\n---\n\n"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from bench.dropout import replace_dropout
-from bench.encoder import FUSED, Encoder, StoredModel
+from bench.encoder import Encoder, StoredModel, drop_pooler, feed_forward_key
 from bench.errors import UserError
 from bench.identity import file_sha256
 from bench.seeds import seed_for, seeded
@@ -92,9 +92,8 @@ def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
     if narrow:
         _set_width(config, int(spec.width or 0))
     with seeded(seed_for(seed, "student")):
-        backbone: Any = AutoModel.from_config(config, attn_implementation=FUSED, dtype=torch.float32)
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None
+        backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
+    drop_pooler(backbone)
     replace_dropout(backbone)
     if narrow:
         _project_embeddings(teacher.backbone, backbone)
@@ -119,12 +118,17 @@ def _set_width(config: Any, width: int) -> None:
         raise UserError(f"student.width {width} is larger than the teacher's {config.hidden_size}; ask for less")
     if width % config.num_attention_heads:
         raise UserError(f"student.width {width} is not a multiple of the {config.num_attention_heads} attention heads")
-    config.intermediate_size = config.intermediate_size * width // config.hidden_size
+    key = feed_forward_key(config)
+    setattr(config, key, getattr(config, key) * width // config.hidden_size)
     config.hidden_size = width
 
 
 def leading_directions(table_VH: Tensor, count: int) -> Tensor:
-    """The `count` leading right singular vectors of an embedding table, [H, count], with a fixed sign."""
+    """The `count` leading right singular vectors of an embedding table, [H, count], with a fixed sign.
+
+    Always computed on the CPU, so that students are equal whatever device will train them.
+    """
+    table_VH = table_VH.detach().cpu()
     _, vectors = torch.linalg.eigh(table_VH.double().T @ table_VH.double())
     leading = vectors.flip(-1)[:, :count]
     largest = leading.gather(0, leading.abs().argmax(dim=0, keepdim=True))
@@ -133,18 +137,18 @@ def leading_directions(table_VH: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def _project_embeddings(teacher: nn.Module, student: Any) -> None:
+def _project_embeddings(teacher: Any, student: Any) -> None:
     width = student.config.hidden_size
-    directions = leading_directions(teacher.get_input_embeddings().weight, width)  # type: ignore[operator]
+    directions = leading_directions(teacher.get_input_embeddings().weight, width)
     source = teacher.state_dict()
     for name, module in student.named_modules():
         if isinstance(module, nn.Embedding) and module.embedding_dim == width:
-            module.weight.copy_(source[f"{name}.weight"] @ directions)
+            module.weight.copy_(source[f"{name}.weight"].cpu() @ directions)
 
 
 @torch.no_grad()
-def _copy_layers(teacher: nn.Module, student: nn.Module, kept: tuple[int, ...]) -> None:
-    stack = _layer_stack(teacher, len(kept) and teacher.config.num_hidden_layers)  # type: ignore[arg-type,union-attr]
+def _copy_layers(teacher: Any, student: nn.Module, kept: tuple[int, ...]) -> None:
+    stack = _layer_stack(teacher)
     source = teacher.state_dict()
     target = student.state_dict()
     pattern = re.compile(rf"^{re.escape(stack)}\.(\d+)\.")
@@ -153,12 +157,10 @@ def _copy_layers(teacher: nn.Module, student: nn.Module, kept: tuple[int, ...]) 
         tensor.copy_(source[origin])
 
 
-def _layer_stack(model: nn.Module, num_layers: int) -> str:
-    stacks = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers
-    ]
-    if not stacks:
-        raise UserError(f"no list of {num_layers} layers was found in a {type(model).__name__}; it cannot be cut")
-    return stacks[0]
+def _layer_stack(model: Any) -> str:
+    """Name of the list that holds the transformer's blocks."""
+    count = model.config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return str(name)
+    raise UserError(f"no list of {count} layers was found in a {type(model).__name__}; it cannot be cut")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.record import RECORD_FILE, read_record
-from bench.run import LEDGER_FILE, record_folder, trained_folder
+from bench.budget import synchronize
+from bench.evaluation.profiles import PROFILES, expand
+from bench.run import LEDGER_FILE, known_record, trained_folder
 from bench.signals import stored_rows
 from bench.study import Run, runs_of
 from bench.workbench import Workbench
@@ -43,7 +44,12 @@ class Plan:
 
 
 def make_plan(bench: Workbench) -> Plan:
-    """Look at the caches and estimate the rest. Trains nothing and writes nothing."""
+    """Look at the caches and estimate the rest. Trains nothing and writes nothing.
+
+    Raises `UserError` for methods that do not fit the models and for tasks that are not there, as the run would.
+    """
+    bench.check_methods()
+    _check_tasks(bench)
     built = bench.text_is_built
     tokens = float(bench.corpus.lengths().mean()) if built else TYPICAL_TOKENS
     rate = _flops_per_second(bench)
@@ -51,6 +57,12 @@ def make_plan(bench: Workbench) -> Plan:
     text = f"{len(bench.corpus)} sentences, tokenised" if built else "not tokenised yet"
     rows = stored_rows(bench.store_folder, bench.store_arrays) if built else 0
     return Plan(runs, text, f"{rows} sentences in the store")
+
+
+def _check_tasks(bench: Workbench) -> None:
+    # The names of a profile are right: tasks are loaded, which takes time, to check others only.
+    if not set(expand(bench.study.tasks)) <= {name for names in PROFILES.values() for name in names}:
+        bench.tasks  # noqa: B018
 
 
 def _planned(bench: Workbench, run: Run, tokens: float, rate: float) -> PlannedRun:
@@ -63,8 +75,7 @@ def _planned(bench: Workbench, run: Run, tokens: float, rate: float) -> PlannedR
 
 
 def _state(bench: Workbench, run: Run) -> str:
-    record = record_folder(bench, run) / RECORD_FILE
-    if record.is_file() and read_record(record).status != "failed":
+    if known_record(bench, run) is not None:
         return "recorded"
     return "trained" if (trained_folder(bench, run) / LEDGER_FILE).is_file() else "to do"
 
@@ -97,7 +108,9 @@ def _flops_per_second(bench: Workbench) -> float:
     ids = torch.ones(shape, dtype=torch.long, device=bench.settings.device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:
+            synchronize()
             start = time.perf_counter()
         student(ids, torch.ones_like(ids)).final.square().sum().backward()
+    synchronize()
     elapsed = time.perf_counter() - start
     return PROBE_STEPS * 3 * student.forward_flops(*shape) / elapsed

@@ -79,26 +79,11 @@ class Record:
             raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place: readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder beside `path`, then move it into place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    replaced = temporary.with_name(f"{temporary.name}.old")
     try:
         write(temporary)
         temporary.chmod(0o755)
@@ -107,10 +92,11 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 with file.open("rb") as stream:
                     os.fsync(stream.fileno())
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(replaced)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -136,7 +122,7 @@ def read_record(path: Path) -> Record:
     known = {item.name for item in fields(Record)}
     try:
         return Record(**{key: value for key, value in values.items() if key in known})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
 
 

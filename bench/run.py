@@ -6,6 +6,8 @@ import json
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,17 @@ class Finished:
     reused: bool
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One task's scores as the record keeps them."""
+
+    name: str
+    facts: dict[str, Any]
+    metrics: dict[str, float]
+    examples: pd.DataFrame
+    mteb_result: dict[str, Any]
+
+
 def run_study(bench: Workbench, on_progress: Callable[[Run, float], None]) -> Iterator[Finished]:
     """Run what is missing, one run after the other, and yield each as it is done.
 
@@ -53,17 +66,14 @@ def run_study(bench: Workbench, on_progress: Callable[[Run, float], None]) -> It
     """
     bench.check()
     for run in runs_of(bench.study):
-        folder = record_folder(bench, run)
-        known = _known(bench, run, folder)
-        if known is not None:
-            yield Finished(run, known, reused=True)
-            continue
-        yield Finished(run, _run(bench, run, folder, lambda share, run=run: on_progress(run, share)), reused=False)  # type: ignore[misc]
+        known = known_record(bench, run)
+        record = known or _run(bench, run, partial(on_progress, run))
+        yield Finished(run, record, reused=known is not None)
 
 
 def record_folder(bench: Workbench, run: Run) -> Path:
     """Where a run's record lies."""
-    return bench.settings.out / bench.study.name / bench.run_id(run)
+    return bench.settings.out / bench.name / bench.run_id(run)
 
 
 def trained_folder(bench: Workbench, run: Run) -> Path:
@@ -71,34 +81,62 @@ def trained_folder(bench: Workbench, run: Run) -> Path:
     return bench.settings.cache / "runs" / bench.run_id(run)
 
 
-def _known(bench: Workbench, run: Run, folder: Path) -> Record | None:
-    """The run's record, if it is final: diverged, or completed with the score of every task under its present key."""
-    if not (folder / RECORD_FILE).is_file():
+def known_record(bench: Workbench, run: Run) -> Record | None:
+    """A run's record, if nothing is left to do: diverged, or completed with every task's present data scored."""
+    path = record_folder(bench, run) / RECORD_FILE
+    if not path.is_file():
         return None
-    record = read_record(folder / RECORD_FILE)
+    record = read_record(path)
     if record.status == "failed" or record.label != run.entry.label:
         return None
-    wanted = {task.name: task.data_sha256 for task in bench.tasks}
-    scored = {name: task["data_sha256"] for name, task in record.tasks.items()}
-    same_mteb = record.environment.get("mteb") == environment(bench.settings.device)["mteb"]
-    return record if record.status == "diverged" or (scored == wanted and same_mteb) else None
+    scored = {(name, task["data_sha256"]) for name, task in record.tasks.items()}
+    complete = _same_mteb(record) and {(task.name, task.data_sha256) for task in bench.tasks} <= scored
+    return record if complete or record.status == "diverged" else None
 
 
-def _run(bench: Workbench, run: Run, folder: Path, on_progress: Callable[[float], None]) -> Record:
-    ledger = Ledger()
+def _same_mteb(record: Record) -> bool:
+    return bool(record.environment.get("mteb") == version("mteb"))
+
+
+def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Record:
+    ledger, folder = Ledger(), record_folder(bench, run)
     try:
         reset_peak_memory()
         curve, status, model = _model(bench, run, ledger, on_progress)
         scores = _score(bench, model, ledger) if status == "completed" else []
-        record = _record(bench, run, ledger, status, scores, None)
+        weights = model.hashes()["weights"]
+        scored = [*scores, *_kept_scores(folder, weights, {item.name for item in scores})]
+        record = _record(bench, run, ledger, status, scored, weights)
+        write_folder_atomically(folder, lambda path: _write(path, record, curve, scored))
     except UserError:
         raise
     except Exception as error:
         traceback.print_exc()
-        curve, scores = pd.DataFrame(), []
-        record = _record(bench, run, ledger, "failed", [], f"{type(error).__name__}: {error}")
-    write_folder_atomically(folder, lambda path: _write(path, record, curve, scores))
+        failed = _record(bench, run, ledger, "failed", [], None, f"{type(error).__name__}: {error}")
+        write_folder_atomically(folder, lambda path: _write(path, failed, pd.DataFrame(), []))
+        return failed
     return record
+
+
+def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
+    """Scores that the run's present record holds for other tasks, if they are of the same weights and mteb."""
+    if not (folder / RECORD_FILE).is_file():
+        return []
+    record = read_record(folder / RECORD_FILE)
+    if record.identity.get("weights") != weights or not _same_mteb(record):
+        return []
+    examples = pd.read_parquet(folder / EXAMPLES_FILE)
+    return [
+        Scored(
+            name=name,
+            facts=facts,
+            metrics=record.scores[name],
+            examples=examples[examples["task"] == name],
+            mteb_result=json.loads((folder / MTEB_FOLDER / f"{name}.json").read_text(encoding="utf-8")),
+        )
+        for name, facts in record.tasks.items()
+        if name not in again
+    ]
 
 
 def _model(
@@ -107,16 +145,25 @@ def _model(
     if run.role == "ceiling":
         return pd.DataFrame(), "completed", bench.teacher_model
     folder = trained_folder(bench, run)
-    if not (folder / LEDGER_FILE).is_file():
-        _train(bench, run, ledger, folder, on_progress)
-    stored = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))
+    stored = _read_ledger(folder) or _train(bench, run, ledger, folder, on_progress)
     for name, value in stored["ledger"].items():
         setattr(ledger, name, value)
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
     return curve, stored["status"], StoredModel(bench.run_id(run), folder / MODEL_FOLDER)
 
 
-def _train(bench: Workbench, run: Run, ledger: Ledger, folder: Path, on_progress: Callable[[float], None]) -> None:
+def _read_ledger(folder: Path) -> dict[str, Any] | None:
+    """What a trained run left in the cache; None when it is not there or damaged, and has to be trained again."""
+    try:
+        stored: dict[str, Any] = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stored
+
+
+def _train(
+    bench: Workbench, run: Run, ledger: Ledger, folder: Path, on_progress: Callable[[float], None]
+) -> dict[str, Any]:
     with ledger.phase("setup"):
         student = bench.student(run.seed)
     status, curve = "completed", pd.DataFrame()
@@ -140,14 +187,16 @@ def _train(bench: Workbench, run: Run, ledger: Ledger, folder: Path, on_progress
             student.head = head
             ledger.extra_parameters -= num_parameters(head)
     ledger.peak_memory_bytes = peak_memory_bytes()
+    stored = {"status": status, "ledger": ledger.as_dict()}
 
     def write(path: Path) -> None:
         export(student, bench.tokenizer, path / MODEL_FOLDER, _card(bench, run))
         if len(curve):
             curve.to_parquet(path / CURVE_FILE, index=False)
-        dump_json({"status": status, "ledger": ledger.as_dict()}, path / LEDGER_FILE)
+        dump_json(stored, path / LEDGER_FILE)
 
     write_folder_atomically(folder, write)
+    return stored
 
 
 def _card(bench: Workbench, run: Run) -> str:
@@ -165,17 +214,42 @@ def _card(bench: Workbench, run: Run) -> str:
     )
 
 
-def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Any]:
+def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]:
     from bench.evaluation.score import score
 
     with ledger.phase("evaluation"):
-        return score(model, bench.tasks, bench.settings.cache, bench.settings.device)
+        found = score(model, bench.tasks, bench.settings.cache, bench.settings.device)
+    return [
+        Scored(
+            name=item.task.name,
+            facts={
+                "type": item.task.kind,
+                "main_metric": item.task.main_metric,
+                "examples": len(item.examples),
+                "data_sha256": item.task.data_sha256,
+                "key": item.key,
+            },
+            metrics=item.metrics,
+            examples=item.examples,
+            mteb_result=item.mteb_result,
+        )
+        for item in found
+    ]
 
 
-def _record(bench: Workbench, run: Run, ledger: Ledger, status: Status, scores: list[Any], error: str | None) -> Record:
+def _record(
+    bench: Workbench,
+    run: Run,
+    ledger: Ledger,
+    status: Status,
+    scored: list[Scored],
+    weights: str | None,
+    error: str | None = None,
+) -> Record:
+    identity = {name: key_of(value=value) for name, value in bench.identity(run).items()}
     return Record(
         run_id=bench.run_id(run),
-        study=bench.study.name,
+        study=bench.name,
         role=run.role,
         label=run.entry.label,
         method=run.entry.name,
@@ -188,18 +262,9 @@ def _record(bench: Workbench, run: Run, ledger: Ledger, status: Status, scores: 
         train=bench.study.train.model_dump(),
         budget=asdict(bench.budget),
         ledger=ledger.as_dict(),
-        tasks={
-            item.task.name: {
-                "type": item.task.kind,
-                "main_metric": item.task.main_metric,
-                "examples": len(item.examples),
-                "data_sha256": item.task.data_sha256,
-                "key": item.key,
-            }
-            for item in scores
-        },
-        scores={item.task.name: item.metrics for item in scores},
-        identity={name: key_of(value=value) for name, value in bench.identity(run).items()},
+        tasks={item.name: item.facts for item in scored},
+        scores={item.name: item.metrics for item in scored},
+        identity=identity | ({"weights": weights} if weights else {}),
         environment=environment(bench.settings.device),
         error=error,
         limit=bench.study.limit,
@@ -215,13 +280,13 @@ def _describe_student(student: Encoder, pooling: str) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, record: Record, curve: pd.DataFrame, scores: list[Any]) -> None:
+def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Scored]) -> None:
     dump_json(to_dict(record), folder / RECORD_FILE)
     if len(curve):
         curve.to_parquet(folder / CURVE_FILE, index=False)
-    if scores:
-        examples = pd.concat([item.examples for item in scores], ignore_index=True)
+    if scored:
+        examples = pd.concat([item.examples for item in scored], ignore_index=True)
         examples.to_parquet(folder / EXAMPLES_FILE, index=False)
         (folder / MTEB_FOLDER).mkdir()
-        for item in scores:
-            dump_json(item.mteb_result, folder / MTEB_FOLDER / f"{item.task.name}.json")
+        for item in scored:
+            dump_json(item.mteb_result, folder / MTEB_FOLDER / f"{item.name}.json")

@@ -20,6 +20,11 @@ def seed_for(run_seed: int, stream: Stream) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def _cuda_devices() -> list[int]:
+    """The CUDA device in use, if any: torch would otherwise save, and start, all of them."""
+    return [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+
+
 @contextmanager
 def preserved_rng() -> Iterator[None]:
     """Give the global generators of random, numpy and torch back as they were.
@@ -28,7 +33,7 @@ def preserved_rng() -> Iterator[None]:
     the same numbers from then on.
     """
     python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng(_cuda_devices()):
         try:
             yield
         finally:
@@ -39,6 +44,6 @@ def preserved_rng() -> Iterator[None]:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run with torch's global generators at `seed`, and restore them afterwards."""
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng(_cuda_devices()):
         torch.manual_seed(seed)
         yield

@@ -14,7 +14,6 @@ from bench.errors import UserError
 
 CACHE_VARIABLE = "DISTILBENCH_CACHE"
 MIRROR_VARIABLE = "DISTILBENCH_MIRROR"
-DEVICES = ("auto", "cpu", "cuda", "mps")
 REPORTED_PACKAGES = ("distilbench", "torch", "transformers", "tokenizers", "mteb", "numpy", "scipy")
 
 
@@ -28,17 +27,20 @@ class Settings:
     device: str
 
 
-def settings(out: str, mirror: str | None, device: str) -> Settings:
-    """Check folders and device. Raises `UserError` for a folder that cannot be written, or a device that is missing."""
+def settings(out: str, mirror: str | None, device: str, *, writing: bool = True) -> Settings:
+    """Check folders and device, and make the device the current one. Folders to write to are made if `writing`.
+
+    Raises `UserError` for a folder that cannot be written, or a device that is missing.
+    """
     folder = mirror or os.environ.get(MIRROR_VARIABLE) or None
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"the mirror {folder} is not a folder; give --mirror DIR or unset {MIRROR_VARIABLE}")
-    return Settings(
-        out=writable(Path(out), "--out"),
-        cache=writable(cache_folder(), CACHE_VARIABLE),
-        mirror=Path(folder) if folder else None,
-        device=choose_device(device),
-    )
+    chosen = Settings(Path(out), cache_folder(), Path(folder) if folder else None, choose_device(device))
+    if writing:
+        writable(chosen.out, "--out")
+        writable(chosen.cache, CACHE_VARIABLE)
+    _make_current(chosen.device)
+    return chosen
 
 
 def cache_folder() -> Path:
@@ -59,15 +61,35 @@ def writable(folder: Path, option: str) -> Path:
 
 
 def choose_device(wanted: str) -> str:
-    """cuda, else mps, else cpu, unless told otherwise."""
+    """The name of a device: cuda, else mps, else cpu, unless told otherwise. The first of its kind has no number.
+
+    Raises `UserError` for a device that is not there.
+    """
     import torch
 
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
     if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there.get(wanted.split(":")[0], False):
+        return next(name for name, count in there.items() if count)
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise UserError(f"{wanted!r} is not a device; known: auto, cpu, cuda, cuda:1 and so on, mps") from None
+    index = device.index or 0
+    if index >= there.get(device.type, 0):
         raise UserError(f"device {wanted} is not available here; use --device auto")
-    return wanted
+    return f"{device.type}:{index}" if index else device.type
+
+
+def _make_current(device: str) -> None:
+    # Time, memory and random state are then those of this device wherever torch is asked for the current one.
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(device).index or 0)
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -80,7 +102,7 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     }
 
 

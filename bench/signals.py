@@ -53,9 +53,19 @@ class TeacherStore:
         self._corpus = corpus
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock")
+        self._values: dict[str, np.memmap[Any, Any]] = {}
+        self._done: dict[str, np.memmap[Any, Any]] = {}
         with self._lock:
-            self._values = {name: _open(folder / f"{name}.bin", "float32", self._shape(name)) for name in arrays}
-            self._done = {name: _open(folder / f"{name}.done", "uint8", (len(corpus),)) for name in arrays}
+            for name in arrays:
+                self._add(folder, name)
+
+    def _add(self, folder: Path, name: str) -> None:
+        values, marks = folder / f"{name}.bin", folder / f"{name}.done"
+        if not _has_size(values, self._shape(name)):
+            # Marks of values that are gone would pass zeros off as the teacher's.
+            marks.unlink(missing_ok=True)
+        self._values[name] = _open(values, "float32", self._shape(name))
+        self._done[name] = _open(marks, "uint8", (len(self._corpus),))
 
     def _shape(self, name: str) -> tuple[int, int]:
         width = self._teacher.output_width() if name == FINAL else self._teacher.dims.width
@@ -86,7 +96,7 @@ class TeacherStore:
         for pooling in poolings or {"mean"}:
             names = [name for name in layers if name.startswith(f"{pooling}-")]
             for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
-                ids, mask = (tensor.to(_device(self._teacher)) for tensor in self._corpus.batch(part))
+                ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
                 with torch.inference_mode():
                     out = self._teacher(ids, mask, layers=[layers[name] for name in names], layer_pooling=pooling)
                 for column, name in enumerate(names):
@@ -107,11 +117,14 @@ def stored_rows(folder: Path, arrays: Iterable[str]) -> int:
     return int(np.logical_and.reduce([np.fromfile(file, dtype=np.uint8) for file in files]).sum())
 
 
+def _has_size(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> bool:
+    return path.exists() and path.stat().st_size == int(np.prod(shape)) * np.dtype(dtype).itemsize
+
+
 def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    if not path.exists() or path.stat().st_size != size:
+    if not _has_size(path, shape, dtype):
         with path.open("wb") as stream:
-            stream.truncate(size)
+            stream.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
 
@@ -125,10 +138,6 @@ def length_batches(rows: NDArray[np.int64], lengths_N: NDArray[np.int64], tokens
             count -= 1
         yield ordered[start : start + count]
         start += count
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def dims_of(student: Encoder, teacher: Encoder, num_sentences: int) -> Dims:
@@ -163,11 +172,12 @@ class SignalSource:
         self._store = store
         self._seed = seed
         # Fused attention knows no dropout on a CPU: torch would materialise the maps, and draw them more slowly.
-        student.use_attention_maps(bool(needs.student_attention) or _device(student).type == "cpu")
+        on_cpu = student.device.type == "cpu" and student.can_give_maps
+        student.use_attention_maps(bool(needs.student_attention) or on_cpu)
 
     def __call__(self, step: int, rows_B: NDArray[np.int64]) -> Signals:
         """Signals of one batch; the student's carry gradient."""
-        needs, device = self._needs, _device(self._student)
+        needs, device = self._needs, self._student.device
         ids_BT, mask_BT = (tensor.to(device, non_blocking=True) for tensor in self._corpus.batch(rows_B))
         student = self._student(
             ids_BT,

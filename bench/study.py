@@ -13,6 +13,8 @@ tasks: [embedded]                     # profiles or names of mteb tasks
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,19 +35,19 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_lengt
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StudentSpec(Section):
     """The small model, made from the teacher."""
 
-    layers: PositiveInt | list[PositiveInt]
+    layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
     """How many of the teacher's layers to keep, evenly spaced up to the last, or which ones (from 1)."""
     width: PositiveInt | None = None
     """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
     leading singular vectors and the layers start at random."""
     pooling: LayerPooling = "mean"
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
     """Unset: the teacher's own."""
 
 
@@ -90,7 +92,7 @@ class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
     batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -157,30 +159,40 @@ def _method_entry(item: Any) -> MethodEntry:
     label, given = (item, {}) if isinstance(item, str) else _single_pair(item)
     given = dict(given or {})
     name = given.pop("method", label)
+    if not isinstance(label, str) or not isinstance(name, str):
+        raise ValueError(f"{item!r}: labels and names of methods are text")
     if name not in methods.registry():
-        raise ValueError(one_of("method", str(name), methods.registry()))
+        raise ValueError(one_of("method", name, methods.registry()))
     TypeAdapter(Label).validate_python(label)
     return MethodEntry(label=label, name=name, hyperparameters=hyperparameters(name, given))
 
 
-def _single_pair(item: Any) -> tuple[str, Any]:
+def _single_pair(item: Any) -> tuple[Any, Any]:
     if not (isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), dict | None)):
         raise ValueError(f"{item!r} is neither a method name nor `label: {{hyperparameter: value}}`")
-    return cast("tuple[str, Any]", next(iter(item.items())))
+    pair: tuple[Any, Any] = next(iter(item.items()))
+    return pair
 
 
 def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """All hyperparameters of a method with `given` in place of defaults. Raises `ValueError` naming the bad one."""
+    """All hyperparameters of a method with `given` in place of defaults.
+
+    Raises `ValueError` naming the bad one, or the method where it cannot be loaded.
+    """
     method = methods.load(name)
     known = [item.name for item in dataclasses.fields(cast(Any, method))]
     for key in given:
         if key not in known:
-            raise ValueError(one_of(f"hyperparameter of {name}:", key, known))
+            raise ValueError(one_of(f"hyperparameter of {name}:", str(key), known))
     try:
-        return dataclasses.asdict(cast(Any, _adapter(method).validate_python(given)))
+        values = dataclasses.asdict(cast(Any, _adapter(method).validate_python(given)))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(": ".join([name, *(str(part) for part in first["loc"]), _message(first)])) from None
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: {key} must be finite, got {value}")
+    return values
 
 
 @cache
@@ -229,8 +241,8 @@ def load_study(name_or_path: str, overrides: list[str] = [], limit: int | None =
     if not path.is_file():
         raise UserError(f"no study file {name_or_path}; {one_of('study', name_or_path, shipped_studies())}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
@@ -242,6 +254,33 @@ def load_study(name_or_path: str, overrides: list[str] = [], limit: int | None =
         return Study.model_validate(values)
     except ValidationError as error:
         raise UserError(f"{path}: {_explain(error)}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"the key {key.value!r} is given twice, again in line {key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        return node
+
+
+def _read_yaml(text: str) -> Any:
+    """The value of a YAML document. Raises `ValueError` when it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    # yaml lets through the errors of values like the date 2024-13-45, and of tags like `!!bool` on what is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    except (LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f"a value does not fit its tag: {error}") from None
 
 
 def _kind(value: Any) -> str:
@@ -259,17 +298,22 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise UserError(f"override {override!r}: {parent} is not a mapping")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: {text!r} is not readable YAML") from None
+        value = _read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"override {override!r} is not readable YAML: {' '.join(str(error).split())}") from None
     if parents == ["budget"]:
         target.clear()
     target[last] = value
 
 
+TYPE_NAME = re.compile(r"(constrained|function|list\[).*|str")
+"""What pydantic puts into the place of an error where a value may have several types."""
+
+
 def _explain(error: ValidationError) -> str:
-    first, *others = error.errors()
-    where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained", "function")))
+    # Of a value that may have several types, an error within one of them says more than that it is not another one.
+    first, *others = sorted(error.errors(), key=lambda item: item["type"].endswith("_type"))
+    where = ".".join(str(part) for part in first["loc"] if not TYPE_NAME.fullmatch(str(part)))
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         return f"{_unknown_key(first['loc'])}{more}"

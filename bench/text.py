@@ -7,18 +7,20 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench.errors import UserError, one_of
-from bench.identity import file_sha256, key_of
+from bench.identity import file_sha256, folder_sha256, key_of
 from bench.study import TextSpec
 
 EMBEDDED = "embedded"
 MIRROR_PREFIX = "mirror:"
 MAX_CHARACTERS = 100_000
 PLAIN_ENDINGS = (".txt", ".text", "")
-UNDECODABLE = re.compile("[\udc80-\udcff]")
-"""What surrogateescape makes of bytes that are not UTF-8."""
+FIELD_LIMIT = 2**31 - 1
+"""Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
 READABLE = (".txt", ".text", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
@@ -29,7 +31,7 @@ def source_names(spec: TextSpec) -> list[str]:
 
 def source_key(spec: TextSpec, mirror: Path | None) -> str:
     """Hash of everything that decides which sentences the text has, found without reading them all."""
-    parts = [embedded_key() if name == EMBEDDED else file_sha256(resolve(name, mirror)) for name in source_names(spec)]
+    parts = [embedded_key() if name == EMBEDDED else _sha256(resolve(name, mirror)) for name in source_names(spec)]
     return key_of(sources=parts, column=spec.column, sentences=spec.sentences, on_bad_line=spec.on_bad_line)
 
 
@@ -42,7 +44,7 @@ def embedded_key() -> str:
     owners = packages_distributions()
     read = (*docstrings.TRAIN_PACKAGES, *docstrings.EVAL_PACKAGES)
     versions = {name: version(owners[name][0]) for name in read if name in owners}
-    return key_of(code=file_sha256(Path(docstrings.__file__)), packages=versions)
+    return key_of(code=folder_sha256(Path(docstrings.__file__).parent, ("*.py",)), packages=versions)
 
 
 def resolve(name: str, mirror: Path | None) -> Path:
@@ -52,12 +54,35 @@ def resolve(name: str, mirror: Path | None) -> Path:
             raise UserError(f"text.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
         path = mirror / name.removeprefix(MIRROR_PREFIX)
     else:
-        path = Path(name).expanduser()
-    if not path.is_file():
-        raise UserError(f"text.source: there is no file {path}; give a text file, or {EMBEDDED!r}")
+        path = _home_filled_in(name)
+    try:
+        there, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if not there:
+        what = f"{path} is a folder" if is_folder else f"there is no file {path}"
+        raise UserError(f"text.source: {what}; give a text file, or {EMBEDDED!r}")
     if path.suffix not in (*PLAIN_ENDINGS, *READABLE):
         raise UserError(f"text.source: {path} is none of {', '.join(READABLE)}; convert it to one of them")
     return path
+
+
+def _home_filled_in(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"text.source: {name} names the home folder of a user that is not known here") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"text.source: {path} cannot be read ({error.strerror or error}); check the file and its rights")
 
 
 def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
@@ -79,7 +104,7 @@ def _embedded() -> Iterator[str]:
 
 
 def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
-    for number, line in enumerate(_lines(path, spec.column), start=1):
+    for number, line in _lines(path, spec.column):
         fault = _fault(line)
         if fault is None:
             yield " ".join(line.split())
@@ -91,7 +116,7 @@ def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
 
 
 def _fault(line: str) -> str | None:
-    if UNDECODABLE.search(line):
+    if SURROGATES.search(line):
         return "is not valid UTF-8"
     if "\0" in line:
         return "holds a NUL byte"
@@ -102,19 +127,39 @@ def _fault(line: str) -> str | None:
     return None
 
 
-def _lines(path: Path, column: str) -> Iterator[str]:
-    if path.suffix == ".parquet":
-        yield from _parquet(path, column)
-        return
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        if path.suffix == ".jsonl":
-            yield from (_json_field(path, number, line, column) for number, line in enumerate(stream, start=1))
-        elif path.suffix in (".csv", ".tsv"):
-            reader = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
-            _require_column(path, column, list(reader.fieldnames or []))
-            yield from (row[column] or "" for row in reader)
-        else:
-            yield from (line.rstrip("\r\n") for line in stream)
+def _lines(path: Path, column: str) -> Iterator[tuple[int, str]]:
+    """(line of the file, or row of a parquet file, from 1; text). What is missing is an empty text."""
+    try:
+        if path.suffix == ".parquet":
+            yield from enumerate(_parquet(path, column), start=1)
+            return
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            if path.suffix in (".csv", ".tsv"):
+                yield from _table(path, stream, column)
+            elif path.suffix == ".jsonl":
+                yield from ((at, _json_field(path, at, line, column)) for at, line in enumerate(stream, start=1))
+            else:
+                yield from enumerate((line.rstrip("\r\n") for line in stream), start=1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _table(path: Path, stream: TextIO, column: str) -> Iterator[tuple[int, str]]:
+    csv.field_size_limit(FIELD_LIMIT)
+    # In a TSV, a quotation mark is a character like any other.
+    rows = csv.reader(stream) if path.suffix == ".csv" else csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE)
+    # A quoted field may hold line breaks: a row is named by its first line.
+    start = 1
+    try:
+        header = next(rows, [])
+        _require_column(path, column, header)
+        place = header.index(column)
+        start = rows.line_num + 1
+        for row in rows:
+            yield start, row[place] if place < len(row) else ""
+            start = rows.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"text.source: {path} line {start} cannot be read as a table: {error}") from None
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -122,18 +167,31 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+        with pq.ParquetFile(path) as file:
+            _require_column(path, column, file.schema_arrow.names)
+            _require_text(path, column, file.schema_arrow.field(column).type)
+            for batch in file.iter_batches(columns=[column]):
+                # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
+                for value in batch.column(0).cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
+                    yield (value or b"").decode("utf-8", errors="surrogateescape")
+    except pa.ArrowException as error:
         raise UserError(f"text.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
-    _require_column(path, column, file.schema_arrow.names)
-    for batch in file.iter_batches(columns=[column]):
-        yield from (value or "" for value in batch.column(0).to_pylist())
+
+
+def _require_text(path: Path, column: str, kind: Any) -> None:
+    from pyarrow import types
+
+    stored = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored)):
+        raise UserError(f"text.source: {path}: the column {column!r} holds {kind}, not text; set text.column")
 
 
 def _json_field(path: Path, number: int, line: str, column: str) -> str:
+    if not line.strip():
+        return ""
     try:
         row: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(
             f"text.source: {path} line {number} is not JSON; each line is an object like {{{column!r}: ...}}"
         ) from None

@@ -66,7 +66,7 @@ def train(cell: Cell, ledger: Ledger, on_progress: Callable[[float], None] = lam
     dims = dims_of(cell.student, cell.teacher, len(cell.corpus))
     needs = cell.method.needs(dims)
     with seeded(seed_for(cell.seed, "aux")):
-        aux = cell.method.build_aux(dims).to(_device(cell.student))
+        aux = cell.method.build_aux(dims).to(cell.student.device)
     ledger.extra_parameters = num_parameters(aux)
     ledger.state_bytes = sum(buffer.nbytes for buffer in aux.buffers())
     with seeded(seed_for(cell.seed, "dropout")):
@@ -119,7 +119,7 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def _update(loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, spec: TrainSpec) -> Tensor:
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -191,8 +191,4 @@ def _curve_row(
 def _autocast(cell: Cell) -> AbstractContextManager[Any]:
     if cell.spec.precision == "fp32":
         return nullcontext()
-    return torch.autocast(_device(cell.student).type, dtype=torch.bfloat16)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return torch.autocast(cell.student.device.type, dtype=torch.bfloat16)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import methods.base
+import methods.functional
 from bench import corpus as corpora
 from bench.budget import Budget
 from bench.corpus import Corpus
 from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters
 from bench.errors import UserError
 from bench.evaluation.profiles import expand
-from bench.identity import PROTOCOL, key_of
+from bench.identity import PROTOCOL, file_sha256, key_of
 from bench.models import build_student, find_model
 from bench.settings import Settings
 from bench.signals import TeacherStore, array_names, dims_of, store_key
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
 
 Announce = Callable[[str], None]
 UNKNOWN_SIZE = 100_000
+
+
+def _code_hash(method: str) -> str:
+    """Hash of a method's own file and of what all methods share, so that an edited method is another method."""
+    files = [inspect.getfile(module) for module in (methods.load(method), methods.base, methods.functional)]
+    return key_of(files=[file_sha256(Path(file)) for file in files])
 
 
 @dataclass
@@ -53,7 +63,7 @@ class Workbench:
 
     @cached_property
     def budget(self) -> Budget:
-        return Budget.of(self.study.budget, self.study.limit)
+        return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
 
     @cached_property
     def corpus_key(self) -> str:
@@ -101,15 +111,29 @@ class Workbench:
         """A fresh student of this seed."""
         return build_student(self.teacher, self.study.student, seed).to(self.settings.device)
 
+    @property
+    def name(self) -> str:
+        """The study's name; smoke runs have folders of their own, so that they never replace a result."""
+        return self.study.name if self.study.limit is None else f"{self.study.name}-limit{self.study.limit}"
+
     def check(self) -> None:
         """Refuse, before anything is trained, methods that do not fit, and tasks or text that are not there."""
+        self.check_methods()
+        self.tasks  # noqa: B018
+        self.corpus  # noqa: B018
+
+    def check_methods(self) -> None:
+        """Refuse methods that do not fit these models, and sentences longer than the models take."""
+        if self.study.train.max_length > self.teacher.max_positions:
+            raise UserError(
+                f"train.max_length {self.study.train.max_length} is more than the {self.teacher.max_positions} tokens "
+                f"that {self.teacher_model.name} takes; ask for less"
+            )
         for entry in self.study.methods:
             try:
                 entry.build().needs(self.dims)
             except UnsuitableError as error:
                 raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
-        self.tasks  # noqa: B018
-        self.corpus  # noqa: B018
 
     def identity(self, run: Run) -> dict[str, Any]:
         """All that can change what a run trains. The run's id is the hash of it."""
@@ -121,6 +145,7 @@ class Workbench:
             return parts
         return parts | {
             "method": run.entry.name,
+            "code": _code_hash(run.entry.name),
             "hyperparameters": run.entry.hyperparameters,
             "text": self.corpus_key,
             "budget": asdict(self.budget),

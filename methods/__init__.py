@@ -6,9 +6,10 @@ Registering a method is one line below; other packages register theirs through t
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from methods.base import Method
@@ -25,16 +26,42 @@ BUILT_IN = {
 
 
 def registry() -> dict[str, str]:
-    """Name -> "module:Class" of every method that can be asked for, ours first, then those of other packages."""
-    others = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
-    clash = sorted(BUILT_IN.keys() & others.keys())
-    if clash:
-        raise ValueError(f"the name {clash[0]!r} is taken by a built-in method and registered by {others[clash[0]]}")
-    return BUILT_IN | others
+    """Name -> "module:Class" of every method that can be asked for, ours first, then those of other packages.
+
+    Raises `ValueError` when two different classes are registered under one name.
+    """
+    found = dict(BUILT_IN)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        taken = found.setdefault(point.name, point.value)
+        if taken != point.value:
+            raise ValueError(
+                f"the method name {point.name!r} is registered twice, by {taken} and by {point.value}; "
+                "uninstall one of the packages"
+            )
+    return found
 
 
 def load(name: str) -> type[Method]:
-    """The class registered under `name`. Raises `KeyError` when there is none."""
-    module, _, attribute = registry()[name].partition(":")
-    method: type[Method] = getattr(import_module(module), attribute)
-    return method
+    """The class registered under `name`.
+
+    Raises `KeyError` when there is none, and `ValueError` when what is registered cannot be loaded or is no method.
+    """
+    value = registry()[name]
+    module, _, attribute = value.partition(":")
+    try:
+        method = getattr(import_module(module), attribute)
+    # The module may be another package's, which may fail in any way.
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"the method {name} cannot be loaded from {value}: {problem}") from error
+    return _checked(name, value, method)
+
+
+def _checked(name: str, value: str, method: Any) -> type[Method]:
+    from methods.base import Method
+
+    is_method = isinstance(method, type) and issubclass(method, Method) and is_dataclass(method)
+    if not is_method:
+        raise ValueError(f"the method {name} is registered as {value}, which is no dataclass made from Method")
+    found: type[Method] = method
+    return found

@@ -9,6 +9,7 @@ S student width, D width of the teacher's final vector, H teacher width (hidden)
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
@@ -166,16 +167,23 @@ def evenly_spaced(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
 
 
 def check_positive(**values: float) -> None:
-    """Raise `ValueError` naming the first value that is not a positive number."""
+    """Raise `ValueError` naming the first value that is not a positive, finite number."""
     for name, value in values.items():
-        if not value > 0:
+        _check_finite(name, value)
+        if value <= 0:
             raise ValueError(f"{name} must be positive, got {value}")
 
 
+def _check_finite(name: str, value: float) -> None:
+    if not -math.inf < value < math.inf:
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
 def check_not_negative(**values: float) -> None:
-    """Raise `ValueError` naming the first value below zero (or NaN)."""
+    """Raise `ValueError` naming the first value below zero, infinite or NaN."""
     for name, value in values.items():
-        if not value >= 0:
+        _check_finite(name, value)
+        if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
 
 

@@ -66,14 +66,13 @@ def info_nce(anchor_BE: Tensor, candidate_CE: Tensor, temperature: float) -> Ten
 def projection(inputs: int, outputs: int) -> nn.Module:
     """Trainable linear map with bias between spaces of different width; nothing to train where they agree.
 
-    It starts so small that a layer-normalised vector, of squared length up to `inputs`, comes out about as long as
-    the unit vectors that it is to meet. torch's own start makes it several times longer, and a student that is asked
-    to shrink before anything else loses what it had.
+    It starts as an isometry (as far as the widths allow), because it is dropped at export: what is learnt behind it
+    reaches the shipped vector only as far as it keeps angles.
     """
     if inputs == outputs:
         return nn.Identity()
     linear = nn.Linear(inputs, outputs)
-    nn.init.normal_(linear.weight, std=(inputs * outputs) ** -0.5)
+    nn.init.orthogonal_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, check_one_of
-from methods.functional import cosine_distance, projection, projection_flops
+from methods.functional import cosine_distance, projection, projection_flops, unit
 
 Metric = Literal["mse", "l2", "cosine"]
 
@@ -57,6 +57,9 @@ class MSE(Method):
 
     metric: Metric = "mse"
     """What is minimised: `mse` the mean squared error, `l2` the mean Euclidean distance, `cosine` 1 - cosine."""
+    normalize: bool = True
+    """Bring the student's vector to unit length before the projection, as sentence-transformers does for a student
+    whose modules end, like its teacher's, in Normalize. Switch it off for a teacher whose lengths carry meaning."""
 
     def __post_init__(self) -> None:
         check_one_of(get_args(Metric), metric=self.metric)
@@ -68,7 +71,8 @@ class MSE(Method):
         return nn.ModuleDict({"projection": projection(dims.student.width, dims.teacher_final)})
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        student_BD = aux["projection"](signals.student_BS)
+        student_BS = unit(signals.student_BS) if self.normalize else signals.student_BS
+        student_BD = aux["projection"](student_BS)
         return {"final": METRICS[self.metric](student_BD, signals.teacher_final_BD)}
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:

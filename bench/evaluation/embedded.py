@@ -37,6 +37,7 @@ def _metadata(name: str, description: str, **differing: Any) -> TaskMetadata:
 class DistilbenchSTS(AbsTaskSTS):  # type: ignore[misc]
     """Sentence pairs written for this project, graded 0 to 5 by the guidelines beside them."""
 
+    data_loaded: bool
     metadata = _metadata(
         EMBEDDED_STS,
         "English sentence pairs of several domains, written and graded 0 to 5 by written guidelines for this task.",
@@ -62,6 +63,7 @@ class DistilbenchSTS(AbsTaskSTS):  # type: ignore[misc]
 class DocstringRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
     """Find the body of a docstring by its summary line, in packages that the embedded training text leaves out."""
 
+    data_loaded: bool
     metadata = _metadata(
         EMBEDDED_RETRIEVAL,
         "Summary line -> body of docstrings of installed packages that are kept apart from the training text.",

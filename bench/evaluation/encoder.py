@@ -47,8 +47,9 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
             return
         rows = self._tokenizer(texts, truncation=True, max_length=self.model.max_length)["input_ids"]
         lengths = np.array([len(row) for row in rows])
-        device = next(self.model.parameters()).device
         for part in length_batches(np.arange(len(texts)), lengths, TOKENS_PER_PASS):
-            batch = self._tokenizer.pad({"input_ids": [rows[i] for i in part]}, return_tensors="pt").to(device)
+            batch = self._tokenizer.pad({"input_ids": [rows[i] for i in part]}, return_tensors="pt").to(
+                self.model.device
+            )
             vectors = self.model(batch["input_ids"], batch["attention_mask"]).final.float().cpu().numpy()
             self._known.update(zip((texts[i] for i in part), vectors, strict=True))

@@ -126,9 +126,19 @@ def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
     def write(path: Path) -> None:
         dump_json(metrics, path / RESULT_FILE)
         task_result.to_disk(path / MTEB_FILE)
+        dump_json(_nulls_for_nan(json.loads((path / MTEB_FILE).read_text(encoding="utf-8"))), path / MTEB_FILE)
         examples.to_parquet(path / EXAMPLES_FILE, index=False)
 
     write_folder_atomically(folder, write)
+
+
+def _nulls_for_nan(value: Any) -> Any:
+    """mteb's secondary metrics are NaN where they are undefined, as nAUC is when every query scores alike."""
+    if isinstance(value, dict):
+        return {key: _nulls_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nulls_for_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _predictions(task: Task, folder: str) -> Any:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 
-from bench.budget import Budget, Ledger, peak_memory_bytes
+from bench.budget import Budget, Ledger, peak_memory_bytes, reset_peak_memory
 from bench.study import BudgetSpec, TrainSpec
 from bench.train import learning_rate
 
 
 def test_every_currency_is_read_from_the_ledger() -> None:
     ledger = Ledger(steps=2, sentences=20, tokens=300, student_flops=4e6, teacher_flops_online=1e6)
-    ledger.seconds = {"train": 3.0, "data": 1.0, "teacher": 50.0, "evaluation": 70.0, "setup": 9.0}
+    ledger.seconds = {"train": 4.0, "teacher": 50.0, "evaluation": 70.0, "setup": 9.0}
     spent = {name: ledger.spent(name) for name in ("steps", "sentences", "tokens", "flops", "seconds")}
     assert spent == {"steps": 2, "sentences": 20, "tokens": 300, "flops": 5e6, "seconds": 4.0}
 
@@ -28,6 +29,33 @@ def test_progress_is_the_share_spent() -> None:
 )
 def test_a_smoke_run_is_short_in_sentences(given: dict[str, float], limit: int, amount: float) -> None:
     assert Budget.of(BudgetSpec.model_validate(given), limit) == Budget("sentences", amount)
+
+
+@pytest.mark.parametrize(("steps", "amount"), [(4, 32), (100, 64)])
+def test_a_smoke_run_spends_no_more_than_the_studys_own_steps(steps: int, amount: int) -> None:
+    assert Budget.of(BudgetSpec(steps=steps), 64, batch_size=8) == Budget("sentences", amount)
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "mps"])
+def test_phases_count_the_work_of_an_accelerator_and_not_its_launch(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: accelerator == "cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: accelerator == "mps")
+    monkeypatch.setattr(getattr(torch, accelerator), "synchronize", lambda: time.sleep(0.05))
+    ledger = Ledger()
+    with ledger.phase("train"):
+        pass
+    assert ledger.spent("seconds") >= 0.05
+
+
+def test_peak_memory_on_cuda_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    resets: list[None] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 123)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: resets.append(None))
+    reset_peak_memory()
+    assert (peak_memory_bytes(), len(resets)) == (123, 1)
 
 
 def test_phases_add_up() -> None:

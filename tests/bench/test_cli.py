@@ -11,10 +11,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+import methods
 from bench.cli import main
+from bench.errors import UserError
 from bench.record import Record, read_study
+from bench.settings import choose_device, environment, settings
+from methods.base import UnsuitableError
 
 Cli = Callable[..., tuple[int, str, str]]
 LABELS = ["mse", "ibkd", "codir", "internal-kd", "simcse"]
@@ -46,7 +51,7 @@ def study(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[...
             "methods": LABELS,
             "seeds": 1,
             "tasks": ["DistilbenchSTS"],
-            "train": {"batch_size": 16},
+            "train": {"batch_size": 16, "max_length": 64},
         }
         path = tmp_path / "study.yaml"
         path.write_text(yaml.safe_dump(values | changes))
@@ -131,17 +136,79 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli: Cli, study: Callable[
     assert "13 runs, 13 to do" in out
     assert "not tokenised yet" in out
     assert re.search(r"training about \d+\.\d minutes", out)
-    assert not list((tmp_path / "cache").iterdir())
-    assert not list((tmp_path / "results").iterdir())
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"methods": [{"planted": {"method": "mse"}}]}, "method planted cannot run in this study"),
+        ({"tasks": ["embedded", "STSBenchmrk"]}, "unknown task 'STSBenchmrk'; did you mean 'STSBenchmark'?"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    cli: Cli,
+    study: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    expected: str,
+) -> None:
+    from methods.mse import MSE
+
+    def refuse(*_: object) -> None:
+        raise UnsuitableError("planted")
+
+    if "methods" in changes:
+        monkeypatch.setattr(MSE, "needs", refuse)
+    code, _, err = cli("run", study(**changes), "--dry-run")
+    assert (code, expected in err) == (2, True), err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_a_dry_run_knows_what_the_run_would_do_again(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    path = study(methods=["mse"])
+    assert cli("run", path)[0] == 0
+    assert "3 runs, 0 to do" in cli("run", path, "--dry-run")[1]
+    for file in (tmp_path / "results").rglob("record.json"):
+        record = json.loads(file.read_text())
+        record["tasks"]["DistilbenchSTS"]["data_sha256"] = "of other data"
+        file.write_text(json.dumps(record))
+    out = cli("run", path, "--dry-run")[1]
+    assert "recorded" not in out
+    assert "trained" in out
+
+
+@pytest.mark.parametrize("place", [2, 4, 5])
+def test_overrides_may_stand_before_and_behind_options(cli: Cli, study: Callable[..., Path], place: int) -> None:
+    arguments = ["run", study(methods=["mse"]), "--limit", "32", "--dry-run"]
+    arguments[place:place] = ["seeds=3", "budget.sentences=31"]
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    assert "7 runs" in out
+    assert re.search(r"\b31\b", out)
 
 
 @pytest.mark.slow
 def test_limit_marks_its_records(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
     code, _, err = cli("run", study(methods=["mse"]), "--limit", 32)
     assert code == 0, err
-    record = by_label(tmp_path / "results" / "tiny")["mse"]
+    record = by_label(tmp_path / "results" / "tiny-limit32")["mse"]
+    assert "tiny-limit32" in err
     assert (record.limit, record.text["sentences"], record.ledger["sentences"]) == (32, 32, 32)
     assert record.tasks["DistilbenchSTS"]["examples"] == 32
+
+
+def test_a_broken_method_of_another_package_is_listed_with_a_note(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(methods.BUILT_IN, "broken", "no_such_module_here:Method")
+    code, out, err = cli("methods")
+    assert (code, err) == (0, "")
+    assert "ibkd" in out
+    assert "not usable" in out
+    code, _, err = cli("methods", "broken")
+    assert (code, "no_such_module_here" in err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", ["methods", "tasks", "studies"])
@@ -225,9 +292,49 @@ def test_folders_that_cannot_be_used(cli: Cli, study: Callable[..., Path], tmp_p
 
 
 @pytest.mark.parametrize(
-    "arguments", [["run"], ["fly"], ["run", "demo", "--limit", "0"], ["run", "demo", "--limit", "x"]]
+    "arguments",
+    [
+        ["run"],
+        ["fly"],
+        ["run", "demo", "--limit", "0"],
+        ["run", "demo", "--limit", "x"],
+        ["run", "demo", "--limit", "5", "seeds"],
+        ["run", "demo", "--limit", "5", "seeds=2", "--unknown=5"],
+        ["report", "results", "--out", "reports", "seeds=2"],
+    ],
 )
 def test_wrong_use_is_code_2(cli: Cli, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli(*arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "cuda:x", "nonsense", "meta", "cpu:1", "mps", ""])
+def test_devices_that_are_not_there(cli: Cli, study: Callable[..., Path], tmp_path: Path, device: str) -> None:
+    code, _, err = cli("run", study(), "--device", device)
+    assert code == 2
+    assert "device" in err.splitlines()[-1]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "index"),
+    [("auto", "cuda", 0), ("cuda:0", "cuda", 0), ("cuda", "cuda", 0), ("cuda:1", "cuda:1", 1)],
+)
+def test_a_cuda_device_has_one_name_and_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wanted: str, name: str, index: int
+) -> None:
+    current: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"name of {device}")
+    assert settings(str(tmp_path), None, wanted).device == name
+    assert current == [index]
+    assert environment(name)["device"] == f"name of {name}"
+    with pytest.raises(UserError, match=r"cuda:2 is not available"):
+        settings(str(tmp_path), None, "cuda:2")
+
+
+def test_the_first_processor_is_the_processor() -> None:
+    assert choose_device("cpu:0") == "cpu"

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.encoder import Encoder, load_encoder, load_tokenizer, pool
 from bench.errors import UserError
+from bench.models import build_student
+from bench.study import StudentSpec
 
 
 @pytest.fixture
@@ -104,7 +107,59 @@ def test_folders_that_cannot_be_loaded(teacher_folder: Path, tmp_path: Path) -> 
     (odd / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(UserError, match="max_tokens pooling"):
         load_encoder(odd)
+    partial = copy_of(teacher_folder, tmp_path / "f")
+    weights = load_file(partial / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if ".1." not in key}, partial / "model.safetensors")
+    with pytest.raises(UserError, match="lacks 16 of the model's weights"):
+        load_encoder(partial)
+    prompted = copy_of(teacher_folder, tmp_path / "g")
+    (prompted / "config_sentence_transformers.json").write_text(json.dumps({"default_prompt_name": "query"}))
+    with pytest.raises(UserError, match="prompt before every text"):
+        load_encoder(prompted)
     no_tokenizer = tmp_path / "e"
     no_tokenizer.mkdir()
     with pytest.raises(UserError, match="no tokenizer"):
         load_tokenizer(no_tokenizer)
+
+
+def small(kind: str) -> Encoder:
+    """A random encoder of another architecture."""
+    import transformers as hf
+
+    sizes = {"vocab_size": 50, "max_position_embeddings": 40}
+    backbone = {
+        "bert": lambda: hf.BertModel(
+            hf.BertConfig(**sizes, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        ),
+        "roberta": lambda: hf.RobertaModel(
+            hf.RobertaConfig(**sizes, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        ),
+        "distilbert": lambda: hf.DistilBertModel(
+            hf.DistilBertConfig(**sizes, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+        ),
+        "mpnet": lambda: hf.MPNetModel(
+            hf.MPNetConfig(**sizes, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+        ),
+    }[kind]()
+    return Encoder(backbone, pooling="mean", max_length=32).eval()
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "mpnet"])
+def test_other_architectures(kind: str) -> None:
+    model = small(kind)
+    ids, mask = torch.arange(5, 11).repeat(2, 1), torch.ones(2, 6, dtype=torch.long)
+    out = model(ids, mask, layers=(0, 2))
+    assert out.layers is not None
+    assert out.layers.shape == (2, 2, 16)
+    assert model.max_positions == (38 if kind in ("roberta", "mpnet") else 40)
+    with FlopCounterMode(display=False) as counter:
+        model.train()(ids, mask).final.sum().backward()
+    assert counter.get_total_flops() == pytest.approx(3 * model.forward_flops(2, 6), rel=0.01)
+    student = build_student(model, StudentSpec(layers=1, width=8), 1)
+    assert student.eval()(ids, mask).final.shape == (2, 8)
+    if model.can_give_maps:
+        student.use_attention_maps(True)
+        assert student(ids, mask, attention=(1,)).attention is not None
+    else:
+        with pytest.raises(UserError, match="cannot give its attention maps"):
+            student.use_attention_maps(True)

@@ -115,11 +115,11 @@ def test_examples_add_up_to_the_score(model: StoredModel, sts: Task, small_mirro
 def test_scoring_leaves_the_random_state_alone(model: StoredModel, sts: Task, tmp_path: Path) -> None:
     torch.manual_seed(5)
     np.random.seed(5)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     load_task(EMBEDDED_STS, None)
     score(model, [sts], tmp_path, "cpu")
     assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1] == np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    assert before[1] == np.random.get_state()[1].tolist()  # type: ignore[index]
 
 
 def other_model(teacher_folder: Path, target: Path, pooling: str = "mean", noise: float = 0.0) -> StoredModel:
@@ -184,6 +184,13 @@ def test_collapsed_vectors_are_an_error_not_a_score(sts: Task, teacher_folder: P
     export(encoder, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
     with pytest.raises(CollapseError, match="collapsed"), pytest.warns(match="constant"):
         score(StoredModel("x", tmp_path / "model"), [sts], tmp_path / "cache", "cpu")
+
+
+def test_undefined_secondary_metrics_are_null_not_nan(model: StoredModel, small_mirror: Path, tmp_path: Path) -> None:
+    (found,) = score(model, [load_task("SciFact", small_mirror)], tmp_path, "cpu")
+    values = found.mteb_result["scores"]["test"][0].values()
+    assert None in values
+    assert not any(isinstance(value, float) and value != value for value in values)
 
 
 def test_limit_shortens_tasks_and_changes_their_hash(sts: Task, small_mirror: Path) -> None:

@@ -18,6 +18,8 @@ HEADS = {
     "none": None,
     "normalize": nn.Sequential(Normalize()),
     "dense": Dense(nn.Linear(16, 5), nn.Tanh()),
+    "plain linear": nn.Linear(16, 5),
+    "linear and activation": nn.Sequential(nn.Linear(16, 5), nn.Tanh(), nn.Linear(5, 4)),
     "dense and normalize": nn.Sequential(Dense(nn.Linear(16, 5, bias=False), nn.Identity()), Normalize()),
 }
 
@@ -30,7 +32,8 @@ def student(teacher_folder: Path) -> Encoder:
 def vectors(model: Encoder, folder: Path) -> torch.Tensor:
     tokens = load_tokenizer(folder)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        return model(tokens["input_ids"], tokens["attention_mask"]).final
+        final: torch.Tensor = model(tokens["input_ids"], tokens["attention_mask"]).final
+    return final
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -44,6 +47,13 @@ def test_export_and_reload(student: Encoder, teacher_folder: Path, tmp_path: Pat
     assert torch.equal(vectors(load_encoder(tmp_path / "model"), tmp_path / "model"), expected)
     theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(TEXTS)
     torch.testing.assert_close(torch.from_numpy(theirs), expected, atol=1e-6, rtol=0)
+
+
+def test_a_head_that_cannot_ship_is_refused(student: Encoder, teacher_folder: Path, tmp_path: Path) -> None:
+    student.head = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16))
+    with pytest.raises(TypeError, match="not of LayerNorm"):
+        export(student, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
+    assert not (tmp_path / "model").exists()
 
 
 def test_plain_transformers_loads_the_backbone(student: Encoder, teacher_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,25 @@ def test_global_generators_come_back_as_they_were() -> None:
     with seeded(9):
         torch.rand(3)
     assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+
+
+@pytest.mark.parametrize(("initialised", "expected"), [(False, []), (True, [3])])
+def test_only_the_device_in_use_is_forked(
+    monkeypatch: pytest.MonkeyPatch, initialised: bool, expected: list[int]
+) -> None:
+    asked: list[list[int]] = []
+
+    def fork_rng(devices: list[int]) -> AbstractContextManager[None]:
+        asked.append(devices)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialised)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+    with preserved_rng(), seeded(1):
+        pass
+    assert asked == [expected, expected]
 
 
 def test_keys_depend_on_values_not_on_order() -> None:

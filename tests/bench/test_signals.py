@@ -42,7 +42,8 @@ def corpus(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Corpus:
 def direct(teacher: Encoder, corpus: Corpus, rows: np.ndarray, layers: tuple[int, ...] = ()) -> torch.Tensor:
     with torch.no_grad():
         out = teacher(*corpus.batch(rows), layers=layers)
-    return out.final if out.layers is None else out.layers
+    found: torch.Tensor = out.final if out.layers is None else out.layers
+    return found
 
 
 def test_the_corpus_holds_every_sentence_once(corpus: Corpus, teacher_folder: Path, text_file: Path) -> None:
@@ -85,6 +86,15 @@ def test_rows_without_their_mark_are_computed_again(teacher: Encoder, corpus: Co
     store.ensure(rows)
     (tmp_path / "s" / "final.done").write_bytes(b"\0" * len(corpus))
     (tmp_path / "s" / "final.bin").write_bytes(b"\0" * (len(corpus) * 24 * 4))
+    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    assert again.ensure(rows) == 8
+    assert again.read(FINAL, rows).norm(dim=1).tolist() == pytest.approx([1.0] * 8)
+
+
+def test_marks_of_values_that_are_gone_count_for_nothing(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
+    rows = np.arange(8)
+    TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(rows)
+    (tmp_path / "s" / "final.bin").unlink()
     again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
     assert again.ensure(rows) == 8
     assert again.read(FINAL, rows).norm(dim=1).tolist() == pytest.approx([1.0] * 8)

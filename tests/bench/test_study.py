@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import yaml
+from torch import Tensor, nn
 
+import methods
 from bench.errors import UserError
 from bench.study import load_study, runs_of, shipped_studies
+from methods.base import Dims, Method, Needs, Signals
 
 GOOD: dict[str, Any] = {
     "name": "mine",
@@ -90,6 +95,18 @@ def test_shipped_studies_are_valid(name: str) -> None:
         ({"teacher": None}, "teacher is missing"),
         ({"tasks": []}, "tasks: "),
         ({"train": {"precision": "fp17"}}, "train.precision: "),
+        ({"train": {"learning_rate": math.inf}}, "train.learning_rate: input should be a finite number"),
+        ({"train": {"weight_decay": math.nan}}, "train.weight_decay: "),
+        ({"budget": {"seconds": math.inf}}, "budget.seconds: input should be a finite number"),
+        ({"budget": {"flops": math.nan}}, "budget.flops: "),
+        ({"methods": [{"ibkd": {"temperature": math.inf}}]}, "ibkd: temperature must be finite, got inf"),
+        ({"methods": [{"ibkd": {"hsic_weight": math.nan}}]}, "ibkd: hsic_weight must be finite, got nan"),
+        ({"methods": [{"x": {"method": ["mse"]}}]}, "labels and names of methods are text"),
+        ({"methods": [{1: {"method": "mse"}}]}, "labels and names of methods are text"),
+        ({"methods": [{"mse": {1: 2}}]}, "unknown hyperparameter of mse: '1'"),
+        ({"student": {"layers": []}}, "student.layers: list should have at least 1 item"),
+        ({"student": {"layers": [0]}}, "student.layers.0: input should be greater than 0"),
+        ({"student": {"layers": 2, "dropout": 0.95}}, "student.dropout: input should be less than or equal to 0.9"),
     ],
 )
 def test_bad_studies_are_one_sentence(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
@@ -103,7 +120,18 @@ def test_bad_studies_are_one_sentence(tmp_path: Path, changes: dict[str, Any], e
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [("- a\n- b\n", "a list"), ("", "nothing"), ("a: [", "YAML"), ("7", "a int")]
+    ("content", "expected"),
+    [
+        ("- a\n- b\n", "a list"),
+        ("", "nothing"),
+        ("a: [", "YAML"),
+        ("7", "a int"),
+        ("name: 2024-13-45", "YAML: month must be"),
+        ("name: !!bool maybe", "YAML: a value does not fit its tag"),
+        ("[" * 5000, "YAML: maximum recursion"),
+        ("name: a\nseeds: 2\nname: b\n", "the key 'name' is given twice, again in line 3"),
+        ("text: {source: a, source: b}", "the key 'source' is given twice"),
+    ],
 )
 def test_a_file_that_is_no_study(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "study.yaml"
@@ -117,7 +145,52 @@ def test_an_unknown_study_suggests_a_shipped_one() -> None:
         load_study("dmo")
 
 
-@pytest.mark.parametrize("override", ["seeds", "=1", "name.x=1", "seeds=[1"])
+@pytest.mark.parametrize(
+    "override", ["seeds", "=1", "name.x=1", "seeds=[1", "name=2024-13-45", "text={source: a, source: b}"]
+)
 def test_bad_overrides(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match="override"):
         load_study(write(tmp_path), [override])
+
+
+@dataclass(frozen=True)
+class Unchecked(Method):
+    """A method that looks at its hyperparameters only when it runs."""
+
+    name: ClassVar[str] = "unchecked"
+    source: ClassVar[str] = "none"
+    weight: float = 1.0
+
+    def needs(self, dims: Dims) -> Needs:
+        return Needs()
+
+    def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
+        return {}
+
+
+def test_hyperparameters_are_finite_even_where_the_method_does_not_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(methods.BUILT_IN, "unchecked", "elsewhere:Unchecked")
+    monkeypatch.setattr(methods, "load", lambda _: cast(Any, Unchecked))
+    with pytest.raises(UserError, match="unchecked: weight must be finite, got inf"):
+        load_study(write(tmp_path, methods=[{"unchecked": {"weight": math.inf}}]))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("no_such_package.module:Method", "cannot be loaded from no_such_package.module:Method: ModuleNotFoundError"),
+        ("methods.mse:Nothing", "cannot be loaded from methods.mse:Nothing: AttributeError"),
+        ("methods.mse:check_one_of", "which is no dataclass made from Method"),
+    ],
+)
+def test_a_broken_method_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, expected: str
+) -> None:
+    monkeypatch.setitem(methods.BUILT_IN, "broken", value)
+    assert load_study(write(tmp_path)).name == "mine"
+    with pytest.raises(UserError) as caught:
+        load_study(write(tmp_path, methods=["broken"]))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

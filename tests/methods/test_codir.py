@@ -177,7 +177,7 @@ def test_every_teacher_layer_counts(dims: Callable[..., Dims], fake: Callable[..
 def test_both_projections_learn(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
     method = CoDIR(final_weight=0.0)
     signals, aux = fake(method, dims()), method.build_aux(dims()).double()
-    method.loss(signals, aux, 0.0)["contrastive"].backward()  # type: ignore[no-untyped-call]
+    method.loss(signals, aux, 0.0)["contrastive"].backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in aux.parameters())
     assert signals.student_BS.grad is None
 

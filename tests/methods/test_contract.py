@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from typing import Any, cast
 
 import pytest
@@ -17,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from methods import BUILT_IN, load, registry
-from methods.base import Dims, Method, Signals
+from methods.base import Dims, Method, Signals, check_not_negative, check_positive
 
 Settings = dict[str, Any]
 
@@ -101,7 +103,7 @@ def test_gradients_reach_student_and_heads_but_no_buffer(
     tensors: Callable[[Signals], dict[str, Tensor]],
 ) -> None:
     signals, aux = fake(method, dims()), aux_of(method, dims())
-    total(method, signals, aux).backward()  # type: ignore[no-untyped-call]
+    total(method, signals, aux).backward()
     gradients = {name: tensor.grad for name, tensor in tensors(signals).items() if tensor.requires_grad}
     assert any(gradient is not None and gradient.any() for gradient in gradients.values())
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None)
@@ -150,7 +152,7 @@ def test_never_waits_for_the_device(method: Method, dims: Callable[..., Dims], f
 
         signals = Signals(**{field.name: without_values(getattr(real, field.name)) for field in fields(real)})
         aux = method.build_aux(dims())
-        total(method, signals, aux).backward()  # type: ignore[no-untyped-call]
+        total(method, signals, aux).backward()
         with torch.no_grad():
             method.after_step(signals, aux)
             method.diagnostics(signals, aux)
@@ -259,7 +261,7 @@ def test_extra_flops_are_those_measured(
     signals = fake(method, sizes, batch_size=9, dtype=torch.float32)
     aux = method.build_aux(sizes)
     with FlopCounterMode(display=False) as counter:
-        total(method, signals, aux).backward()  # type: ignore[no-untyped-call]
+        total(method, signals, aux).backward()
         with torch.no_grad():
             method.after_step(signals, aux)
     assert method.extra_flops(sizes, 9, 4) == pytest.approx(counter.get_total_flops(), rel=0.01)
@@ -304,7 +306,7 @@ def test_degenerate_batches_stay_finite(
         return tensor if name == "mask_BT" or name.endswith("attention") else torch.zeros_like(tensor)
 
     signals, aux = mapped(fake(method, dims()), spoil), aux_of(method, dims())
-    total(method, signals, aux).backward()  # type: ignore[no-untyped-call]
+    total(method, signals, aux).backward()
     for name, tensor in tensors(signals).items():
         assert tensor.grad is None or torch.isfinite(tensor.grad).all(), name
     with torch.no_grad():
@@ -329,3 +331,29 @@ def test_heads_start_from_the_global_seed(method: Method, dims: Callable[..., Di
 def test_every_registered_class_is_a_method() -> None:
     assert BUILT_IN.keys() <= registry().keys()
     assert all(issubclass(load(name), Method) for name in registry())
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_hyperparameters_are_finite(value: float) -> None:
+    for check in (check_positive, check_not_negative):
+        with pytest.raises(ValueError, match="weight must be finite"):
+            check(weight=value)
+
+
+def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [EntryPoint("mse", "elsewhere:MSE", "distilbench.methods")]
+    monkeypatch.setattr("methods.entry_points", lambda group: points)
+    with pytest.raises(ValueError, match=r"'mse' is registered twice, by methods\.mse:MSE and by elsewhere:MSE"):
+        registry()
+    points[:] = [EntryPoint("other", value, "distilbench.methods") for value in ("a:A", "b:B")]
+    with pytest.raises(ValueError, match="'other' is registered twice"):
+        registry()
+    points[1] = points[0]
+    assert registry()["other"] == "a:A"
+
+
+@pytest.mark.parametrize("value", ["no_such_package:Method", "methods.mse:Nothing", "methods.mse", "json:dumps"])
+def test_what_cannot_be_loaded_is_a_value_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setitem(BUILT_IN, "broken", value)
+    with pytest.raises(ValueError, match="the method broken"):
+        load("broken")
