@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,8 +14,12 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS
+from bench.record import dump_json, write_folder_atomically
+from bench.settings import cache_folder
+from bench.text import embedded_key
 
 SPLIT = "test"
+RETRIEVAL_FILE = "retrieval.json"
 
 
 def _metadata(name: str, description: str, **differing: Any) -> TaskMetadata:
@@ -76,12 +82,10 @@ class DocstringRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
     )
 
     def load_data(self, **_: Any) -> None:
-        """Harvest the docstrings of the installed packages."""
-        from bench.embedded.docstrings import retrieval_set
-
+        """Harvest the docstrings of the installed packages, or read what an earlier harvest of them gave."""
         if self.data_loaded:
             return
-        queries, documents, relevant = retrieval_set()
+        queries, documents, relevant = _harvest()
         self.dataset = {
             "default": {
                 SPLIT: {
@@ -93,6 +97,24 @@ class DocstringRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
             }
         }
         self.data_loaded = True
+
+
+def _harvest() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    from bench.embedded.docstrings import retrieval_set
+
+    folder = cache_folder() / "embedded" / embedded_key()
+    try:
+        return _stored(folder)
+    except (OSError, ValueError):
+        found = retrieval_set()
+        write_folder_atomically(folder, lambda path: dump_json(found, path / RETRIEVAL_FILE))
+        # Read back, so that the first run sees the order that later ones will see.
+        return _stored(folder)
+
+
+def _stored(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
+    queries, documents, relevant = json.loads((folder / RETRIEVAL_FILE).read_text(encoding="utf-8"))
+    return queries, documents, relevant
 
 
 def _texts(texts: dict[str, str]) -> Dataset:

@@ -232,3 +232,24 @@ def test_the_teacher_has_its_published_scores(mirror: Path, tmp_path: Path) -> N
         item.task.name: item.metrics["main_score"] for item in score(find_model(PACKAGED_NAME), tasks, tmp_path, "cpu")
     }
     assert found == pytest.approx({name: PUBLISHED[name] for name in found}, abs=1e-4)
+
+
+def test_docstring_retrieval_is_harvested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.embedded import docstrings
+
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path))
+    harvested = ({"b": "q2", "a": "q1"}, {"b": "two", "a": "one"}, {"b": {"b": 1}, "a": {"a": 1}})
+    calls: list[int] = []
+
+    def retrieval_set() -> Any:
+        calls.append(1)
+        return harvested
+
+    monkeypatch.setattr(docstrings, "retrieval_set", retrieval_set)
+    first, again = (load_task(EMBEDDED_RETRIEVAL, None) for _ in range(2))
+    assert len(calls) == 1
+    assert first.data_sha256 == again.data_sha256
+    (stored,) = tmp_path.rglob("retrieval.json")
+    stored.write_text("{", encoding="utf-8")
+    assert load_task(EMBEDDED_RETRIEVAL, None).data_sha256 == first.data_sha256
+    assert len(calls) == 2

@@ -1,0 +1,55 @@
+"""A small real matrix: five methods, real teacher, real text and tasks, through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+from bench.models import PACKAGED_NAME, find_model
+from bench.record import Record, read_study
+from methods import BUILT_IN
+
+PUBLISHED_STSBENCHMARK = 0.82032
+"""MTEB's figure of sentence-transformers/all-MiniLM-L6-v2."""
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Record]:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(folder / "cache"))
+    assert main(["run", "ci", *overrides]) == 0
+    assert main(["report", "results/ci"]) == 0
+    assert (folder / "reports" / "ci" / "index.html").stat().st_size > 10_000
+    return read_study(folder / "results" / "ci")
+
+
+def check(records: list[Record]) -> None:
+    """Every cell is there, every method spent the same, and the teacher is above every student."""
+    assert {record.label for record in records if record.role == "method"} == set(BUILT_IN)
+    assert {record.status for record in records} == {"completed"}
+    trained = [record for record in records if record.role == "method"]
+    assert (
+        len({(record.ledger["steps"], record.ledger["sentences"], record.ledger["tokens"]) for record in trained}) == 1
+    )
+    (teacher,) = (record for record in records if record.role == "ceiling")
+    for task, scores in teacher.scores.items():
+        best = max(record.scores[task]["main_score"] for record in trained)
+        assert 0 < best < scores["main_score"]
+
+
+@pytest.mark.slow
+@pytest.mark.mirror
+def test_on_official_data(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_model(PACKAGED_NAME)
+    monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
+    text = 'text={source: "mirror:train/mixed-sentences.parquet", sentences: 1024}'
+    records = run(tmp_path, monkeypatch, text, "tasks=[STSBenchmark]", "seeds=1")
+    check(records)
+    (teacher,) = (record for record in records if record.role == "ceiling")
+    assert teacher.scores["STSBenchmark"]["main_score"] == pytest.approx(PUBLISHED_STSBENCHMARK, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_on_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(run(tmp_path, monkeypatch, "seeds=1", "tasks=[DistilbenchSTS]"))
