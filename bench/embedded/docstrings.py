@@ -106,7 +106,7 @@ def training_sentences() -> list[str]:
 
 
 def retrieval_set(
-    max_queries: int = 500, max_documents: int = 2000
+    max_queries: int = 300, max_documents: int = 1500
 ) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:
     """Queries, documents and relevance by id "package:qualified.name"; each query has one relevant document.
 
