@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,9 +77,23 @@ def test_projects_only_where_widths_differ(dims: Callable[..., Dims], fake: Call
     aux = MSE().build_aux(dims()).double()
     assert [tuple(parameter.shape) for parameter in aux.parameters()] == [(8, 6), (8,)]
     signals = fake(MSE(), dims())
-    expected = (aux["projection"](signals.student_BS) - signals.teacher_final_BD).square().mean()
-    torch.testing.assert_close(MSE().loss(signals, aux, 0.0)["final"], expected)
+    raw_BS = signals.student_BS
+    unit_BS = raw_BS / raw_BS.norm(dim=1, keepdim=True)
+    for method, student_BS in ((MSE(), unit_BS), (MSE(normalize=False), raw_BS)):
+        expected = (aux["projection"](student_BS) - signals.teacher_final_BD).square().mean()
+        torch.testing.assert_close(method.loss(signals, aux, 0.0)["final"], expected)
     assert MSE().exported_head(aux) is None
+
+
+def test_the_projection_starts_as_an_isometry(dims: Callable[..., Dims]) -> None:
+    weight_DS = MSE().build_aux(dims())["projection"].weight
+    torch.testing.assert_close(weight_DS.T @ weight_DS, torch.eye(6))
+
+
+def test_unit_vectors_make_the_loss_blind_to_length(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    aux, signals = MSE().build_aux(dims()).double(), fake(MSE(), dims())
+    longer = replace(signals, student_BS=7 * signals.student_BS)
+    torch.testing.assert_close(MSE().loss(longer, aux, 0.0), MSE().loss(signals, aux, 0.0))
 
 
 def test_unknown_metric_is_refused() -> None:
