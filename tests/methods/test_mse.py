@@ -86,7 +86,7 @@ def test_projects_only_where_widths_differ(dims: Callable[..., Dims], fake: Call
 
 
 def test_the_projection_starts_as_an_isometry(dims: Callable[..., Dims]) -> None:
-    weight_DS = MSE().build_aux(dims())["projection"].weight
+    weight_DS = next(MSE().build_aux(dims())["projection"].parameters())
     torch.testing.assert_close(weight_DS.T @ weight_DS, torch.eye(6))
 
 

@@ -83,5 +83,5 @@ def test_asks_for_two_views_and_no_teacher(dims: Callable[..., Dims]) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_temperature_must_be_positive(temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature must be (positive|finite)"):
+    with pytest.raises(ValueError, match=r"temperature must be (positive|finite)"):
         SimCSE(temperature=temperature)
