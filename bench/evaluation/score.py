@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def _read(task: Task, key: str, folder: Path) -> TaskScore:
 
 def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
     model = ExactSearch(encoder) if task.is_retrieval else encoder
-    with tempfile.TemporaryDirectory() as predictions:
+    with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():
+        # Tasks are named on purpose, superseded or not.
+        warnings.filterwarnings("ignore", message="The task .* is superseded")
         result = mteb.evaluate(
             model,
             [task.instance],
