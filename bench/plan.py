@@ -85,8 +85,7 @@ def _estimated_flops(bench: Workbench, run: Run, tokens: float, rate: float) -> 
     method = run.entry.build()
     needs = method.needs(bench.dims)
     batch_size, length = bench.study.train.batch_size, round(tokens)
-    student = bench.student(run.seed)
-    step = 3 * student.forward_flops(batch_size, length) * needs.student_views
+    step = 3 * bench.untrained.forward_flops(batch_size, length) * needs.student_views
     step += method.extra_flops(bench.dims, batch_size, length)
     if needs.teacher_attention:
         step += bench.teacher.forward_flops(batch_size, length)

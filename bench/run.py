@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.budget import Ledger, peak_memory_bytes, reset_peak_memory
-from bench.encoder import Encoder, StoredModel, num_parameters
+from bench.encoder import StoredModel, num_parameters
 from bench.errors import UserError
 from bench.export import export, model_card
 from bench.identity import key_of
@@ -123,7 +123,7 @@ def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
     if not (folder / RECORD_FILE).is_file():
         return []
     record = read_record(folder / RECORD_FILE)
-    if record.identity.get("weights") != weights or not _same_mteb(record):
+    if not record.tasks or record.identity.get("weights") != weights or not _same_mteb(record):
         return []
     examples = pd.read_parquet(folder / EXAMPLES_FILE)
     return [
@@ -203,7 +203,7 @@ def _card(bench: Workbench, run: Run) -> str:
     return model_card(
         {
             "Run": bench.run_id(run),
-            "Study": bench.study.name,
+            "Study": bench.name,
             "Method": run.entry.name,
             "Hyperparameters": json.dumps(run.entry.hyperparameters, sort_keys=True),
             "Teacher": bench.teacher_model.name,
@@ -257,7 +257,7 @@ def _record(
         status=status,
         seed=run.seed,
         teacher=bench.describe_teacher(),
-        student=_describe_student(bench.student(run.seed), bench.study.student.pooling),
+        student=bench.describe_student(),
         text={"source": bench.corpus.source, "sentences": len(bench.corpus), "sha256": bench.corpus.sha256},
         train=bench.study.train.model_dump(),
         budget=asdict(bench.budget),
@@ -269,15 +269,6 @@ def _record(
         error=error,
         limit=bench.study.limit,
     )
-
-
-def _describe_student(student: Encoder, pooling: str) -> dict[str, Any]:
-    return {
-        **asdict(student.dims),
-        "output_width": student.output_width(),
-        "parameters": num_parameters(student),
-        "pooling": pooling,
-    }
 
 
 def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Scored]) -> None:

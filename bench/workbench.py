@@ -78,7 +78,7 @@ class Workbench:
         )
 
     @property
-    def store_folder(self) -> Any:
+    def store_folder(self) -> Path:
         return self.settings.cache / "signals" / store_key(self.teacher_hashes, self.corpus_key)
 
     @cached_property
@@ -88,7 +88,8 @@ class Workbench:
     @cached_property
     def store_arrays(self) -> list[str]:
         """What the study's methods read between them, so that one teacher pass serves all."""
-        return sorted({name for entry in self.study.methods for name in array_names(entry.build().needs(self.dims))})
+        dims = self.dims
+        return sorted({name for entry in self.study.methods for name in array_names(entry.build().needs(dims))})
 
     @property
     def text_is_built(self) -> bool:
@@ -98,7 +99,12 @@ class Workbench:
     def dims(self) -> Dims:
         """Shapes for the methods. While the text is not built, its size is what the study asks for."""
         size = len(self.corpus) if self.text_is_built else self.study.text.sentences or UNKNOWN_SIZE
-        return dims_of(self.student(self.study.seeds[0]), self.teacher, size)
+        return dims_of(self.untrained, self.teacher, size)
+
+    @cached_property
+    def untrained(self) -> Encoder:
+        """One student that is never trained, for its shape."""
+        return self.student(self.study.seeds[0])
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -129,9 +135,10 @@ class Workbench:
                 f"train.max_length {self.study.train.max_length} is more than the {self.teacher.max_positions} tokens "
                 f"that {self.teacher_model.name} takes; ask for less"
             )
+        dims = self.dims
         for entry in self.study.methods:
             try:
-                entry.build().needs(self.dims)
+                entry.build().needs(dims)
             except UnsuitableError as error:
                 raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
 
@@ -163,4 +170,13 @@ class Workbench:
             "output_width": self.teacher.output_width(),
             "parameters": num_parameters(self.teacher),
             "sha256": self.teacher_hashes["weights"],
+        }
+
+    def describe_student(self) -> dict[str, Any]:
+        """The student as the record states it."""
+        return {
+            **asdict(self.untrained.dims),
+            "output_width": self.untrained.output_width(),
+            "parameters": num_parameters(self.untrained),
+            "pooling": self.study.student.pooling,
         }

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bench.cli import main
-from bench.models import PACKAGED_NAME, find_model
 from bench.record import Record, read_study
 from methods import BUILT_IN
 
@@ -42,7 +41,6 @@ def check(records: list[Record]) -> None:
 @pytest.mark.slow
 @pytest.mark.mirror
 def test_on_official_data(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find_model(PACKAGED_NAME)
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
     text = 'text={source: "mirror:train/mixed-sentences.parquet", sentences: 1024}'
     records = run(tmp_path, monkeypatch, text, "tasks=[STSBenchmark]", "seeds=1")
