@@ -73,6 +73,12 @@ class Budget:
 
     currency: str
     amount: float
+    start: float = 0.0
+    """What had been spent of the currency when this budget began: more than 0 for the later stages of a recipe."""
+
+    def share(self, begin: float, end: float) -> Budget:
+        """The part of this budget between two shares of it."""
+        return Budget(self.currency, self.amount * (end - begin), self.start + self.amount * begin)
 
     @classmethod
     def of(cls, spec: BudgetSpec, limit: int | None = None, batch_size: int | None = None) -> Budget:
@@ -89,7 +95,7 @@ class Budget:
 
     def progress(self, ledger: Ledger) -> float:
         """Share of the budget that is spent, 1 or more when it is exhausted."""
-        return ledger.spent(self.currency) / self.amount
+        return (ledger.spent(self.currency) - self.start) / self.amount
 
 
 def synchronize() -> None:

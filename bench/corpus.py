@@ -31,7 +31,7 @@ from bench.text import read_sentences, source_key, source_names
 
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
-META_KEYS = {"sentences", "tokens", "dtype", "pad_id", "sha256"}
+META_KEYS = {"sentences", "tokens", "dtype", "pad_id", "mask_id", "special_ids", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,20 @@ class Corpus:
     tokens: NDArray[Any]
     offsets: NDArray[np.int64]
     pad_id: int
+    mask_id: int
+    """What stands for a hidden token; the padding token where the tokenizer has none for this."""
+    special_ids: tuple[int, ...]
+
+    @property
+    def corpus(self) -> Corpus:
+        """Itself: of plain text, each row is one sentence."""
+        return self
+
+    def sentences(self, rows_B: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The first `count` sentences of some rows, [B, count]; of plain text there is but one in each row."""
+        if count != 1:
+            raise ValueError(f"plain text has one sentence in a row, not {count}")
+        return rows_B[:, None]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -80,7 +94,11 @@ def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
 
 def is_built(cache: Path, key: str) -> bool:
     """Whether the tokenised text lies in the cache, undamaged as far as the sizes of its files tell."""
-    folder = _folder(cache, key)
+    return is_whole(_folder(cache, key))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds a tokenised text, undamaged as far as the sizes of its files tell."""
     try:
         meta = _read_meta(folder)
         offsets = np.load(folder / "offsets.npy", mmap_mode="r")
@@ -111,17 +129,25 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
         sentences = _sample(study, read_sentences(study.text, mirror))
         _check_size(study, len(sentences))
         tokenizer = load_tokenizer(model_folder)
-        write_folder_atomically(folder, lambda path: _write(path, sentences, tokenizer, study.train.max_length))
-    meta = _read_meta(folder)
+        write_folder_atomically(folder, lambda path: write_corpus(path, sentences, tokenizer, study.train.max_length))
+    corpus = open_corpus(folder, key, ", ".join(source_names(study.text)))
     # Also of a text that was there: how it is cut into batches is no part of its key.
-    _check_size(study, meta["sentences"])
+    _check_size(study, len(corpus))
+    return corpus
+
+
+def open_corpus(folder: Path, key: str, source: str) -> Corpus:
+    """Map a folder that `write_corpus` wrote."""
+    meta = _read_meta(folder)
     return Corpus(
         key=key,
         sha256=meta["sha256"],
-        source=", ".join(source_names(study.text)),
+        source=source,
         tokens=np.memmap(folder / "tokens.bin", dtype=meta["dtype"], mode="r"),
         offsets=np.load(folder / "offsets.npy", mmap_mode="r"),
         pad_id=meta["pad_id"],
+        mask_id=meta["mask_id"],
+        special_ids=tuple(meta["special_ids"]),
     )
 
 
@@ -150,7 +176,8 @@ def _sample(study: Study, sentences: Iterator[str]) -> list[str]:
     return [everything[row] for row in sorted(chosen)]
 
 
-def _write(folder: Path, sentences: list[str], tokenizer: Any, max_length: int) -> None:
+def write_corpus(folder: Path, sentences: list[str], tokenizer: Any, max_length: int) -> None:
+    """Tokenise sentences into a folder."""
     dtype = np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max else np.uint32
     lengths: list[int] = []
     digest = hashlib.sha256()
@@ -171,6 +198,8 @@ def _write(folder: Path, sentences: list[str], tokenizer: Any, max_length: int) 
         "tokens": int(offsets[-1]),
         "dtype": np.dtype(dtype).name,
         "pad_id": int(tokenizer.pad_token_id or 0),
+        "mask_id": int(tokenizer.mask_token_id or tokenizer.pad_token_id or 0),
+        "special_ids": [int(token) for token in tokenizer.all_special_ids],
         "sha256": digest.hexdigest(),
     }
     dump_json(meta, folder / "meta.json")

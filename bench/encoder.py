@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from bench.dropout import dropout as drop
 from bench.errors import UserError
 from bench.identity import folder_sha256
+from bench.token_table import TokenTable
 from methods.base import LayerPooling, ModelDims
 
 MAPS = "distilbench_maps"
@@ -31,6 +33,18 @@ WEIGHTS = ("*.safetensors", "*_Dense/*.safetensors")
 TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt")
 STRUCTURE = ("config.json", "modules.json", "*_Pooling/config.json", "*_Dense/config.json", "sentence_*_config.json")
 DEFAULT_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What one block's attention worked with: queries, keys, values [B, 3, T, S], and scores [B, A, T, T]."""
+
+    qkv: Tensor
+    scores: Tensor
+
+
+_captured: ContextVar[list[_Inside] | None] = ContextVar("captured", default=None)
+"""Where the blocks of a pass leave what is inside them, the lowest first; None where nobody asks."""
 
 
 def _attention_with_maps(
@@ -45,6 +59,9 @@ def _attention_with_maps(
 ) -> tuple[Tensor, Tensor]:
     """Plain attention that returns its probabilities as they are before dropout."""
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if (captured := _captured.get()) is not None:
+        side_by_side = [part.transpose(1, 2).flatten(2) for part in (query, key, value)]
+        captured.append(_Inside(torch.stack(side_by_side, dim=1), scores))
     if attention_mask is not None:
         scores = scores + attention_mask
     probabilities = scores.softmax(dim=-1)
@@ -73,7 +90,13 @@ class Encoded:
     layers: Tensor | None
     """[B, L, S]: pooled hidden states of the requested layers."""
     attention: tuple[Tensor, ...] | None
-    """[B, A, T, T] for each requested layer."""
+    """[B, A, T, T] for each requested layer: probabilities before dropout."""
+    attention_scores: tuple[Tensor, ...] | None
+    """[B, A, T, T] for each requested layer: what the probabilities are made from, padding not yet masked."""
+    hidden: tuple[Tensor, ...] | None
+    """[B, T, S] for each requested layer."""
+    qkv: tuple[Tensor, ...] | None
+    """[B, 3, T, S] for each requested layer: queries, keys and values, heads side by side."""
 
 
 class Normalize(nn.Module):
@@ -127,8 +150,14 @@ class Encoder(nn.Module):
 
     def output_width(self) -> int:
         """Width of the vector that ships."""
-        linear = [module for module in self.head.modules() if isinstance(module, nn.Linear)]
-        return int(linear[-1].out_features if linear else self.backbone.config.hidden_size)
+        return output_width(self.head, int(self.backbone.config.hidden_size))
+
+    def lowest(self, blocks: int) -> list[nn.Parameter]:
+        """Parameters of the embeddings and of the lowest blocks."""
+        name, stack = layer_stack(self.backbone)
+        within = {id(parameter) for block in stack[blocks:] for parameter in block.parameters()}
+        outside = [value for key, value in self.backbone.named_parameters() if not key.startswith(f"{name}.")]
+        return outside + [value for value in stack.parameters() if id(value) not in within]
 
     def use_attention_maps(self, wanted: bool) -> None:
         """Choose between the architecture's own attention and one that can return its maps.
@@ -148,20 +177,34 @@ class Encoder(nn.Module):
         *,
         layers: Sequence[int] = (),
         attention: Sequence[int] = (),
+        attention_scores: Sequence[int] = (),
+        hidden: Sequence[int] = (),
+        qkv: Sequence[int] = (),
         layer_pooling: LayerPooling = "mean",
     ) -> Encoded:
-        """Encode a padded batch. Layer 0 is the embedding block; attention layers count from 1."""
-        out = self.backbone(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            output_hidden_states=bool(layers),
-            output_attentions=bool(attention),
-        )
+        """Encode a padded batch. Layers count from 1; of hidden states, 0 is the embedding block.
+
+        Attention, its scores, and queries, keys and values are there after `use_attention_maps(True)` only.
+        """
+        inside: list[_Inside] = []
+        token = _captured.set(inside if attention_scores or qkv else None)
+        try:
+            out = self.backbone(
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                output_hidden_states=bool(layers or hidden),
+                output_attentions=bool(attention),
+            )
+        finally:
+            _captured.reset(token)
         pooled = [pool(out.hidden_states[layer], mask_BT, layer_pooling) for layer in layers]
         return Encoded(
             final=self.head(pool(out.last_hidden_state, mask_BT, self.pooling)),
             layers=torch.stack(pooled, dim=1) if pooled else None,
-            attention=tuple(out.attentions[layer - 1] for layer in attention) if attention else None,
+            attention=tuple(out.attentions[layer - 1] for layer in attention) or None,
+            attention_scores=tuple(inside[layer - 1].scores for layer in attention_scores) or None,
+            hidden=tuple(out.hidden_states[layer] for layer in hidden) or None,
+            qkv=tuple(inside[layer - 1].qkv for layer in qkv) or None,
         )
 
     def forward_flops(self, batch_size: int, num_tokens: int) -> float:
@@ -174,12 +217,27 @@ class Encoder(nn.Module):
         return float(config.num_hidden_layers * (projections + attention + feed_forward))
 
 
+def output_width(head: nn.Module, input_width: int) -> int:
+    """Width of what a head makes of vectors of some width."""
+    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else input_width
+
+
 def feed_forward_key(config: Any) -> str:
     """The name under which an architecture's config keeps the width of its feed-forward layers."""
     for key in ("intermediate_size", "hidden_dim", "ffn_dim"):
         if hasattr(config, key):
             return key
     raise UserError(f"the width of the feed-forward layers is not found in a {type(config).__name__}")
+
+
+def layer_stack(backbone: Any) -> tuple[str, nn.ModuleList]:
+    """The list that holds a transformer's blocks, and its name."""
+    count = backbone.config.num_hidden_layers
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return str(name), module
+    raise UserError(f"no list of {count} layers was found in a {type(backbone).__name__}; it cannot be cut")
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -219,6 +277,9 @@ def load_encoder(folder: Path) -> Encoder:
 
     Raises `UserError` for folders without safetensors weights and for modules that are not known here.
     """
+    modules = _json(folder / "modules.json", default=[])
+    if modules and modules[0]["type"].endswith(".StaticEmbedding"):
+        return _load_static(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is not a model folder; give one saved by save_pretrained")
     if not any(folder.glob("*.safetensors")):
@@ -238,6 +299,17 @@ def load_encoder(folder: Path) -> Encoder:
         raise UserError(f"{folder} lacks {len(missing)} of the model's weights, such as {missing[0]}; save it anew")
     drop_pooler(backbone)
     return Encoder(backbone, pooling=pooling, head=head, max_length=_max_length(folder, config)).eval()
+
+
+def _load_static(folder: Path) -> Encoder:
+    from safetensors.torch import load_file
+
+    try:
+        table_VS = load_file(folder / "model.safetensors")["embedding.weight"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise UserError(f"the token vectors in {folder} cannot be loaded: {_short(error)}") from None
+    pooling, head = _modules(folder)
+    return Encoder(TokenTable(table_VS), pooling=pooling, head=head, max_length=_max_length(folder, None)).eval()
 
 
 def drop_pooler(backbone: Any) -> None:

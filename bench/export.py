@@ -14,6 +14,7 @@ from torch import nn
 
 from bench.encoder import Dense, Encoder, Normalize
 from bench.record import dump_json, write_folder_atomically
+from bench.token_table import TokenTable
 
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)
 POOLING_MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
@@ -25,11 +26,12 @@ def export(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
 
 
 def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
-    student.use_attention_maps(False)
-    student.backbone.save_pretrained(folder)
+    modules = (
+        _write_static(student, folder)
+        if isinstance(student.backbone, TokenTable)
+        else _write_transformer(student, folder)
+    )
     tokenizer.save_pretrained(folder)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    _write_pooling(student, folder / "1_Pooling")
     for part in _parts(student.head):
         kind = "Normalize" if isinstance(part, Normalize) else "Dense"
         path = f"{len(modules)}_{kind}"
@@ -44,6 +46,19 @@ def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
     dump_json({"max_seq_length": student.max_length, "do_lower_case": False}, folder / "sentence_bert_config.json")
     dump_json({"prompts": {}, "similarity_fn_name": "cosine"}, folder / "config_sentence_transformers.json")
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_transformer(student: Encoder, folder: Path) -> list[tuple[str, str]]:
+    student.use_attention_maps(False)
+    student.backbone.save_pretrained(folder)
+    _write_pooling(student, folder / "1_Pooling")
+    return [("", "Transformer"), ("1_Pooling", "Pooling")]
+
+
+def _write_static(student: Encoder, folder: Path) -> list[tuple[str, str]]:
+    table_VS = student.backbone.get_input_embeddings().weight.detach()
+    save_file({"embedding.weight": table_VS}, folder / "model.safetensors")
+    return [("", "StaticEmbedding")]
 
 
 def _parts(head: nn.Module) -> list[Dense | Normalize]:

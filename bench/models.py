@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from bench.dropout import replace_dropout
-from bench.encoder import Encoder, StoredModel, drop_pooler, feed_forward_key
+from bench.encoder import Encoder, StoredModel, drop_pooler, feed_forward_key, layer_stack
 from bench.errors import UserError
 from bench.identity import file_sha256
 from bench.seeds import seed_for, seeded
@@ -148,19 +148,10 @@ def _project_embeddings(teacher: Any, student: Any) -> None:
 
 @torch.no_grad()
 def _copy_layers(teacher: Any, student: nn.Module, kept: tuple[int, ...]) -> None:
-    stack = _layer_stack(teacher)
+    stack, _ = layer_stack(teacher)
     source = teacher.state_dict()
     target = student.state_dict()
     pattern = re.compile(rf"^{re.escape(stack)}\.(\d+)\.")
     for name, tensor in target.items():
         origin = pattern.sub(lambda match: f"{stack}.{kept[int(match[1])] - 1}.", name)
         tensor.copy_(source[origin])
-
-
-def _layer_stack(model: Any) -> str:
-    """Name of the list that holds the transformer's blocks."""
-    count = model.config.num_hidden_layers
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return str(name)
-    raise UserError(f"no list of {count} layers was found in a {type(model).__name__}; it cannot be cut")

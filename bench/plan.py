@@ -10,9 +10,10 @@ import torch
 from bench.budget import synchronize
 from bench.evaluation.profiles import PROFILES, expand
 from bench.run import LEDGER_FILE, known_record, trained_folder
-from bench.signals import stored_rows
-from bench.study import Run, runs_of
+from bench.store import stored_rows
+from bench.study import Run, Stage, runs_of
 from bench.workbench import Workbench
+from methods.base import Needs
 
 PROBE_TOKENS = 32
 PROBE_STEPS = 3
@@ -81,19 +82,25 @@ def _state(bench: Workbench, run: Run) -> str:
 
 
 def _estimated_flops(bench: Workbench, run: Run, tokens: float, rate: float) -> float:
-    """FLOPs of the whole budget, from those of one typical step."""
-    method = run.entry.build()
-    needs = method.needs(bench.dims)
+    """FLOPs of the whole budget, from those of one typical step of each stage."""
+    return sum(
+        _stage_flops(bench, stage, needs, tokens, rate) * stage.share for stage, needs in bench.stages(run.entry)
+    )
+
+
+def _stage_flops(bench: Workbench, stage: Stage, needs: Needs, tokens: float, rate: float) -> float:
+    """FLOPs of a whole budget spent on one stage."""
     batch_size, length = bench.study.train.batch_size, round(tokens)
-    step = 3 * bench.untrained.forward_flops(batch_size, length) * needs.student_views
-    step += method.extra_flops(bench.dims, batch_size, length)
-    if needs.teacher_attention:
+    passes = batch_size * (needs.student_views + needs.masked_tokens + needs.candidates)
+    step = 3 * bench.untrained.forward_flops(passes, length)
+    step += stage.build().extra_flops(bench.dims, batch_size, length)
+    if needs.teacher_online:
         step += bench.teacher.forward_flops(batch_size, length)
-    amount = bench.budget.amount
+    amount, sentences = bench.budget.amount, batch_size * (1 + needs.candidates)
     steps = {
         "steps": amount,
-        "sentences": amount / batch_size,
-        "tokens": amount / (batch_size * tokens),
+        "sentences": amount / sentences,
+        "tokens": amount / (sentences * tokens),
         "flops": amount / step,
         "seconds": amount * rate / step,
     }

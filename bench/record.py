@@ -31,7 +31,7 @@ EXAMPLES_FILE = "examples.parquet"
 MTEB_FOLDER = "mteb"
 
 Status = Literal["completed", "diverged", "failed"]
-Role = Literal["method", "floor", "ceiling"]
+Role = Literal["method", "floor", "ceiling", "reference"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,5 +130,5 @@ def read_study(folder: Path) -> list[Record]:
     """All records of one study's folder, ordered by role, label and seed. Empty when there are none."""
     # A leading dot marks a folder that is still being written.
     records = [read_record(path) for path in sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))]
-    order = {"ceiling": 0, "method": 1, "floor": 2}
+    order = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
     return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
 from bench.budget import Ledger, peak_memory_bytes, reset_peak_memory
-from bench.encoder import StoredModel, num_parameters
+from bench.encoder import Encoder, StoredModel, num_parameters
 from bench.errors import UserError
 from bench.export import export, model_card
 from bench.identity import key_of
@@ -30,6 +31,7 @@ from bench.record import (
     to_dict,
     write_folder_atomically,
 )
+from bench.seeds import stage_seed
 from bench.settings import environment
 from bench.study import Run, runs_of
 from bench.train import Cell, train
@@ -165,27 +167,11 @@ def _train(
     bench: Workbench, run: Run, ledger: Ledger, folder: Path, on_progress: Callable[[float], None]
 ) -> dict[str, Any]:
     with ledger.phase("setup"):
-        student = bench.student(run.seed)
+        student = bench.student(run.seed) if run.role != "reference" else bench.static_student(ledger)
     status, curve = "completed", pd.DataFrame()
     if run.role == "method":
-        method = run.entry.build()
-        with ledger.phase("setup"):
-            cell = Cell(
-                method=method,
-                student=student,
-                teacher=bench.teacher,
-                corpus=bench.corpus,
-                store=bench.store,
-                spec=bench.study.train,
-                budget=bench.budget,
-                seed=run.seed,
-            )
-        trained = train(cell, ledger, on_progress)
-        status, curve = ("diverged" if trained.diverged else "completed"), pd.DataFrame(trained.curve)
-        head = method.exported_head(trained.aux)
-        if head is not None:
-            student.head = head
-            ledger.extra_parameters -= num_parameters(head)
+        curve, diverged = _train_stages(bench, run, student, ledger, on_progress)
+        status = "diverged" if diverged else "completed"
     ledger.peak_memory_bytes = peak_memory_bytes()
     stored = {"status": status, "ledger": ledger.as_dict()}
 
@@ -197,6 +183,50 @@ def _train(
 
     write_folder_atomically(folder, write)
     return stored
+
+
+def _train_stages(
+    bench: Workbench, run: Run, student: Encoder, ledger: Ledger, on_progress: Callable[[float], None]
+) -> tuple[pd.DataFrame, bool]:
+    """Train by each of the run's stages in turn, each with its share of the budget; returns curve and divergence."""
+    rows: list[dict[str, float]] = []
+    spent, diverged = 0.0, False
+    for number, stage in enumerate(run.entry.stages):
+        method = stage.build()
+        with ledger.phase("setup"):
+            needs = method.needs(bench.dims_for(student))
+            cell = Cell(
+                method=method,
+                student=student,
+                teacher=bench.teacher,
+                text=bench.text_of(needs),
+                store=bench.store_of(needs),
+                spec=bench.study.train,
+                budget=bench.budget.share(spent, spent + stage.share),
+                seed=stage_seed(run.seed, number),
+            )
+        trained = train(cell, ledger, partial(_report_share, on_progress, spent, stage.share))
+        rows += [{"stage": number + 1, **row} for row in trained.curve]
+        spent += stage.share
+        head = method.exported_head(trained.aux)
+        if head is not None:
+            student.head = nn.Sequential(*_parts(student.head), *_parts(head))
+            ledger.extra_parameters -= num_parameters(head)
+        if trained.diverged:
+            diverged = True
+            break
+    return pd.DataFrame(rows), diverged
+
+
+def _report_share(on_progress: Callable[[float], None], before: float, own: float, share: float) -> None:
+    on_progress(before + own * share)
+
+
+def _parts(head: nn.Module) -> list[nn.Module]:
+    """The modules of a head in a row; nothing for the head that does nothing."""
+    if isinstance(head, nn.Identity):
+        return []
+    return list(head) if isinstance(head, nn.Sequential) else [head]
 
 
 def _card(bench: Workbench, run: Run) -> str:
@@ -257,7 +287,7 @@ def _record(
         status=status,
         seed=run.seed,
         teacher=bench.describe_teacher(),
-        student=bench.describe_student(),
+        student=bench.describe_student() if run.role != "reference" else bench.describe_static(),
         text={"source": bench.corpus.source, "sentences": len(bench.corpus), "sha256": bench.corpus.sha256},
         train=bench.study.train.model_dump(),
         budget=asdict(bench.budget),

@@ -1,216 +1,268 @@
-"""Teacher signals, computed once and shared by all methods, seeds and studies, and the signals of one batch.
-
-    signals/<key>/<array>.bin    float32 [N, width], memory-mapped; `final`, or `mean-3` for a pooled layer
-                  <array>.done   one byte per row: 1 once the row is written
-
-Rows are computed when first asked for. A row counts as there only after its values are on disk, so a run that is
-killed loses at most the rows of its last chunk.
-"""
+"""The signals of one batch: what a method asks for in `Needs`, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from bench.corpus import Corpus
 from bench.encoder import Encoder
-from bench.identity import key_of
-from methods.base import Dims, LayerPooling, Needs, Signals
+from bench.labelled import LabelledText, Text
+from bench.store import FINAL, TeacherStore, layer_name
+from methods.base import Dims, Needs, Signals, num_masked
 
-FINAL = "final"
-TOKENS_PER_PASS = 2048
-ROWS_PER_CHUNK = 4096
-
-
-def array_names(needs: Needs) -> set[str]:
-    """Stored arrays that a method reads."""
-    layers = {_layer_name(needs.layer_pooling, layer) for layer in needs.teacher_layers}
-    return layers | ({FINAL} if needs.teacher_final else set())
+KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
+"""Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
 
 
-def _layer_name(pooling: LayerPooling, layer: int) -> str:
-    return f"{pooling}-{layer}"
-
-
-def store_key(teacher_hashes: dict[str, str], corpus_key: str) -> str:
-    """Hash of all that decides the values in a store."""
-    return key_of(teacher=teacher_hashes, corpus=corpus_key)
-
-
-class TeacherStore:
-    """The teacher's vectors for every sentence of a corpus, filled on demand."""
-
-    def __init__(self, folder: Path, teacher: Encoder, corpus: Corpus, arrays: Iterable[str]) -> None:
-        """`arrays` is what the whole study needs: each pass of the teacher fills all of them."""
-        self._teacher = teacher
-        self._corpus = corpus
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock")
-        self._values: dict[str, np.memmap[Any, Any]] = {}
-        self._done: dict[str, np.memmap[Any, Any]] = {}
-        with self._lock:
-            for name in arrays:
-                self._add(folder, name)
-
-    def _add(self, folder: Path, name: str) -> None:
-        values, marks = folder / f"{name}.bin", folder / f"{name}.done"
-        if not _has_size(values, self._shape(name)):
-            # Marks of values that are gone would pass zeros off as the teacher's.
-            marks.unlink(missing_ok=True)
-        self._values[name] = _open(values, "float32", self._shape(name))
-        self._done[name] = _open(marks, "uint8", (len(self._corpus),))
-
-    def _shape(self, name: str) -> tuple[int, int]:
-        width = self._teacher.output_width() if name == FINAL else self._teacher.dims.width
-        return len(self._corpus), width
-
-    def ensure(self, rows: NDArray[np.int64]) -> int:
-        """Compute what is missing for some rows, and return how many sentences passed the teacher."""
-        if not self._values or not len(self._missing(rows)):
-            return 0
-        with self._lock:
-            missing = self._missing(rows)
-            for start in range(0, len(missing), ROWS_PER_CHUNK):
-                chunk = missing[start : start + ROWS_PER_CHUNK]
-                self._fill(chunk)
-                for name, values in self._values.items():
-                    values.flush()
-                    self._done[name][chunk] = 1
-                    self._done[name].flush()
-            return len(missing)
-
-    def _missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        there = np.logical_and.reduce([done[rows] != 0 for done in self._done.values()])
-        return np.unique(rows[~there])
-
-    def _fill(self, rows: NDArray[np.int64]) -> None:
-        layers = {name: int(name.split("-")[1]) for name in self._values if name != FINAL}
-        poolings = {name.split("-")[0] for name in layers}
-        for pooling in poolings or {"mean"}:
-            names = [name for name in layers if name.startswith(f"{pooling}-")]
-            for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
-                ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
-                with torch.inference_mode():
-                    out = self._teacher(ids, mask, layers=[layers[name] for name in names], layer_pooling=pooling)
-                for column, name in enumerate(names):
-                    self._values[name][part] = out.layers[:, column].float().cpu().numpy()
-                if FINAL in self._values:
-                    self._values[FINAL][part] = out.final.float().cpu().numpy()
-
-    def read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
-        """Stored values of some rows, [B, width], float32."""
-        return torch.from_numpy(np.asarray(self._values[name][rows]))
-
-
-def stored_rows(folder: Path, arrays: Iterable[str]) -> int:
-    """Rows of a store that are complete in all `arrays`; 0 when there is no store."""
-    files = [folder / f"{name}.done" for name in arrays]
-    if not files or not all(file.is_file() for file in files):
-        return 0
-    return int(np.logical_and.reduce([np.fromfile(file, dtype=np.uint8) for file in files]).sum())
-
-
-def _has_size(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> bool:
-    return path.exists() and path.stat().st_size == int(np.prod(shape)) * np.dtype(dtype).itemsize
-
-
-def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    if not _has_size(path, shape, dtype):
-        with path.open("wb") as stream:
-            stream.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
-
-
-def length_batches(rows: NDArray[np.int64], lengths_N: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows sorted by length, in batches of at most `tokens` padded tokens (or one row)."""
-    ordered = rows[np.argsort(lengths_N[rows], kind="stable")]
-    start = 0
-    while start < len(ordered):
-        count = max(1, tokens // int(lengths_N[ordered[start]]))
-        while count > 1 and count * int(lengths_N[ordered[min(start + count, len(ordered)) - 1]]) > tokens:
-            count -= 1
-        yield ordered[start : start + count]
-        start += count
-
-
-def dims_of(student: Encoder, teacher: Encoder, num_sentences: int) -> Dims:
+def dims_of(student: Encoder, teacher: Encoder, num_rows: int) -> Dims:
     """What a method may know of this pair of models and this text."""
     return Dims(
         student=student.dims,
         teacher=teacher.dims,
+        student_final=student.output_width(),
         teacher_final=teacher.output_width(),
-        num_sentences=num_sentences,
+        vocabulary=student.backbone.get_input_embeddings().num_embeddings,
+        num_sentences=num_rows,
         # A student is cut from its teacher and keeps its tokenizer.
         shared_tokens=True,
     )
 
 
-def negative_rows(index_B: NDArray[np.int64], count: int, num_sentences: int, seed: tuple[int, int]) -> Tensor:
+def negative_rows(index_B: NDArray[np.int64], count: int, num_rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows other than the anchor's own, drawn uniformly with replacement, [B, count]."""
-    drawn = np.random.default_rng(seed).integers(0, num_sentences - 1, size=(len(index_B), count))
-    return torch.from_numpy(drawn + (drawn >= index_B[:, None]))
+    drawn = rng.integers(0, num_rows - 1, size=(len(index_B), count))
+    return drawn + (drawn >= index_B[:, None])
+
+
+def outside_rows(index_B: NDArray[np.int64], count: int, num_rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows that are not in the batch, drawn uniformly with replacement, [count]."""
+    if num_rows == len(index_B):
+        raise ValueError(f"the batch holds all {num_rows} rows of the text: there are none to draw from outside it")
+    taken = np.sort(index_B)
+    drawn = rng.integers(0, num_rows - len(taken), size=count)
+    # The row with this rank among those not taken: each taken row at or below it shifts it by one.
+    shifts: NDArray[np.int64] = np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
+    return drawn + shifts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of a batch's rows, and of their masked copy where one is asked for."""
+
+    ids_BCT: Tensor
+    """One text per row, [B, 1, T], or each row's anchor and candidates, [B, 1 + K, T]."""
+    mask_BCT: Tensor
+    masked_ids_BT: Tensor | None = None
+    position_P: NDArray[np.int64] | None = None
+    """Where the masked tokens are in the flattened batch, in rising order."""
+
+    def __len__(self) -> int:
+        return len(self.ids_BCT)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Some of the rows, padded as the whole batch is."""
+        if self.masked_ids_BT is None or self.position_P is None:
+            return Batch(self.ids_BCT[start:stop], self.mask_BCT[start:stop])
+        width = self.ids_BCT.shape[-1]
+        low, high = np.searchsorted(self.position_P, (start * width, stop * width))
+        position_P = self.position_P[low:high] - start * width
+        return Batch(self.ids_BCT[start:stop], self.mask_BCT[start:stop], self.masked_ids_BT[start:stop], position_P)
 
 
 class SignalSource:
     """Makes the signals of a batch: the only reader of `Needs`."""
 
     def __init__(
-        self, needs: Needs, student: Encoder, teacher: Encoder, corpus: Corpus, store: TeacherStore, seed: int
+        self, needs: Needs, student: Encoder, teacher: Encoder, text: Text, store: TeacherStore, seed: int
     ) -> None:
-        """`seed` is that of the run's stream of negatives."""
-        self._needs = needs
-        self._student = student
-        self._teacher = teacher
-        self._corpus = corpus
-        self._store = store
-        self._seed = seed
+        """`seed` is that of the run's stream of draws: negatives, teacher rows, masks."""
+        self._needs, self._student, self._teacher = needs, student, teacher
+        self._text, self._store, self._seed = text, store, seed
         # Fused attention knows no dropout on a CPU: torch would materialise the maps, and draw them more slowly.
         on_cpu = student.device.type == "cpu" and student.can_give_maps
-        student.use_attention_maps(bool(needs.student_attention) or on_cpu)
+        maps = needs.student_attention or needs.student_attention_scores or needs.student_qkv
+        student.use_attention_maps(bool(maps) or on_cpu)
 
     def __call__(self, step: int, rows_B: NDArray[np.int64]) -> Signals:
         """Signals of one batch; the student's carry gradient."""
-        needs, device = self._needs, self._student.device
-        ids_BT, mask_BT = (tensor.to(device, non_blocking=True) for tensor in self._corpus.batch(rows_B))
-        student = self._student(
-            ids_BT,
-            mask_BT,
+        batch = self.batch(step, rows_B)
+        return self.complete(step, rows_B, batch, self.student_signals(batch))
+
+    def batch(self, step: int, rows_B: NDArray[np.int64]) -> Batch:
+        """The tokens of a batch, on the student's device."""
+        device = self._student.device
+        sentences_BC = self._text.sentences(rows_B, 1 + self._needs.candidates)
+        ids, mask = self._text.corpus.batch(sentences_BC.ravel())
+        shape = (*sentences_BC.shape, -1)
+        batch = Batch(ids.view(shape).to(device, non_blocking=True), mask.view(shape).to(device, non_blocking=True))
+        if not self._needs.masked_tokens:
+            return batch
+        masked, position_P = self._masked_copy(ids.numpy(), mask.numpy(), self._rng(step, "mask"))
+        return Batch(batch.ids_BCT, batch.mask_BCT, torch.from_numpy(masked).to(device), position_P)
+
+    def _masked_copy(
+        self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        corpus = self._text.corpus
+        ordinary = (mask_BT == 1) & ~np.isin(ids_BT, corpus.special_ids)
+        open_to_masking = np.flatnonzero(ordinary if ordinary.any() else mask_BT)
+        count = num_masked(*ids_BT.shape)
+        position_P = np.sort(rng.choice(open_to_masking, count, replace=count > len(open_to_masking)))
+        fate_P = rng.random(count)
+        vocabulary = self._student.backbone.get_input_embeddings().num_embeddings
+        random_P = rng.integers(0, vocabulary, count)
+        masked = ids_BT.copy()
+        flat = masked.reshape(-1)
+        hidden_P = np.where(fate_P < KEPT_SHARE + RANDOM_SHARE, random_P, corpus.mask_id)
+        flat[position_P] = np.where(fate_P < KEPT_SHARE, flat[position_P], hidden_P)
+        return masked, position_P
+
+    def _rng(self, step: int, what: str) -> np.random.Generator:
+        """A stream for each kind of draw, so that no method's draws depend on what else it asks for."""
+        return np.random.default_rng((self._seed, step, ("negatives", "rows", "mask").index(what)))
+
+    def student_signals(self, batch: Batch) -> dict[str, Any]:
+        """What the student gives for some rows, with gradient; fields of `Signals`, those that were asked for."""
+        needs = self._needs
+        rows, texts, width = batch.ids_BCT.shape
+        out = self._student(
+            batch.ids_BCT.view(rows * texts, width),
+            batch.mask_BCT.view(rows * texts, width),
             layers=needs.student_layers,
             attention=needs.student_attention,
+            attention_scores=needs.student_attention_scores,
+            hidden=needs.student_hidden,
+            qkv=needs.student_qkv,
             layer_pooling=needs.layer_pooling,
         )
-        found: dict[str, Any] = {"student_layers_BLS": student.layers, "student_attention": student.attention}
+        found: dict[str, Any] = {
+            "student_attention": out.attention,
+            "student_attention_scores": out.attention_scores,
+            "student_hidden": out.hidden,
+            "student_qkv": out.qkv,
+        }
+        for one, others, values in (
+            ("student_BS", "candidates_BKS", out.final),
+            ("student_layers_BLS", "candidate_layers_BKLS", out.layers),
+        ):
+            if values is not None:
+                by_row = values.view(rows, texts, *values.shape[1:])
+                found[one] = by_row[:, 0]
+                if texts > 1:
+                    found[others] = by_row[:, 1:]
         if needs.student_views == 2:
-            found["second_view_BS"] = self._student(ids_BT, mask_BT).final
-        if needs.negatives:
-            seed = (self._seed, step)
-            found["negative_index_BK"] = negative_rows(rows_B, needs.negatives, len(self._corpus), seed).to(device)
+            found["second_view_BS"] = self._student(batch.ids_BCT[:, 0], batch.mask_BCT[:, 0]).final
+        if batch.masked_ids_BT is not None:
+            found["masked_PS"] = self._masked_states(batch)
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _masked_states(self, batch: Batch) -> Tensor:
+        last = self._student.dims.layers
+        out = self._student(batch.masked_ids_BT, batch.mask_BCT[:, 0], hidden=(last,))
+        states: Tensor = out.hidden[0].flatten(0, 1)
+        return states[torch.from_numpy(batch.position_P).to(states.device)]
+
+    def complete(self, step: int, rows_B: NDArray[np.int64], batch: Batch, student: dict[str, Any]) -> Signals:
+        """All signals of a batch, given the student's."""
+        needs, device = self._needs, batch.ids_BCT.device
+        given = dict(student)
+        if needs.masked_tokens:
+            positions = torch.from_numpy(batch.position_P).to(device)
+            given["masked_target_P"] = batch.ids_BCT.flatten()[positions]
+            given["embedding_VS"] = self._student.backbone.get_input_embeddings().weight
         return Signals(
             index_B=torch.from_numpy(rows_B).to(device),
-            mask_BT=mask_BT,
-            student_BS=student.final,
-            **found,
-            **self._teacher_signals(rows_B, ids_BT, mask_BT),
+            mask_BT=batch.mask_BCT[:, 0],
+            **given,
+            **self._stored_signals(step, rows_B, device),
+            **self._online_signals(batch),
         )
 
-    def _teacher_signals(self, rows_B: NDArray[np.int64], ids_BT: Tensor, mask_BT: Tensor) -> dict[str, Any]:
-        needs, device = self._needs, ids_BT.device
-        found: dict[str, Any] = {}
+    def sentences_read(self, step: int, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The sentences whose stored signals a step reads."""
+        needs, found = self._needs, []
+        if needs.teacher_final or needs.teacher_layers:
+            found.append(self._text.sentences(rows_B, 1))
+        if needs.teacher_scores and not self._has_scores:
+            found.append(self._text.sentences(rows_B, 1 + needs.candidates))
+        if needs.teacher_rows:
+            found.append(self._outside(step, rows_B))
+        if needs.teacher_negatives:
+            found.append(self._negatives(step, rows_B))
+        return np.concatenate([sentences.ravel() for sentences in found]) if found else np.empty(0, np.int64)
+
+    @property
+    def _has_scores(self) -> bool:
+        return isinstance(self._text, LabelledText) and self._text.scores is not None
+
+    def _outside(self, step: int, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        drawn = outside_rows(rows_B, self._needs.teacher_rows, len(self._text), self._rng(step, "rows"))
+        return self._text.sentences(drawn, 1)[:, 0]
+
+    def _negatives(self, step: int, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        return negative_rows(rows_B, self._needs.negatives, len(self._text), self._rng(step, "negatives"))
+
+    def _stored_signals(self, step: int, rows_B: NDArray[np.int64], device: torch.device) -> dict[str, Any]:
+        needs, anchors_B = self._needs, self._text.sentences(rows_B, 1)[:, 0]
+        found: dict[str, Tensor] = {}
         if needs.teacher_final:
-            found["teacher_final_BD"] = self._store.read(FINAL, rows_B).to(device)
+            found["teacher_final_BD"] = self._read(FINAL, anchors_B)
         if needs.teacher_layers:
-            names = [_layer_name(needs.layer_pooling, layer) for layer in needs.teacher_layers]
-            found["teacher_layers_BLH"] = torch.stack([self._store.read(name, rows_B) for name in names], 1).to(device)
-        if needs.teacher_attention:
-            self._teacher.use_attention_maps(True)
-            with torch.no_grad():
-                found["teacher_attention"] = self._teacher(ids_BT, mask_BT, attention=needs.teacher_attention).attention
-            self._teacher.use_attention_maps(False)
-        return found
+            names = [layer_name(needs.layer_pooling, layer) for layer in needs.teacher_layers]
+            found["teacher_layers_BLH"] = torch.stack([self._read(name, anchors_B) for name in names], 1)
+        if needs.teacher_rows:
+            found["teacher_rows_MD"] = self._read(FINAL, self._outside(step, rows_B))
+        if needs.negatives:
+            drawn_BK = self._negatives(step, rows_B)
+            found["negative_index_BK"] = torch.from_numpy(drawn_BK)
+            if needs.teacher_negatives:
+                found["teacher_negatives_BKD"] = self._read(FINAL, drawn_BK)
+        if needs.teacher_scores:
+            found["teacher_scores_BK"] = self._scores(rows_B)
+        return {name: tensor.to(device) for name, tensor in found.items()}
+
+    def _scores(self, rows_B: NDArray[np.int64]) -> Tensor:
+        """The text's own scores where it has some, else the cosines of the teacher's vectors."""
+        if isinstance(self._text, LabelledText) and self._text.scores is not None:
+            return torch.from_numpy(self._text.scores[rows_B, : self._needs.candidates])
+        vectors_BCD = self._read(FINAL, self._text.sentences(rows_B, 1 + self._needs.candidates))
+        return F.cosine_similarity(vectors_BCD[:, :1], vectors_BCD[:, 1:], dim=-1)
+
+    def _read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
+        return self._store.read(name, rows.ravel()).view(*rows.shape, -1)
+
+    def _online_signals(self, batch: Batch) -> dict[str, Any]:
+        needs = self._needs
+        if not needs.teacher_online:
+            return {}
+        self._teacher.use_attention_maps(True)
+        with torch.no_grad():
+            out = self._teacher(
+                batch.ids_BCT[:, 0],
+                batch.mask_BCT[:, 0],
+                attention=needs.teacher_attention,
+                attention_scores=needs.teacher_attention_scores,
+                hidden=needs.teacher_hidden,
+                qkv=needs.teacher_qkv,
+            )
+        self._teacher.use_attention_maps(False)
+        names = ("attention", "attention_scores", "hidden", "qkv")
+        found = {f"teacher_{name}": getattr(out, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def detached(signals: Signals) -> Signals:
+    """The same batch without gradient."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(cut, value))
+        return value if value is None else value.detach()
+
+    return Signals(**{field.name: cut(getattr(signals, field.name)) for field in fields(signals)})

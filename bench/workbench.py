@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import methods.base
-import methods.functional
 from bench import corpus as corpora
-from bench.budget import Budget
+from bench import labelled as labelled_texts
+from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
-from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters
+from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters, output_width
 from bench.errors import UserError
 from bench.evaluation.profiles import expand
 from bench.identity import PROTOCOL, file_sha256, key_of
+from bench.labelled import LabelledText, Text
 from bench.models import build_student, find_model
+from bench.seeds import seeded
 from bench.settings import Settings
-from bench.signals import TeacherStore, array_names, dims_of, store_key
-from bench.study import Run, Study
-from methods.base import Dims, UnsuitableError
+from bench.signals import dims_of
+from bench.static import distil_static
+from bench.store import TeacherStore, array_names, store_key
+from bench.study import MethodEntry, Run, Stage, StaticSpec, Study
+from methods.base import Dims, Method, Needs, UnsuitableError
 
 if TYPE_CHECKING:
     from bench.evaluation.tasks import Task
@@ -31,10 +36,22 @@ Announce = Callable[[str], None]
 UNKNOWN_SIZE = 100_000
 
 
-def _code_hash(method: str) -> str:
-    """Hash of a method's own file and of what all methods share, so that an edited method is another method."""
-    files = [inspect.getfile(module) for module in (methods.load(method), methods.base, methods.functional)]
-    return key_of(files=[file_sha256(Path(file)) for file in files])
+def _code_hash(method: type[Method]) -> str:
+    """Hash of a method's own file and of those it imports from its package, so that an edited method is another."""
+    own = sys.modules[method.__module__]
+    package = own.__name__.rpartition(".")[0] or own.__name__
+    found, open_ends = {methods.base.__name__: methods.base}, [own]
+    while open_ends:
+        module = open_ends.pop()
+        found[module.__name__] = module
+        names = {getattr(value, "__module__", None) for value in vars(module).values()}
+        near = {name for name in names if isinstance(name, str) and f"{name}.".startswith((f"{package}.", "methods."))}
+        open_ends += [sys.modules[name] for name in near - found.keys()]
+    return key_of(files={name: file_sha256(Path(inspect.getfile(module))) for name, module in found.items()})
+
+
+def _with_parts(method: Method) -> list[Method]:
+    return [method, *(inner for part in method.parts() for inner in _with_parts(part))]
 
 
 @dataclass
@@ -77,19 +94,60 @@ class Workbench:
             self.study, self.teacher_model.folder, self.corpus_key, self.settings.cache, self.settings.mirror
         )
 
+    @cached_property
+    def labelled_key(self) -> str:
+        return labelled_texts.labelled_key(self.study, self.teacher_hashes["tokenizer"], self.settings.mirror)
+
+    @cached_property
+    def labelled(self) -> LabelledText:
+        return labelled_texts.build_or_open(
+            self.study, self.teacher_model.folder, self.labelled_key, self.settings.cache, self.settings.mirror
+        )
+
+    def text_of(self, needs: Needs) -> Text:
+        """What a method with these needs is trained on."""
+        return self.labelled if needs.candidates else self.corpus
+
     @property
     def store_folder(self) -> Path:
-        return self.settings.cache / "signals" / store_key(self.teacher_hashes, self.corpus_key)
+        return self._signals_folder(self.corpus_key)
+
+    def _signals_folder(self, key: str) -> Path:
+        return self.settings.cache / "signals" / store_key(self.teacher_hashes, key)
 
     @cached_property
     def store(self) -> TeacherStore:
         return TeacherStore(self.store_folder, self.teacher, self.corpus, self.store_arrays)
 
     @cached_property
+    def labelled_store(self) -> TeacherStore:
+        arrays = self._arrays(lambda needs: needs.candidates > 0)
+        return TeacherStore(self._signals_folder(self.labelled_key), self.teacher, self.labelled.corpus, arrays)
+
+    def store_of(self, needs: Needs) -> TeacherStore:
+        """Where the teacher's signals for `text_of(needs)` are."""
+        return self.labelled_store if needs.candidates else self.store
+
+    @cached_property
     def store_arrays(self) -> list[str]:
         """What the study's methods read between them, so that one teacher pass serves all."""
-        dims = self.dims
-        return sorted({name for entry in self.study.methods for name in array_names(entry.build().needs(dims))})
+        return self._arrays(lambda needs: not needs.candidates)
+
+    def _arrays(self, chosen: Callable[[Needs], bool]) -> list[str]:
+        all_needs = [needs for entry in self.study.methods for _, needs in self.stages(entry)]
+        return sorted({name for needs in all_needs if chosen(needs) for name in array_names(needs)})
+
+    def stages(self, entry: MethodEntry) -> list[tuple[Stage, Needs]]:
+        """A row's stages, and what each will ask for."""
+        found, dims = [], self.dims
+        for stage in entry.stages:
+            method = stage.build()
+            found.append((stage, method.needs(dims)))
+            with seeded(0):
+                head = method.exported_head(method.build_aux(dims))
+            if head is not None:
+                dims = replace(dims, student_final=output_width(head, dims.student_final))
+        return found
 
     @property
     def text_is_built(self) -> bool:
@@ -100,6 +158,10 @@ class Workbench:
         """Shapes for the methods. While the text is not built, its size is what the study asks for."""
         size = len(self.corpus) if self.text_is_built else self.study.text.sentences or UNKNOWN_SIZE
         return dims_of(self.untrained, self.teacher, size)
+
+    def dims_for(self, student: Encoder) -> Dims:
+        """Shapes for a method that goes on with a student, which may have got a head since it was new."""
+        return dims_of(student, self.teacher, len(self.corpus))
 
     @cached_property
     def untrained(self) -> Encoder:
@@ -117,6 +179,10 @@ class Workbench:
         """A fresh student of this seed."""
         return build_student(self.teacher, self.study.student, seed).to(self.settings.device)
 
+    def static_student(self, ledger: Ledger) -> Encoder:
+        """The static student that the study asks for, made anew."""
+        return distil_static(self.teacher, self.tokenizer, self.study.static or StaticSpec(), ledger)
+
     @property
     def name(self) -> str:
         """The study's name; smoke runs have folders of their own, so that they never replace a result."""
@@ -127,6 +193,12 @@ class Workbench:
         self.check_methods()
         self.tasks  # noqa: B018
         self.corpus  # noqa: B018
+        if self._wants_labelled:
+            self.labelled  # noqa: B018
+
+    @property
+    def _wants_labelled(self) -> bool:
+        return any(needs.candidates for entry in self.study.methods for _, needs in self.stages(entry))
 
     def check_methods(self) -> None:
         """Refuse methods that do not fit these models, and sentences longer than the models take."""
@@ -135,29 +207,47 @@ class Workbench:
                 f"train.max_length {self.study.train.max_length} is more than the {self.teacher.max_positions} tokens "
                 f"that {self.teacher_model.name} takes; ask for less"
             )
-        dims = self.dims
         for entry in self.study.methods:
             try:
-                entry.build().needs(dims)
+                stages = self.stages(entry)
             except UnsuitableError as error:
                 raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
+            for stage, needs in stages:
+                self._check_columns(entry, stage, needs)
+
+    def _check_columns(self, entry: MethodEntry, stage: Stage, needs: Needs) -> None:
+        have = labelled_texts.columns_of(self.study.labelled) if self.study.labelled else 0
+        if needs.candidates and have <= needs.candidates:
+            there = f"labelled has {have} columns" if have else "the study has no labelled text"
+            raise UserError(
+                f"method {entry.label} ({stage.name}) learns from rows of {1 + needs.candidates} texts, but {there}; "
+                "set labelled.source and labelled.columns"
+            )
 
     def identity(self, run: Run) -> dict[str, Any]:
         """All that can change what a run trains. The run's id is the hash of it."""
         parts: dict[str, Any] = {"protocol": PROTOCOL, "role": run.role, "teacher": self.teacher_hashes}
         if run.role == "ceiling":
             return parts
+        if run.role == "reference":
+            static = self.study.static.model_dump() if self.study.static else {}
+            return parts | {"static": static, "device": self.settings.device}
         parts |= {"student": self.study.student.model_dump(), "seed": run.seed, "device": self.settings.device}
         if run.role == "floor":
             return parts
-        return parts | {
+        stages = self.stages(run.entry)
+        parts |= {
             "method": run.entry.name,
-            "code": _code_hash(run.entry.name),
+            "code": [[_code_hash(type(part)) for part in _with_parts(stage.build())] for stage, _ in stages],
             "hyperparameters": run.entry.hyperparameters,
-            "text": self.corpus_key,
             "budget": asdict(self.budget),
             "train": self.study.train.model_dump(),
         }
+        if any(not needs.candidates for _, needs in stages):
+            parts["text"] = self.corpus_key
+        if any(needs.candidates for _, needs in stages):
+            parts["labelled"] = self.labelled_key
+        return parts
 
     def run_id(self, run: Run) -> str:
         return key_of(**self.identity(run))
@@ -180,3 +270,9 @@ class Workbench:
             "parameters": num_parameters(self.untrained),
             "pooling": self.study.student.pooling,
         }
+
+    def describe_static(self) -> dict[str, Any]:
+        """The static student as the record states it."""
+        width = min((self.study.static or StaticSpec()).width, self.teacher.dims.width)
+        vocabulary = self.teacher.backbone.get_input_embeddings().num_embeddings
+        return {"width": width, "layers": 0, "heads": 0, "output_width": width, "parameters": vocabulary * width}

@@ -18,11 +18,41 @@ ENTRY_POINT_GROUP = "distilbench.methods"
 
 BUILT_IN = {
     "mse": "methods.mse:MSE",
+    "hpd": "methods.hpd:HPD",
+    "jasper": "methods.jasper:Jasper",
     "simcse": "methods.simcse:SimCSE",
+    "simcse-supervised": "methods.simcse_supervised:SupervisedSimCSE",
     "ibkd": "methods.ibkd:IBKD",
+    "ibkd-supervised": "methods.ibkd_supervised:SupervisedIBKD",
+    "ckd": "methods.ckd:CKD",
+    "crd": "methods.crd:CRD",
     "codir": "methods.codir:CoDIR",
+    "codir-code": "methods.codir_code:CoDIRCode",
     "internal-kd": "methods.internal_kd:InternalKD",
+    "tinybert": "methods.tinybert:TinyBERT",
+    "minilm": "methods.minilm:MiniLM",
+    "rkd": "methods.rkd:RKD",
+    "sp": "methods.sp:SP",
+    "simdist": "methods.simdist:SimDist",
+    "rankcse": "methods.rankcse:RankCSE",
+    "margin-mse": "methods.margin_mse:MarginMSE",
+    "distill-kl": "methods.distill_kl:DistillKL",
+    "matryoshka": "methods.matryoshka:Matryoshka",
 }
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cosine": ("mse", {"metric": "cosine"}),
+    "mse-pca": ("mse", {"projection": "teacher-pca"}),
+    "leaf": ("mse", {"metric": "l2", "projection": "shipped", "normalize": False}),
+    "ibkd-median": ("ibkd", {"gamma": "median"}),
+    "ibkd-nce": ("ibkd", {"hsic_weight": 0.0}),
+    "codir-paper": ("codir", {"layer_map": "all"}),
+    "internal-kd-pid": ("internal-kd", {"procedure": "pid"}),
+    "internal-kd-sid": ("internal-kd", {"procedure": "sid"}),
+    "listnet": ("simdist", {"form": "listnet"}),
+    "simcse-mlm": ("simcse", {"mlm_weight": 0.1}),
+}
+"""Settings of a method that have a name of their own in the field: name -> (method, hyperparameters)."""
 
 
 def registry() -> dict[str, str]:

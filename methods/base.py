@@ -3,8 +3,9 @@
 A method says what is compared and never how: it does not see the optimiser, the learning rate, the data order, the
 clock or the evaluator.
 
-Shape suffixes used in this package: B sentences of a batch, T tokens (padded), A attention heads, L requested layers,
-S student width, D width of the teacher's final vector, H teacher width (hidden), K negatives, N sentences of the text.
+Shape suffixes used in this package: B rows of a batch, T tokens (padded), A attention heads, L requested layers,
+S student width, D width of the teacher's final vector, H teacher width (hidden), K negatives or candidates of each row,
+M rows drawn for the whole batch, P masked tokens of the batch, V vocabulary, N sentences of the text.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ class Dims:
 
     student: ModelDims
     teacher: ModelDims
+    student_final: int
+    """Width S of the vector that the student ships so far: its hidden size, unless an earlier stage gave it a head."""
     teacher_final: int
     """Width D of the vector that the teacher ships (after its own heads, if it has any)."""
+    vocabulary: int
+    """Tokens V of the student's embedding table."""
     num_sentences: int
     """Rows N of the text: `Signals.index_B` lies in [0, N)."""
     shared_tokens: bool
@@ -60,18 +65,73 @@ class Needs:
     """`teacher_final_BD`: the teacher's shipped vectors, read from the store."""
     teacher_layers: tuple[int, ...] = ()
     """`teacher_layers_BLH`: pooled hidden states of these layers (0 = embedding block), read from the store."""
+    teacher_rows: int = 0
+    """M of `teacher_rows_MD`: the teacher's vectors of sentences drawn from outside the batch, from the store."""
+    teacher_scores: bool = False
+    """`teacher_scores_BK`: how well the teacher thinks that each candidate fits its anchor; needs `candidates`."""
     teacher_attention: tuple[int, ...] = ()
     """`teacher_attention`: attention probabilities of these layers (1-based); the teacher then runs online."""
+    teacher_attention_scores: tuple[int, ...] = ()
+    """`teacher_attention_scores`: what the softmax makes the probabilities from, likewise online."""
+    teacher_hidden: tuple[int, ...] = ()
+    """`teacher_hidden`: token states of these layers (0 = embedding block), likewise online."""
+    teacher_qkv: tuple[int, ...] = ()
+    """`teacher_qkv`: queries, keys and values of these layers (1-based), likewise online."""
     student_layers: tuple[int, ...] = ()
     """`student_layers_BLS`: pooled hidden states of these student layers (0 = embedding block)."""
     student_attention: tuple[int, ...] = ()
     """`student_attention`: attention probabilities of these layers (1-based), before attention dropout."""
+    student_attention_scores: tuple[int, ...] = ()
+    """`student_attention_scores`: what the softmax makes the probabilities from."""
+    student_hidden: tuple[int, ...] = ()
+    """`student_hidden`: token states of these layers (0 = embedding block)."""
+    student_qkv: tuple[int, ...] = ()
+    """`student_qkv`: queries, keys and values of these layers (1-based)."""
     student_views: Literal[1, 2] = 1
     """2: the batch passes the student a second time under another dropout mask; the budget pays for both."""
+    masked_tokens: bool = False
+    """`masked_PS`, `masked_target_P` and `embedding_VS`: a copy of the batch with masked tokens passes the student."""
+    candidates: int = 0
+    """K of `candidates_BKS`: texts that come with each anchor, the one that fits it first; 0 for plain sentences.
+
+    With candidates, `student_layers` also fills `candidate_layers_BKLS`; views, masks, token states and an online
+    teacher cannot be asked for, and all other fields are those of the anchors."""
     negatives: int = 0
     """K of `negative_index_BK`: rows drawn uniformly from the text, never the anchor's own row."""
+    teacher_negatives: bool = False
+    """`teacher_negatives_BKD`: the teacher's vectors of the drawn negatives, from the store; needs `negatives`."""
+    fit_rows: int = 0
+    """Teacher vectors that `Method.fit` is given before the first step, fewer where the text has fewer."""
     layer_pooling: LayerPooling = "mean"
     """How pooled layers are made from token states."""
+
+    def __post_init__(self) -> None:
+        online = self.teacher_online or self.student_attention or self.student_attention_scores
+        tokens = online or self.student_hidden or self.student_qkv
+        if self.candidates and (tokens or self.masked_tokens or self.student_views == 2):
+            raise ValueError("views, masks, token states and an online teacher cannot be had together with candidates")
+        if self.teacher_scores and not self.candidates:
+            raise ValueError("teacher_scores are scores of candidates: ask for candidates too")
+        if self.teacher_negatives and not self.negatives:
+            raise ValueError("teacher_negatives are vectors of drawn negatives: ask for negatives too")
+
+    @property
+    def teacher_online(self) -> bool:
+        """Whether the teacher has to run on every batch, because what is asked for is too large to be stored."""
+        return bool(self.teacher_attention or self.teacher_attention_scores or self.teacher_hidden or self.teacher_qkv)
+
+    @property
+    def teacher_stored(self) -> bool:
+        """Whether signals of the batch's own rows are read from the teacher's store."""
+        return bool(self.teacher_final or self.teacher_layers or self.teacher_scores)
+
+    @property
+    def batch_kind(self) -> str:
+        """`single`, `pair`, `triple` or `listwise`: how many texts a row of the batch has."""
+        return ("single", "pair", "triple")[self.candidates] if self.candidates < 3 else "listwise"
+
+
+NO_MAPS = cast("tuple[Tensor, ...]", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +146,42 @@ class Signals:
     """The vector that ships: pooled last layer, with gradient."""
     second_view_BS: Tensor = NOT_ASKED
     student_layers_BLS: Tensor = NOT_ASKED
-    student_attention: tuple[Tensor, ...] = cast("tuple[Tensor, ...]", None)
+    candidates_BKS: Tensor = NOT_ASKED
+    candidate_layers_BKLS: Tensor = NOT_ASKED
+    student_attention: tuple[Tensor, ...] = NO_MAPS
     """One tensor of shape [B, A, T, T] per requested layer."""
+    student_attention_scores: tuple[Tensor, ...] = NO_MAPS
+    """One tensor of shape [B, A, T, T] per requested layer: q.k / sqrt(d), padding not yet masked."""
+    student_hidden: tuple[Tensor, ...] = NO_MAPS
+    """One tensor of shape [B, T, S] per requested layer."""
+    student_qkv: tuple[Tensor, ...] = NO_MAPS
+    """One tensor of shape [B, 3, T, S] per requested layer: queries, keys, values, their heads side by side."""
+    masked_PS: Tensor = NOT_ASKED
+    """Last hidden states of the masked copy at the masked tokens, with gradient."""
+    masked_target_P: Tensor = NOT_ASKED
+    """The tokens that were masked, int64."""
+    embedding_VS: Tensor = NOT_ASKED
+    """The student's word embeddings themselves, with gradient."""
     teacher_final_BD: Tensor = NOT_ASKED
     teacher_layers_BLH: Tensor = NOT_ASKED
-    teacher_attention: tuple[Tensor, ...] = cast("tuple[Tensor, ...]", None)
+    teacher_rows_MD: Tensor = NOT_ASKED
+    teacher_scores_BK: Tensor = NOT_ASKED
+    teacher_attention: tuple[Tensor, ...] = NO_MAPS
+    """Like the student's, as are the next three; widths and heads are the teacher's."""
+    teacher_attention_scores: tuple[Tensor, ...] = NO_MAPS
+    teacher_hidden: tuple[Tensor, ...] = NO_MAPS
+    teacher_qkv: tuple[Tensor, ...] = NO_MAPS
     negative_index_BK: Tensor = NOT_ASKED
+    teacher_negatives_BKD: Tensor = NOT_ASKED
+
+
+MASKED_SHARE = 0.15
+"""Share of tokens that masked language modelling hides: Devlin et al. 2019, section 3.1."""
+
+
+def num_masked(batch_size: int, num_tokens: int) -> int:
+    """Masked tokens P of a padded [B, T] batch; a fixed number, so that every step costs the same."""
+    return max(1, round(MASKED_SHARE * batch_size * num_tokens))
 
 
 class Method(ABC):
@@ -107,6 +197,18 @@ class Method(ABC):
     """Paper and equation, and where this implementation had to choose."""
     unverified: ClassVar[str] = ""
     """What of the source could not be checked against its text or code."""
+
+    @property
+    def coupled(self) -> str:
+        """What ties the rows of a batch together, in a few words.
+
+        Empty: the loss is a mean over rows, so that the gradients of small batches add up to those of a large one.
+        """
+        return ""
+
+    def negatives_per_step(self, batch_size: int) -> int:
+        """Negatives that each anchor of a batch is compared with, for methods that contrast."""
+        return 0
 
     @abstractmethod
     def needs(self, dims: Dims) -> Needs:
@@ -124,8 +226,18 @@ class Method(ABC):
         """Heads trained with the student, and buffers that hold the method's state. Never exported by itself."""
         return nn.ModuleDict()
 
-    def after_step(self, signals: Signals, aux: nn.ModuleDict) -> None:  # noqa: B027
-        """Update buffers in `aux`, the only place where state changes. Called without gradient."""
+    def fit(self, aux: nn.ModuleDict, teacher_RD: Tensor) -> None:  # noqa: B027
+        """Set buffers in `aux` from the teacher's vectors of R sentences, once, before the first step."""
+
+    def after_step(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> None:  # noqa: B027
+        """Update buffers in `aux`, the only place where state changes. Called without gradient.
+
+        `signals` and `progress` are those of the step's loss; the weights have moved since.
+        """
+
+    def frozen_layers(self, aux: nn.ModuleDict) -> int:
+        """How many of the student's lowest blocks, embeddings included, the next step leaves alone; 0: none at all."""
+        return 0
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
         """The part of `aux` that ships behind the student's pooling, if any."""
@@ -134,6 +246,10 @@ class Method(ABC):
     def diagnostics(self, signals: Signals, aux: nn.ModuleDict) -> dict[str, Tensor]:
         """Scalars worth a column in the curve, computed without gradient on logged steps only."""
         return {}
+
+    def parts(self) -> tuple[Method, ...]:
+        """Other methods that this one is made of: an edit of their code makes this one another method too."""
+        return ()
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         """Floating-point operations of one step beyond the encoders' passes, forward and backward.

@@ -1,51 +1,43 @@
 """Contrast all layers at once: the student's stacked layers must find the teacher's among those of other sentences.
 
 Source: Sun et al. 2020, arXiv:2009.14167, adapted to sentence encoders.
-
-Shape suffix beyond those of `methods.base`: M width of the shared space in which both models are compared.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Dims, Method, Needs, Signals, State, check_not_negative, check_positive, matmul_flops
-from methods.functional import cosine_distance, in_full_precision, projection, projection_flops, unit
+from methods.banks import bank_info_nce, move, new_bank, summarise
+from methods.base import (
+    Dims,
+    LayerPooling,
+    Method,
+    Needs,
+    Signals,
+    State,
+    check_not_negative,
+    check_one_of,
+    check_positive,
+    evenly_spaced,
+    matmul_flops,
+)
+from methods.functional import cosine_distance, projection, projection_flops
+
+LayerMap = Literal["all", "last", "code"]
 
 
-def summarise(layers_BLE: Tensor, head: nn.Module) -> Tensor:
-    """Unit vectors of the stacked layers in the shared space: norm(W concat_l(mean_l) + b), [B, M]."""
-    return unit(head(layers_BLE.flatten(1)))
+def mapped_layers(student: int, teacher: int, layer_map: LayerMap) -> tuple[int, ...]:
+    """Teacher layers that are stacked against all of the student's.
 
-
-@in_full_precision
-def bank_info_nce(
-    anchor_BM: Tensor, positive_BM: Tensor, bank_NM: Tensor, negative_index_BK: Tensor, temperature: float
-) -> Tensor:
-    """InfoNCE with each anchor's own negatives, rows of a bank; a scalar, log(K + 1) where all scores are equal.
-
-    -(1/B) sum_i log( exp(a_i.p_i / tau) / (exp(a_i.p_i / tau) + sum_k exp(a_i.bank[index_ik] / tau)) )
+    `all` of them; `last`: round(l L_t / L_s) for each student layer l, the last included; `code`: every second from the
+    first on, never the last of an even number.
     """
-    positive_B1 = (anchor_BM * positive_BM).sum(-1, keepdim=True)
-    negative_BK = (F.embedding(negative_index_BK, bank_NM) @ anchor_BM[:, :, None]).squeeze(-1)
-    logits_BC = torch.cat([positive_B1, negative_BK], dim=1) / temperature
-    return (logits_BC.logsumexp(1) - logits_BC[:, 0]).mean()
-
-
-def moved_rows(row_BM: Tensor, fresh_BM: Tensor, momentum: float) -> Tensor:
-    """Bank rows after seeing their sentence again: norm(momentum row + (1 - momentum) fresh), [B, M]."""
-    return unit(momentum * row_BM + (1 - momentum) * fresh_BM)
-
-
-def new_bank(num_sentences: int, width: int) -> Tensor:
-    """Uniform entries in +-sqrt(3 / M), [N, M]: rows of length about 1."""
-    bound = (3 / width) ** 0.5
-    return torch.empty(num_sentences, width).uniform_(-bound, bound)
+    if layer_map == "last":
+        return evenly_spaced(student, teacher)
+    return tuple(range(1, teacher + 1, 2 if layer_map == "code" else 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +74,13 @@ class CoDIR(Method):
     """Share of a bank row that stays when its sentence is seen again; 0 replaces the row."""
     symmetric: bool = False
     """Average with the reverse direction (teacher anchors, a bank of student projections)."""
+    layer_map: LayerMap = "all"
+    """Teacher layers that are stacked: `all`; `last`, one for each student layer, the last included; `code`, every
+    second from the first on, as in the released code."""
+    layer_pooling: LayerPooling = "mean"
+    """How layers are pooled: `mean` over tokens, or the first token's state (`cls`)."""
+    false_negative_similarity: float | None = None
+    """Leave out negatives whose teacher vector has a higher cosine than this with the anchor's; unset: none."""
 
     def __post_init__(self) -> None:
         check_not_negative(
@@ -90,6 +89,12 @@ class CoDIR(Method):
             bank_momentum=self.bank_momentum,
         )
         check_positive(num_negatives=self.num_negatives, temperature=self.temperature, shared_width=self.shared_width)
+        check_one_of(get_args(LayerMap), layer_map=self.layer_map)
+        check_one_of(get_args(LayerPooling), layer_pooling=self.layer_pooling)
+        if self.false_negative_similarity is not None and not -1 <= self.false_negative_similarity <= 1:
+            raise ValueError(
+                f"false_negative_similarity is a cosine, from -1 to 1; got {self.false_negative_similarity}"
+            )
         if self.bank_momentum >= 1:
             raise ValueError(f"bank_momentum must be below 1, got {self.bank_momentum}: the bank would never change")
         if self.contrastive_weight == self.final_weight == 0:
@@ -99,22 +104,31 @@ class CoDIR(Method):
         final = self.final_weight > 0
         if not self.contrastive_weight:
             return Needs(teacher_final=final)
+        filtered = self.false_negative_similarity is not None
         return Needs(
-            teacher_final=final,
-            teacher_layers=tuple(range(1, dims.teacher.layers + 1)),
+            teacher_final=final or filtered,
+            teacher_layers=self._teacher_layers(dims),
             student_layers=tuple(range(1, dims.student.layers + 1)),
             negatives=self.num_negatives,
+            teacher_negatives=filtered,
+            layer_pooling=self.layer_pooling,
         )
+
+    def _teacher_layers(self, dims: Dims) -> tuple[int, ...]:
+        return mapped_layers(dims.student.layers, dims.teacher.layers, self.layer_map)
+
+    def negatives_per_step(self, batch_size: int) -> int:
+        return self.num_negatives if self.contrastive_weight else 0
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
         aux = nn.ModuleDict()
         if self.contrastive_weight:
             aux["student"] = nn.Linear(dims.student.layers * dims.student.width, self.shared_width)
-            aux["teacher"] = nn.Linear(dims.teacher.layers * dims.teacher.width, self.shared_width)
+            aux["teacher"] = nn.Linear(len(self._teacher_layers(dims)) * dims.teacher.width, self.shared_width)
             sides = ("teacher", "student") if self.symmetric else ("teacher",)
             aux["banks"] = State(**{side: new_bank(dims.num_sentences, self.shared_width) for side in sides})
         if self.final_weight:
-            aux["final"] = projection(dims.student.width, dims.teacher_final)
+            aux["final"] = projection(dims.student_final, dims.teacher_final)
         return aux
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
@@ -130,32 +144,35 @@ class CoDIR(Method):
         banks, index_BK = cast(State, aux["banks"]), signals.negative_index_BK
         student_BM = summarise(signals.student_layers_BLS, aux["student"])
         teacher_BM = summarise(signals.teacher_layers_BLH, aux["teacher"])
-        one_way = bank_info_nce(student_BM, teacher_BM, banks["teacher"], index_BK, self.temperature)
+        dropped_BK = self._false_negatives(signals)
+        one_way = bank_info_nce(student_BM, teacher_BM, banks["teacher"], index_BK, self.temperature, dropped_BK)
         if not self.symmetric:
             return one_way
-        other_way = bank_info_nce(teacher_BM, student_BM, banks["student"], index_BK, self.temperature)
+        other_way = bank_info_nce(teacher_BM, student_BM, banks["student"], index_BK, self.temperature, dropped_BK)
         return (one_way + other_way) / 2
 
-    def after_step(self, signals: Signals, aux: nn.ModuleDict) -> None:
+    def _false_negatives(self, signals: Signals) -> Tensor | None:
+        if self.false_negative_similarity is None:
+            return None
+        distance_BK = cosine_distance(signals.teacher_final_BD[:, None], signals.teacher_negatives_BKD)
+        return 1 - distance_BK > self.false_negative_similarity
+
+    def after_step(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> None:
         if not self.contrastive_weight:
             return
         banks = cast(State, aux["banks"])
-        self._move(banks["teacher"], signals.index_B, summarise(signals.teacher_layers_BLH, aux["teacher"]))
+        teacher_BM = summarise(signals.teacher_layers_BLH, aux["teacher"])
+        move(banks["teacher"], signals.index_B, teacher_BM, self.bank_momentum)
         if self.symmetric:
-            self._move(
-                banks["student"], signals.index_B, summarise(signals.student_layers_BLS.detach(), aux["student"])
-            )
-
-    def _move(self, bank_NM: Tensor, index_B: Tensor, fresh_BM: Tensor) -> None:
-        moved_BM = moved_rows(bank_NM[index_B], fresh_BM, self.bank_momentum)
-        bank_NM.index_copy_(0, index_B, moved_BM.to(bank_NM.dtype))
+            student_BM = summarise(signals.student_layers_BLS, aux["student"])
+            move(banks["student"], signals.index_B, student_BM, self.bank_momentum)
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
-        final = projection_flops(batch_size, dims.student.width, dims.teacher_final) if self.final_weight else 0.0
+        final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
         if not self.contrastive_weight:
             return final
         student = (batch_size, dims.student.layers * dims.student.width, self.shared_width)
-        teacher = (batch_size, dims.teacher.layers * dims.teacher.width, self.shared_width)
+        teacher = (batch_size, len(self._teacher_layers(dims)) * dims.teacher.width, self.shared_width)
         scores = matmul_flops(batch_size, self.shared_width, self.num_negatives, gradients=1)
         # The loss, then the fresh projections of after_step.
         one_way = matmul_flops(*student) + matmul_flops(*teacher, gradients=1) + scores

@@ -6,61 +6,24 @@ Source: Zhang et al. 2023, arXiv:2311.05472 (information bottleneck), the distil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Method, Needs, Signals, UnsuitableError, check_not_negative, check_positive, matmul_flops
-from methods.functional import in_full_precision, info_nce
-
-Bandwidth = float | Literal["median"]
-
-SMALLEST_MEDIAN = 1e-12
-"""Keeps the median heuristic finite where most sentences of a batch coincide."""
-
-
-def squared_distances(x_BE: Tensor) -> Tensor:
-    """|x_i - x_j|^2 by the Gram expansion, [B, B], never below 0."""
-    # Distances ignore a shift, but the expansion cancels badly when all vectors share a large mean.
-    x_BE = x_BE - x_BE.mean(0)
-    square_B = (x_BE * x_BE).sum(-1)
-    return (square_B[:, None] + square_B - 2 * (x_BE @ x_BE.T)).clamp_min(0)
-
-
-def off_diagonal(x_BB: Tensor) -> Tensor:
-    """All entries but the diagonal, [B (B - 1)], without a mask: selecting by one would wait for the device."""
-    size = len(x_BB)
-    return x_BB.flatten()[1:].view(size - 1, size + 1)[:, :-1].flatten()
-
-
-@in_full_precision
-def rbf_kernel(x_BE: Tensor, gamma: Bandwidth) -> Tensor:
-    """exp(-gamma |x_i - x_j|^2), [B, B].
-
-    `gamma="median"` is 1/(2 m) with m the (lower) median of the off-diagonal squared distances, taken as a constant.
-    """
-    distance_BB = squared_distances(x_BE)
-    if gamma == "median":
-        median = off_diagonal(distance_BB.detach()).median().clamp_min(SMALLEST_MEDIAN)
-        return torch.exp(-distance_BB / (2 * median))
-    return torch.exp(-gamma * distance_BB)
-
-
-def kernel_dependence(k_BB: Tensor, l_BB: Tensor) -> Tensor:
-    """tr(K H L H) / (B - 1)^2 with H = I - 11^T/B, a scalar, in O(B^2): tr(K H L H) = sum((H K H) * L).
-
-    The biased estimator of the Hilbert-Schmidt independence criterion: Gretton et al. 2005, eq. 9.
-    """
-    centred_BB = k_BB - k_BB.mean(0) - k_BB.mean(1, keepdim=True) + k_BB.mean()
-    return (centred_BB * l_BB).sum() / (len(k_BB) - 1) ** 2
-
-
-def hsic(x_BE: Tensor, z_BS: Tensor, gamma: Bandwidth) -> Tensor:
-    """Dependence of two views of the same sentences under RBF kernels, a scalar; about 0 when they are independent."""
-    if len(x_BE) < 2:
-        raise ValueError("HSIC compares sentences: a batch needs two or more, got one; use a larger batch size")
-    return kernel_dependence(rbf_kernel(x_BE, gamma), rbf_kernel(z_BS, gamma))
+from methods.base import (
+    Dims,
+    Method,
+    Needs,
+    Signals,
+    UnsuitableError,
+    check_not_negative,
+    check_one_of,
+    check_positive,
+    matmul_flops,
+)
+from methods.functional import info_nce, unit, without_diagonal
+from methods.kernels import KERNELS, Bandwidth, Kernel, hsic, kernel_dependence, kernel_matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +35,8 @@ class IBKD(Method):
         "Zhang et al. 2023, arXiv:2311.05472, the unsupervised distillation stage of the released code: InfoNCE with "
         "the student as anchor, through a decoder that is dropped at export, plus the HSIC between the pooled "
         "embedding block and the shipped vector. Defaults are the values of the released script. The release calls "
-        "an undefined function for the penalty; its only RBF penalty is meant here. The optional extra teacher rows "
-        "of the release (none by default) are left out."
+        "an undefined function for the penalty; its only RBF penalty is meant here. Other kernels, unit vectors before "
+        "them and the median heuristic are ours. Extra teacher rows are a fixed number, drawn from outside the batch."
     )
     unverified: ClassVar[str] = (
         "Only the paper's abstract was at hand: its weight, temperature, kernel, bandwidth, negatives and choice of "
@@ -84,8 +47,10 @@ class IBKD(Method):
     """Weight of the penalty on what the shipped vector keeps of its input; 0 leaves the contrastive term alone."""
     temperature: float = 1.0
     """Divides the cosines of the contrastive term."""
+    kernel: Kernel = "rbf"
+    """`rbf` exp(-gamma distance^2), `imq` 1 / sqrt(1 + gamma distance^2), or `linear`, the inner product."""
     gamma: Bandwidth = 1.0
-    """Bandwidth of both kernels, exp(-gamma distance^2), or `median`: 1/(2 median distance^2) of each batch.
+    """Bandwidth of both kernels, or `median`: 1/(2 median distance^2) of each batch; without effect where linear.
 
     A fixed bandwidth saturates on vectors of large norm: off-diagonal kernel means near 0 or 1 in the curve say so.
     """
@@ -93,9 +58,16 @@ class IBKD(Method):
     """Pooled student layer that stands for the input: 0 is the embedding block."""
     detach_input: bool = False
     """Keep the penalty's gradient out of the input side."""
+    normalize_inputs: bool = False
+    """Bring both views to unit length before the kernels."""
+    extra_negatives: int = 0
+    """Teacher vectors from outside the batch that serve as further negatives of every sentence."""
 
     def __post_init__(self) -> None:
-        check_not_negative(hsic_weight=self.hsic_weight, input_layer=self.input_layer)
+        check_not_negative(
+            hsic_weight=self.hsic_weight, input_layer=self.input_layer, extra_negatives=self.extra_negatives
+        )
+        check_one_of(KERNELS, kernel=self.kernel)
         check_positive(temperature=self.temperature)
         if self.gamma != "median":
             check_positive(gamma=self.gamma)
@@ -106,36 +78,63 @@ class IBKD(Method):
                 f"ibkd: input_layer is {self.input_layer}, but the student has {dims.student.layers} layers; "
                 f"choose one from 0 to {dims.student.layers}"
             )
-        return Needs(teacher_final=True, student_layers=(self.input_layer,) if self.hsic_weight else ())
+        layers = (self.input_layer,) if self.hsic_weight else ()
+        return Needs(teacher_final=True, student_layers=layers, teacher_rows=self.extra_negatives)
+
+    @property
+    def coupled(self) -> str:
+        return "the teacher's vectors of the other sentences are the negatives, and dependence is one of the batch"
+
+    def negatives_per_step(self, batch_size: int) -> int:
+        return batch_size - 1 + self.extra_negatives
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        return nn.ModuleDict({"decoder": nn.Linear(dims.student.width, dims.teacher_final)})
+        return nn.ModuleDict({"decoder": nn.Linear(dims.student_final, dims.teacher_final)})
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        student_BD = aux["decoder"](signals.student_BS)
-        terms = {"contrastive": info_nce(student_BD, signals.teacher_final_BD, self.temperature)}
+        terms = {"contrastive": self._contrast(signals.student_BS, signals, aux)}
         if self.hsic_weight:
-            input_BS = signals.student_layers_BLS[:, 0]
-            input_BS = input_BS.detach() if self.detach_input else input_BS
-            terms["hsic"] = self.hsic_weight * hsic(input_BS, signals.student_BS, self.gamma)
+            terms["hsic"] = self.hsic_weight * self._dependence(signals.student_layers_BLS[:, 0], signals.student_BS)
         return terms
+
+    def _contrast(self, student_BS: Tensor, signals: Signals, aux: nn.ModuleDict) -> Tensor:
+        candidate_CD = signals.teacher_final_BD
+        if self.extra_negatives:
+            candidate_CD = torch.cat([candidate_CD, signals.teacher_rows_MD])
+        return info_nce(aux["decoder"](student_BS), candidate_CD, self.temperature)
+
+    def _dependence(self, input_BS: Tensor, student_BS: Tensor) -> Tensor:
+        input_BS = input_BS.detach() if self.detach_input else input_BS
+        return hsic(input_BS, student_BS, self.gamma, self.kernel, self.normalize_inputs)
 
     def diagnostics(self, signals: Signals, aux: nn.ModuleDict) -> dict[str, Tensor]:
         if not self.hsic_weight:
             return {}
-        input_BB = rbf_kernel(signals.student_layers_BLS[:, 0], self.gamma)
-        output_BB = rbf_kernel(signals.student_BS, self.gamma)
+        views = (signals.student_layers_BLS[:, 0], signals.student_BS)
+        kernels = [kernel_matrix(unit(x) if self.normalize_inputs else x, self.gamma, self.kernel) for x in views]
         return {
-            "input_kernel": off_diagonal(input_BB).mean(),
-            "output_kernel": off_diagonal(output_BB).mean(),
-            "hsic": kernel_dependence(input_BB, output_BB),
+            "input_kernel": without_diagonal(kernels[0]).mean(),
+            "output_kernel": without_diagonal(kernels[1]).mean(),
+            "hsic": kernel_dependence(*kernels),
+            "gradient_ratio": self._gradient_ratio(signals, aux),
         }
 
+    def _gradient_ratio(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
+        """Length of the weighted penalty's gradient over that of the contrast's, at the shipped vector."""
+        with torch.enable_grad():
+            student_BS = signals.student_BS.detach().requires_grad_()
+            penalty = self.hsic_weight * self._dependence(signals.student_layers_BLS[:, 0].detach(), student_BS)
+            (of_penalty,) = torch.autograd.grad(penalty, student_BS)
+            (of_contrast,) = torch.autograd.grad(self._contrast(student_BS, signals, aux), student_BS)
+        ratio: Tensor = of_penalty.norm() / of_contrast.norm().clamp_min(torch.finfo(of_contrast.dtype).tiny)
+        return ratio
+
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
-        width, target = dims.student.width, dims.teacher_final
+        width, target = dims.student_final, dims.teacher_final
         decoder = matmul_flops(batch_size, width, target)
-        similarities = matmul_flops(batch_size, target, batch_size, gradients=1)
+        similarities = matmul_flops(batch_size, target, batch_size + self.extra_negatives, gradients=1)
         if not self.hsic_weight:
             return decoder + similarities
-        input_kernel = matmul_flops(batch_size, width, batch_size, gradients=0 if self.detach_input else 2)
+        gradients = 0 if self.detach_input else 2
+        input_kernel = matmul_flops(batch_size, dims.student.width, batch_size, gradients=gradients)
         return decoder + similarities + input_kernel + matmul_flops(batch_size, width, batch_size)

@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Dims, Method, Needs, Signals, check_one_of
-from methods.functional import cosine_distance, projection, projection_flops, unit
+from methods.base import (
+    Dims,
+    Method,
+    Needs,
+    Signals,
+    State,
+    UnsuitableError,
+    check_one_of,
+    check_positive,
+    matmul_flops,
+)
+from methods.functional import cosine_distance, isometry, principal_components, projection, projection_flops, unit
 
 Metric = Literal["mse", "l2", "cosine"]
+Projection = Literal["student", "teacher-pca", "shipped"]
 
 
 def mean_squared_error(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
@@ -24,8 +36,9 @@ def mean_squared_error(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 
 
 def mean_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """1/B sum_i |s_i - t_i|, a scalar."""
-    return F.pairwise_distance(student_BD, teacher_BD, eps=0.0).mean()
+    """1/B sum_i |s_i - t_i|, a scalar; where they coincide the gradient is 0."""
+    distance_B: Tensor = torch.linalg.vector_norm(student_BD - teacher_BD, dim=-1)
+    return distance_B.mean()
 
 
 def mean_cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
@@ -47,33 +60,73 @@ class MSE(Method):
     name: ClassVar[str] = "mse"
     source: ClassVar[str] = (
         "Reimers and Gurevych 2020, arXiv:2004.09813: the squared error to the teacher's vector, on one text column. "
-        "The other metrics, and the trainable projection (with bias, dropped at export) that stands in where the "
-        "widths differ, follow the losses of the sentence-transformers library."
+        "The other metrics, the trainable projection (with bias, dropped at export) that stands in where the widths "
+        "differ, and its alternative, principal components of the teacher's vectors (fitted to centred vectors, "
+        "applied to vectors that are not), follow the sentence-transformers library. The variant `leaf`, Vujanic and "
+        "Rueckstiess 2025, arXiv:2509.12539, takes the distance, raw vectors and a linear layer that ships."
     )
     unverified: ClassVar[str] = (
-        "The paper's own objective, a sum of such terms over a text and its translation, is quoted from memory; "
-        "the formulas here were checked against the library's code."
+        "The paper's own objective, a sum of such terms over a text and its translation, is quoted from memory; the "
+        "formulas here were checked against the library's code. LEAF is known from a summary, which does not settle "
+        "whether it takes the distance or its square; its texts and hyperparameters are not reproduced."
     )
 
     metric: Metric = "mse"
     """What is minimised: `mse` the mean squared error, `l2` the mean Euclidean distance, `cosine` 1 - cosine."""
+    projection: Projection = "student"
+    """How widths are brought together: `student` a linear map of the student's vector, dropped at export (none where
+    the widths agree); `teacher-pca` principal components of the teacher's; `shipped` a linear layer that ships."""
+    fit_rows: int = 20_000
+    """Teacher vectors to which principal components are fitted, fewer where the text has fewer."""
     normalize: bool = True
     """Bring the student's vector to unit length before the projection, as sentence-transformers does for a student
     whose modules end, like its teacher's, in Normalize. Switch it off for a teacher whose lengths carry meaning."""
 
     def __post_init__(self) -> None:
         check_one_of(get_args(Metric), metric=self.metric)
+        check_one_of(get_args(Projection), projection=self.projection)
+        check_positive(fit_rows=self.fit_rows)
+        if self.projection == "shipped" and self.normalize:
+            raise ValueError("a layer that ships works on raw vectors: set normalize to false with projection shipped")
 
     def needs(self, dims: Dims) -> Needs:
-        return Needs(teacher_final=True)
+        if self.projection != "teacher-pca":
+            return Needs(teacher_final=True)
+        if dims.student_final > dims.teacher_final:
+            raise UnsuitableError(
+                f"mse: the student's vectors have {dims.student_final} dimensions, the teacher's {dims.teacher_final}, "
+                "and principal components cannot widen them; set projection to student"
+            )
+        return Needs(teacher_final=True, fit_rows=self.fit_rows)
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        return nn.ModuleDict({"projection": projection(dims.student.width, dims.teacher_final)})
+        if self.projection == "teacher-pca":
+            return nn.ModuleDict({"pca": State(components=torch.eye(dims.student_final, dims.teacher_final))})
+        if self.projection == "shipped":
+            return nn.ModuleDict({"head": isometry(dims.student_final, dims.teacher_final)})
+        return nn.ModuleDict({"projection": projection(dims.student_final, dims.teacher_final)})
+
+    def fit(self, aux: nn.ModuleDict, teacher_RD: Tensor) -> None:
+        components_SD = cast(State, aux["pca"])["components"]
+        components_SD.copy_(principal_components(teacher_RD, len(components_SD)))
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        student_BS = unit(signals.student_BS) if self.normalize else signals.student_BS
-        student_BD = aux["projection"](student_BS)
-        return {"final": METRICS[self.metric](student_BD, signals.teacher_final_BD)}
+        student, teacher = signals.student_BS, signals.teacher_final_BD
+        if self.normalize:
+            student = unit(student)
+        if self.projection == "teacher-pca":
+            teacher = teacher @ cast(State, aux["pca"])["components"].T
+        else:
+            student = aux["head" if self.projection == "shipped" else "projection"](student)
+        return {"final": METRICS[self.metric](student, teacher)}
+
+    def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
+        return aux["head"] if self.projection == "shipped" else None
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
-        return projection_flops(batch_size, dims.student.width, dims.teacher_final)
+        student, teacher = dims.student_final, dims.teacher_final
+        if self.projection == "teacher-pca":
+            return matmul_flops(batch_size, teacher, student, gradients=0)
+        if self.projection == "shipped":
+            return matmul_flops(batch_size, student, teacher)
+        return projection_flops(batch_size, student, teacher)

@@ -82,3 +82,21 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "sentences.txt"
     path.write_text("\n".join(sentences(400)) + "\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 rows of an anchor, a text with words of it, and another text, with a score for each of the two."""
+    import pandas as pd
+
+    anchors, others = sentences(120, seed=1), sentences(120, seed=2)
+    rows = {
+        "anchor": anchors,
+        "positive": [" ".join(text.split()[::-1]) + " too" for text in anchors],
+        "negative": others,
+        "good": [0.5 + row / 300 for row in range(120)],
+        "bad": [0.1] * 120,
+    }
+    path = tmp_path_factory.mktemp("labelled") / "rows.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path

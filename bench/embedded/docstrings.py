@@ -99,10 +99,31 @@ def training_sentences() -> list[str]:
 
     Raises `UserError` for an evaluation package that is not installed.
     """
-    held_out: set[str] = set()
-    for pair in _cached_pairs(EVAL_PACKAGES):
-        held_out.update(map(normalise, (pair.summary, pair.body, *split_sentences(pair.body))))
+    held_out = _held_out()
     return [sentence for sentence in sentences(TRAIN_PACKAGES) if normalise(sentence) not in held_out]
+
+
+def training_triples() -> list[tuple[str, str, str]]:
+    """(summary, its body, the body of the next docstring of the same package) of the training packages.
+
+    What the docstring task asks, with the neighbour for a hard negative. Without texts of the evaluation packages.
+    """
+    held_out = _held_out()
+    found = pairs(TRAIN_PACKAGES)
+    kept = [pair for pair in found if not {normalise(pair.summary), normalise(pair.body)} & held_out]
+    following = [*kept[1:], *kept[:1]]
+    return [
+        (pair.summary, pair.body, other.body)
+        for pair, other in zip(kept, following, strict=True)
+        if pair.package == other.package
+    ]
+
+
+def _held_out() -> set[str]:
+    texts: set[str] = set()
+    for pair in _cached_pairs(EVAL_PACKAGES):
+        texts.update(map(normalise, (pair.summary, pair.body, *split_sentences(pair.body))))
+    return texts
 
 
 def retrieval_set(

@@ -11,7 +11,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from numpy.typing import NDArray
 
 from bench.encoder import Encoder
-from bench.signals import length_batches
+from bench.store import length_batches
 
 TOKENS_PER_PASS = 2048
 BATCH_RULE = f"distinct texts by length, at most {TOKENS_PER_PASS} padded tokens a batch"

@@ -15,6 +15,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "method": ("budget", "teacher", "student", "text", "train"),
     "floor": ("teacher", "student"),
     "ceiling": ("teacher",),
+    "reference": ("teacher",),
 }
 TASK_KEYS = ("data_sha256", "main_metric")
 VERSIONS = ("torch", "transformers", "mteb")

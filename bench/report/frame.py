@@ -17,8 +17,8 @@ from bench.report import comparable, stats
 
 OVERALL = "Overall"
 TYPE_ORDER = {"STS": 0, "Retrieval": 1}
-ROLE_ORDER = {"ceiling": 0, "method": 1, "floor": 2}
-ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student"}
+ROLE_ORDER = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
+ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "static student, not trained"}
 
 
 @dataclass(frozen=True)

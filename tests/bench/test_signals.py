@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 from bench.corpus import Corpus, build_or_open
 from bench.encoder import Encoder, load_encoder
 from bench.models import build_student
-from bench.signals import FINAL, SignalSource, TeacherStore, array_names, length_batches, negative_rows, stored_rows
+from bench.labelled import LabelledText
+from bench.labelled import build_or_open as open_labelled
+from bench.signals import SignalSource, negative_rows, outside_rows
+from bench.store import FINAL, TeacherStore, array_names, length_batches, stored_rows
 from bench.study import StudentSpec, Study, TextSpec
-from methods.base import Needs
+from methods.base import Needs, num_masked
 
 
 @pytest.fixture
@@ -102,13 +106,20 @@ def test_marks_of_values_that_are_gone_count_for_nothing(teacher: Encoder, corpu
 
 def test_negatives_are_other_rows_and_uniform() -> None:
     index = np.repeat(np.arange(5), 400)
-    drawn = negative_rows(index, 10, 5, (1, 2)).numpy()
+    drawn = negative_rows(index, 10, 5, np.random.default_rng(1))
     assert not (drawn == index[:, None]).any()
     counts = np.bincount(drawn[:400].ravel(), minlength=5)
     assert counts[0] == 0
     assert (abs(counts[1:] - 1000) < 150).all()
-    assert (negative_rows(index, 10, 5, (1, 2)).numpy() == drawn).all()
-    assert (negative_rows(index, 10, 5, (1, 3)).numpy() != drawn).any()
+
+
+def test_outside_rows_are_those_not_in_the_batch_and_uniform() -> None:
+    drawn = outside_rows(np.array([7, 0, 3, 4]), 6000, 8, np.random.default_rng(1))
+    counts = np.bincount(drawn, minlength=8)
+    assert counts[[0, 3, 4, 7]].sum() == 0
+    assert (abs(counts[[1, 2, 5, 6]] - 1500) < 200).all()
+    with pytest.raises(ValueError, match="none to draw"):
+        outside_rows(np.arange(8), 1, 8, np.random.default_rng(1))
 
 
 def test_length_batches_cover_all_rows_within_the_token_budget() -> None:
@@ -118,25 +129,111 @@ def test_length_batches_cover_all_rows_within_the_token_budget() -> None:
     assert all(len(part) == 1 or len(part) * lengths[part].max() <= 64 for part in parts)
 
 
+@pytest.fixture
+def labelled(teacher_folder: Path, labelled_file: Path, tmp_path: Path) -> Callable[..., LabelledText]:
+    def build(**section: object) -> LabelledText:
+        values = {
+            "name": "x",
+            "teacher": "x",
+            "student": {"layers": 1},
+            "text": TextSpec(source=str(labelled_file)),
+            "labelled": {"source": str(labelled_file), **section},
+            "budget": {"steps": 1},
+            "methods": ["mse"],
+            "seeds": 1,
+            "tasks": ["embedded"],
+        }
+        return open_labelled(Study.model_validate(values), teacher_folder, str(section), tmp_path, None)
+
+    return build
+
+
+def test_a_row_of_labelled_text_gives_its_anchor_and_candidates(
+    teacher: Encoder, labelled: Callable[..., LabelledText], tmp_path: Path
+) -> None:
+    text = labelled()
+    assert (len(text), text.columns) == (120, 3)
+    needs = Needs(candidates=2, student_layers=(1,), teacher_final=True, teacher_scores=True)
+    store = TeacherStore(tmp_path / "s", teacher, text.corpus, array_names(needs))
+    student = build_student(teacher, StudentSpec(layers=2), 1).eval()
+    source = SignalSource(needs, student, teacher, text, store, seed=1)
+    rows = np.array([5, 90, 17])
+    store.ensure(source.sentences_read(0, rows))
+    signals = source(0, rows)
+    for row, place in enumerate(rows):
+        for column, vector in enumerate([signals.student_BS[row], *signals.candidates_BKS[row]]):
+            expected = direct(student, text.corpus, text.rows_RC[place, column : column + 1])[0]
+            torch.testing.assert_close(vector, expected, atol=1e-5, rtol=1e-4)
+    assert signals.candidate_layers_BKLS.shape == (3, 2, 1, 24)
+    anchor, others = store.read(FINAL, text.rows_RC[rows, 0]), store.read(FINAL, text.rows_RC[rows, 2])
+    torch.testing.assert_close(signals.teacher_scores_BK[:, 1], torch.cosine_similarity(anchor, others))
+
+
+def test_scores_of_the_text_come_before_the_teachers(
+    teacher: Encoder, labelled: Callable[..., LabelledText], tmp_path: Path
+) -> None:
+    text = labelled(scores=["good", "bad"])
+    needs = Needs(candidates=2, teacher_scores=True)
+    store = TeacherStore(tmp_path / "s", teacher, text.corpus, array_names(needs))
+    source = SignalSource(needs, build_student(teacher, StudentSpec(layers=1), 1), teacher, text, store, seed=1)
+    rows = np.array([3, 60])
+    assert not len(source.sentences_read(0, rows))
+    scores = source(0, rows).teacher_scores_BK
+    assert scores.numpy() == pytest.approx(np.array([[0.51, 0.1], [0.7, 0.1]]))
+
+
+def test_masked_tokens_are_ordinary_ones_and_their_states_those_of_the_masked_copy(
+    teacher: Encoder, corpus: Corpus, tmp_path: Path
+) -> None:
+    needs, rows = Needs(masked_tokens=True), np.arange(40)
+    student = build_student(teacher, StudentSpec(layers=2), 1).eval()
+    source = SignalSource(needs, student, teacher, corpus, TeacherStore(tmp_path / "s", teacher, corpus, []), seed=1)
+    batch, signals = source.batch(0, rows), source(0, rows)
+    positions = torch.from_numpy(batch.position_P)
+    originals, masked = batch.ids_BCT.flatten()[positions], batch.masked_ids_BT.flatten()[positions]
+    assert len(positions) == num_masked(40, batch.ids_BCT.shape[-1])
+    assert batch.mask_BCT.flatten()[positions].all()
+    assert not torch.isin(originals, torch.tensor(corpus.special_ids)).any()
+    assert torch.equal(signals.masked_target_P, originals)
+    assert 0.6 < float((masked == corpus.mask_id).float().mean()) < 0.95
+    untouched = torch.ones(batch.ids_BCT.numel(), dtype=torch.bool)
+    untouched[positions] = False
+    assert torch.equal(batch.masked_ids_BT.flatten()[untouched], batch.ids_BCT.flatten()[untouched])
+    states = student(batch.masked_ids_BT, batch.mask_BCT[:, 0], hidden=(2,)).hidden[0].flatten(0, 1)[positions]
+    torch.testing.assert_close(signals.masked_PS, states)
+    assert signals.embedding_VS is student.backbone.get_input_embeddings().weight
+
+
 def test_a_batch_holds_what_was_asked_for_and_nothing_else(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
     everything = Needs(
         teacher_final=True,
         teacher_layers=(1, 4),
+        teacher_rows=2,
         teacher_attention=(2, 4),
+        teacher_attention_scores=(1,),
+        teacher_hidden=(0, 4),
+        teacher_qkv=(3,),
         student_layers=(0, 2),
         student_attention=(1, 2),
+        student_attention_scores=(2,),
+        student_hidden=(1,),
+        student_qkv=(2,),
         student_views=2,
+        masked_tokens=True,
         negatives=3,
+        teacher_negatives=True,
     )
+    of_candidates = {"candidates_BKS", "candidate_layers_BKLS", "teacher_scores_BK"}
     rows = np.array([3, 8, 11])
     student = build_student(teacher, StudentSpec(layers=2), 1)
     for needs in (Needs(), everything):
         store = TeacherStore(tmp_path / "s", teacher, corpus, array_names(needs))
-        store.ensure(rows)
-        signals = SignalSource(needs, student.train(), teacher, corpus, store, seed=1)(0, rows)
+        source = SignalSource(needs, student.train(), teacher, corpus, store, seed=1)
+        store.ensure(source.sentences_read(0, rows))
+        signals = source(0, rows)
         present = {field.name for field in fields(signals) if getattr(signals, field.name) is not None}
         always = {"index_B", "mask_BT", "student_BS"}
-        assert present == (always if needs == Needs() else {field.name for field in fields(signals)})
+        assert present == (always if needs == Needs() else {field.name for field in fields(signals)} - of_candidates)
     width = signals.mask_BT.shape[1]
     assert signals.teacher_layers_BLH.shape == (3, 2, 24)
     assert signals.student_layers_BLS.shape == (3, 2, 24)
@@ -145,3 +242,21 @@ def test_a_batch_holds_what_was_asked_for_and_nothing_else(teacher: Encoder, cor
     assert not signals.teacher_final_BD.requires_grad
     assert not signals.teacher_attention[0].requires_grad
     assert signals.student_attention[0].requires_grad
+    own = store.read(FINAL, signals.negative_index_BK.numpy().ravel()).view(3, 3, -1)
+    torch.testing.assert_close(signals.teacher_negatives_BKD, own)
+
+
+def test_scores_and_vectors_inside_attention_are_those_it_works_with(teacher: Encoder, corpus: Corpus) -> None:
+    ids_BT, mask_BT = corpus.batch(np.array([1, 2, 3]))
+    teacher.use_attention_maps(True)
+    with torch.no_grad():
+        out = teacher(ids_BT, mask_BT, attention=(2,), attention_scores=(2,), qkv=(2,), hidden=(1, 2))
+    teacher.use_attention_maps(False)
+    padded_BATT = (mask_BT == 0)[:, None, None, :]
+    probabilities = out.attention_scores[0].masked_fill(padded_BATT, -torch.inf).softmax(-1)
+    torch.testing.assert_close(probabilities, out.attention[0])
+    query, key, value = (part.unflatten(-1, (4, 6)).transpose(1, 2) for part in out.qkv[0].unbind(1))
+    torch.testing.assert_close(query @ key.transpose(2, 3) / 6**0.5, out.attention_scores[0])
+    block = teacher.backbone.encoder.layer[1].attention.self
+    torch.testing.assert_close(out.qkv[0][:, 2], block.value(out.hidden[0]))
+    assert value.shape == (3, 4, ids_BT.shape[1], 6)

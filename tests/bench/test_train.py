@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import methods
 from bench.budget import Budget, Ledger
 from bench.encoder import Encoder
+from bench.gradient_cache import backward_in_parts
 from bench.settings import Settings
+from bench.signals import SignalSource, dims_of
+from bench.store import array_names
 from bench.study import Study
 from bench.train import Cell, Trained, train
 from bench.workbench import Workbench
@@ -23,18 +27,25 @@ from methods.base import Dims, Method, Needs, Signals
 
 MakeCell = Callable[..., Cell]
 METHODS = list(methods.registry())
+SMALL: dict[str, dict[str, Any]] = {
+    "hpd": {"width": 8},
+    "minilm": {"relation_heads": 4},
+    "matryoshka": {"widths": (8,)},
+}
+"""Settings that fit models as small as those of these tests."""
 
 
 @pytest.fixture
-def bench(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Workbench:
+def bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
     study = Study.model_validate(
         {
             "name": "x",
             "teacher": str(teacher_folder),
             "student": {"layers": 2, "width": 16},
             "text": {"source": str(text_file)},
+            "labelled": {"source": str(labelled_file)},
             "budget": {"steps": 6},
-            "methods": METHODS,
+            "methods": [{name: SMALL.get(name, {})} for name in METHODS],
             "seeds": 2,
             "tasks": ["embedded"],
             "train": {"batch_size": 16},
@@ -46,18 +57,24 @@ def bench(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Workbench:
 @pytest.fixture
 def make_cell(bench: Workbench) -> MakeCell:
     def make(method: Method | str, seed: int = 1, budget: Budget | None = None) -> Cell:
+        chosen = methods.load(method)(**SMALL.get(method, {})) if isinstance(method, str) else method
+        needs = chosen.needs(bench.dims)
         return Cell(
-            method=methods.load(method)() if isinstance(method, str) else method,
+            method=chosen,
             student=bench.student(seed),
             teacher=bench.teacher,
-            corpus=bench.corpus,
-            store=bench.store,
+            text=bench.text_of(needs),
+            store=bench.store_of(needs),
             spec=bench.study.train,
             budget=budget or bench.budget,
             seed=seed,
         )
 
     return make
+
+
+def make_dims(cell: Cell) -> Dims:
+    return dims_of(cell.student, cell.teacher, len(cell.text))
 
 
 def weights(model: Encoder) -> Tensor:
@@ -160,12 +177,65 @@ def test_a_text_shorter_than_the_budget_is_read_again(make_cell: MakeCell) -> No
 def test_the_ledgers_flops_are_those_that_torch_counts(make_cell: MakeCell, name: str) -> None:
     cell = make_cell(name, budget=Budget("steps", 1))
     with FlopCounterMode(display=False) as filling:
-        cell.store.ensure(torch.arange(len(cell.corpus)).numpy())
-    assert filling.get_total_flops() > 0
+        cell.store.ensure(torch.arange(len(cell.text.corpus)).numpy())
+    assert (filling.get_total_flops() > 0) == bool(array_names(cell.method.needs(make_dims(cell))))
     with FlopCounterMode(display=False) as counter:
         ledger = trained(cell)[1]
     counted = ledger.student_flops + ledger.teacher_flops_online
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "internal-kd"])
+def test_gradient_caching_is_the_whole_batch(make_cell: MakeCell, name: str) -> None:
+    whole = make_cell(name, budget=Budget("steps", 3))
+    whole = replace(whole, student=without_dropout(whole.student))
+    parts = make_cell(name, budget=Budget("steps", 3))
+    spec = parts.spec.model_copy(update={"micro_batch": 6})
+    parts = replace(parts, student=without_dropout(parts.student), spec=spec)
+    first, ledger, result = trained(whole)
+    second, larger, other = trained(parts)
+    torch.testing.assert_close(second, first, rtol=1e-4, atol=2e-5)
+    assert other.curve[-1]["loss"] == pytest.approx(result.curve[-1]["loss"], rel=1e-4)
+    assert larger.student_flops > ledger.student_flops
+    assert larger.student_passes == ledger.student_passes
+
+
+def without_dropout(student: Encoder) -> Encoder:
+    for module in student.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return student
+
+
+def test_gradient_caching_replays_dropout(make_cell: MakeCell) -> None:
+    cell = make_cell("simcse")
+    cell.student.train()
+    needs = cell.method.needs(make_dims(cell))
+    source = SignalSource(needs, cell.student, cell.teacher, cell.text, cell.store, seed=1)
+    rows_B = torch.arange(16).numpy()
+
+    def loss_of(signals: Signals) -> dict[str, Tensor]:
+        return {"loss": (signals.student_BS * signals.second_view_BS.detach()).sum()}
+
+    torch.manual_seed(3)
+    backward_in_parts(source, 0, rows_B, 4, loss_of, nullcontext)
+    cached = gradients(cell.student)
+    torch.manual_seed(3)
+    batch = source.batch(0, rows_B)
+    parts = [source.student_signals(batch.part(start, start + 4)) for start in range(0, 16, 4)]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    loss_of(source.complete(0, rows_B, batch, joined))["loss"].backward()
+    torch.testing.assert_close(gradients(cell.student), cached)
+    torch.manual_seed(4)
+    backward_in_parts(source, 0, rows_B, 4, loss_of, nullcontext)
+    assert not torch.allclose(gradients(cell.student), cached, rtol=1e-2)
+
+
+def gradients(model: Encoder) -> Tensor:
+    """All gradients in a row, taken away from the model."""
+    found = torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None])
+    model.zero_grad(set_to_none=True)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
