@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,12 +33,12 @@ class MethodEntry:
 
 
 def describe_methods() -> list[MethodEntry]:
-    """Every registered method; one that cannot be read has a note to that effect for its summary.
+    """Every registered method and variant; one that cannot be read has a note to that effect for its summary.
 
     Raises `UserError` when two methods are registered under one name.
     """
     entries = []
-    for name in _registry():
+    for name in [*_registry(), *methods.VARIANTS]:
         try:
             entries.append(describe_method(name))
         except UserError as error:
@@ -49,8 +49,10 @@ def describe_methods() -> list[MethodEntry]:
 def describe_method(name: str) -> MethodEntry:
     """Read a registered method's file. Raises `UserError` for a name that is not registered, or cannot be read."""
     registry = _registry()
+    if name in methods.VARIANTS:
+        return _variant(name)
     if name not in registry:
-        raise UserError(one_of("method", name, registry))
+        raise UserError(one_of("method", name, [*registry, *methods.VARIANTS]))
     module, _, class_name = registry[name].partition(":")
     try:
         return _read(name, _file_of(module), class_name)
@@ -58,6 +60,18 @@ def describe_method(name: str) -> MethodEntry:
     except Exception as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"the method {name}, registered as {registry[name]}, cannot be read: {problem}") from None
+
+
+def _variant(name: str) -> MethodEntry:
+    """What the method's file says, with the variant's settings for defaults."""
+    base, settings = methods.VARIANTS[name]
+    entry = describe_method(base)
+    shown = ", ".join(f"{key} {value}" for key, value in settings.items())
+    changed = tuple(
+        replace(item, default=repr(settings[item.name]) if item.name in settings else item.default)
+        for item in entry.hyperparameters
+    )
+    return replace(entry, name=name, summary=f"{base} with {shown}.", hyperparameters=changed)
 
 
 def _registry() -> dict[str, str]:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from bench.workbench import Workbench
 
 FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
+FAILED = 1
 EPILOG = "exit codes: 0 fine, 1 a gate found a regression, 2 wrong use, 3 could not evaluate"
+CONFORM_EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +50,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     # argparse does not take positional arguments up again behind an option: overrides there are left over.
     arguments, rest = parser.parse_known_args(argv)
     strange = [text for text in rest if not _is_override(text)]
-    if rest and (strange or arguments.verb is not _run):
+    if rest and (strange or arguments.verb not in (_run, _conform)):
         parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
     if rest:
         arguments.overrides.extend(rest)
@@ -90,8 +92,15 @@ def _parser() -> argparse.ArgumentParser:
         listing = verbs.add_parser(name, help=f"list the {what} there are")
         if name == "methods":
             listing.add_argument("name", nargs="?", help="show this method's hyperparameters and source")
+            listing.add_argument("--markdown", action="store_true", help="the page on all methods in the docs")
         listing.add_argument("--json", action="store_true", help="for programs")
         listing.set_defaults(verb=verb)
+
+    conform = verbs.add_parser("conform", help="check that a method keeps its contract", epilog=CONFORM_EPILOG)
+    conform.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
+    conform.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="hyperparameters, e.g. temperature=0.1")
+    conform.add_argument("--json", action="store_true", help="for programs")
+    conform.set_defaults(verb=_conform)
     return parser
 
 
@@ -233,6 +242,11 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool, title: str) -> int:
 def _methods(arguments: argparse.Namespace) -> int:
     from bench.catalogue import describe_method, describe_methods
 
+    if arguments.markdown:
+        from bench.method_table import markdown
+
+        sys.stdout.write(markdown())
+        return FINE
     if arguments.name is None:
         entries = describe_methods()
         if arguments.json:
@@ -271,6 +285,25 @@ def _studies(arguments: argparse.Namespace) -> int:
         for name, path in shipped_studies().items()
     ]
     return _print_rows(rows, arguments.json, "Studies that come with distilbench")
+
+
+def _conform(arguments: argparse.Namespace) -> int:
+    _quiet_libraries()
+    from bench.conform.listing import conform_in_words
+
+    outcomes = conform_in_words(arguments.method, arguments.overrides)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if arguments.json:
+        _print_rows([asdict(outcome) for outcome in outcomes], True, "")
+        return FAILED if failed else FINE
+    rows = [{"check": item.check, "what it asks": item.promise, "outcome": item.status} for item in outcomes]
+    _print_rows(rows, False, " ".join(["distilbench conform", arguments.method, *arguments.overrides]))
+    for outcome in outcomes:
+        if outcome.explanation:
+            _console().print(f"{outcome.check}, {outcome.status}: {outcome.explanation}", markup=False)
+    passed = sum(outcome.status == "passed" for outcome in outcomes)
+    _say(f"{passed} passed, {len(failed)} failed, {len(outcomes) - passed - len(failed)} not applicable")
+    return FAILED if failed else FINE
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.corpus import Corpus
-from bench.encoder import Encoder
+from bench.encoder import Encoder, pool
 from bench.identity import key_of
 from methods.base import LayerPooling, Needs
 
@@ -94,18 +94,20 @@ class TeacherStore:
         return np.unique(rows[~there])
 
     def _fill(self, rows: NDArray[np.int64]) -> None:
-        layers = {name: int(name.split("-")[1]) for name in self._values if name != FINAL}
-        poolings = {name.split("-")[0] for name in layers}
-        for pooling in poolings or {"mean"}:
-            names = [name for name in layers if name.startswith(f"{pooling}-")]
-            for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
-                ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
-                with torch.inference_mode():
-                    out = self._teacher(ids, mask, layers=[layers[name] for name in names], layer_pooling=pooling)
-                for column, name in enumerate(names):
-                    self._values[name][part] = out.layers[:, column].float().cpu().numpy()
-                if FINAL in self._values:
-                    self._values[FINAL][part] = out.final.float().cpu().numpy()
+        parts = {name: name.split("-") for name in self._values if name != FINAL}
+        layers = sorted({int(layer) for _, layer in parts.values()})
+        for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
+            ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
+            with torch.inference_mode():
+                out = self._teacher(ids, mask, hidden=layers)
+                found = {
+                    name: pool(out.hidden[layers.index(int(layer))], mask, cast(LayerPooling, pooling))
+                    for name, (pooling, layer) in parts.items()
+                }
+            if FINAL in self._values:
+                found[FINAL] = out.final
+            for name, values in found.items():
+                self._values[name][part] = values.float().cpu().numpy()
 
     def read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
         """Stored values of some rows, [B, width], float32."""

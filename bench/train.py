@@ -120,6 +120,7 @@ class _Loop:
             cell.store.ensure(rows)
         with self.ledger.phase("train"), torch.no_grad():
             cell.method.fit(self.aux, cell.store.read(FINAL, rows).to(cell.student.device))
+        self.ledger.student_flops += cell.method.fit_flops(self.dims, count)
         self._charge_stored(rows)
 
     def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:

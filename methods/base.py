@@ -247,6 +247,10 @@ class Method(ABC):
         """Scalars worth a column in the curve, computed without gradient on logged steps only."""
         return {}
 
+    def fit_flops(self, dims: Dims, num_rows: int) -> float:
+        """Floating-point operations of `fit` on so many vectors; matrix products only."""
+        return 0.0
+
     def parts(self) -> tuple[Method, ...]:
         """Other methods that this one is made of: an edit of their code makes this one another method too."""
         return ()

@@ -75,6 +75,10 @@ class CoDIRCode(Method):
         if self.contrastive_weight == self.final_weight == 0:
             raise ValueError("contrastive_weight and final_weight are both 0: nothing would be trained")
 
+    @property
+    def coupled(self) -> str:
+        return "the first batch's mean score normalises all others" if self.contrastive_weight else ""
+
     def negatives_per_step(self, batch_size: int) -> int:
         return self.num_negatives if self.contrastive_weight else 0
 

@@ -90,10 +90,10 @@ def projection(inputs: int, outputs: int) -> nn.Module:
     return nn.Identity() if inputs == outputs else isometry(inputs, outputs)
 
 
-def isometry(inputs: int, outputs: int) -> nn.Linear:
-    """Trainable linear map with bias whose weight starts orthogonal and whose bias starts at 0."""
+def isometry(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
+    """Trainable linear map with bias whose weight starts orthogonal, times `gain`, and whose bias starts at 0."""
     linear = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(linear.weight)
+    nn.init.orthogonal_(linear.weight, gain)
     nn.init.zeros_(linear.bias)
     return linear
 
@@ -129,6 +129,11 @@ def candidate_scores(anchor_BE: Tensor, candidate_BKE: Tensor, similarity: str) 
     if similarity == "cosine":
         anchor_BE, candidate_BKE = unit(anchor_BE), unit(candidate_BKE)
     return (candidate_BKE @ anchor_BE[:, :, None]).squeeze(-1)
+
+
+def principal_components_flops(num_rows: int, width: int) -> float:
+    """FLOPs of the covariance in `principal_components`; its decomposition is left out, as torch does."""
+    return matmul_flops(width, num_rows, width, gradients=0)
 
 
 def principal_components(x_RE: Tensor, count: int) -> Tensor:

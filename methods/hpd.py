@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, State, UnsuitableError, check_positive, matmul_flops
-from methods.functional import in_full_precision, principal_components, unit
+from methods.functional import in_full_precision, principal_components, principal_components_flops, unit
 
 
 @in_full_precision
@@ -72,6 +72,9 @@ class HPD(Method):
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
         return aux["head"]
+
+    def fit_flops(self, dims: Dims, num_rows: int) -> float:
+        return principal_components_flops(num_rows, dims.teacher_final)
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         target = matmul_flops(batch_size, dims.teacher_final, self.width, gradients=0)

@@ -23,7 +23,16 @@ from methods.base import (
     matmul_flops,
 )
 from methods.functional import info_nce, unit, without_diagonal
-from methods.kernels import KERNELS, Bandwidth, Kernel, hsic, kernel_dependence, kernel_matrix
+from methods.kernels import (
+    KERNELS,
+    Bandwidth,
+    Kernel,
+    check_bandwidth,
+    gradient_ratio,
+    hsic,
+    kernel_dependence,
+    kernel_matrix,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +78,7 @@ class IBKD(Method):
         )
         check_one_of(KERNELS, kernel=self.kernel)
         check_positive(temperature=self.temperature)
-        if self.gamma != "median":
-            check_positive(gamma=self.gamma)
+        check_bandwidth(self.gamma)
 
     def needs(self, dims: Dims) -> Needs:
         if self.input_layer > dims.student.layers:
@@ -120,14 +128,10 @@ class IBKD(Method):
         }
 
     def _gradient_ratio(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
-        """Length of the weighted penalty's gradient over that of the contrast's, at the shipped vector."""
         with torch.enable_grad():
             student_BS = signals.student_BS.detach().requires_grad_()
             penalty = self.hsic_weight * self._dependence(signals.student_layers_BLS[:, 0].detach(), student_BS)
-            (of_penalty,) = torch.autograd.grad(penalty, student_BS)
-            (of_contrast,) = torch.autograd.grad(self._contrast(student_BS, signals, aux), student_BS)
-        ratio: Tensor = of_penalty.norm() / of_contrast.norm().clamp_min(torch.finfo(of_contrast.dtype).tiny)
-        return ratio
+            return gradient_ratio(penalty, self._contrast(student_BS, signals, aux), student_BS)
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         width, target = dims.student_final, dims.teacher_final

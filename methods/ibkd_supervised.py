@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, check_not_negative, check_one_of, check_positive, matmul_flops
 from methods.functional import hard_negative_info_nce, without_diagonal
-from methods.kernels import KERNELS, Bandwidth, Kernel, hsic, kernel_matrix
+from methods.kernels import (
+    KERNELS,
+    Bandwidth,
+    Kernel,
+    check_bandwidth,
+    gradient_ratio,
+    hsic,
+    kernel_dependence,
+    kernel_matrix,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +65,7 @@ class SupervisedIBKD(Method):
             projected_width=self.projected_width,
         )
         check_one_of(KERNELS, kernel=self.kernel)
-        if self.gamma != "median":
-            check_positive(gamma=self.gamma)
+        check_bandwidth(self.gamma)
 
     @property
     def coupled(self) -> str:
@@ -74,21 +82,37 @@ class SupervisedIBKD(Method):
         return nn.ModuleDict({"projection": nn.Linear(dims.student_final, self.projected_width)})
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        anchor_BE, candidate_BKE = aux["projection"](signals.student_BS), aux["projection"](signals.candidates_BKS)
-        negative_BE = candidate_BKE[:, 1] if self.hard_negatives else None
-        value = hard_negative_info_nce(
-            anchor_BE, candidate_BKE[:, 0], negative_BE, self.temperature, self.hard_negative_alpha
-        )
-        terms = {"contrastive": value}
+        terms = {"contrastive": self._contrast(signals.student_BS, signals.candidates_BKS, aux)}
         if self.hsic_weight:
             terms["hsic"] = self.hsic_weight * hsic(*_all_texts(signals), self.gamma, self.kernel)
         return terms
 
+    def _contrast(self, student_BS: Tensor, candidates_BKS: Tensor, aux: nn.ModuleDict) -> Tensor:
+        anchor_BE, candidate_BKE = aux["projection"](student_BS), aux["projection"](candidates_BKS)
+        negative_BE = candidate_BKE[:, 1] if self.hard_negatives else None
+        return hard_negative_info_nce(
+            anchor_BE, candidate_BKE[:, 0], negative_BE, self.temperature, self.hard_negative_alpha
+        )
+
     def diagnostics(self, signals: Signals, aux: nn.ModuleDict) -> dict[str, Tensor]:
         if not self.hsic_weight:
             return {}
-        kernels = [without_diagonal(kernel_matrix(x, self.gamma, self.kernel)).mean() for x in _all_texts(signals)]
-        return {"input_kernel": kernels[0], "output_kernel": kernels[1]}
+        kernels = [kernel_matrix(x, self.gamma, self.kernel) for x in _all_texts(signals)]
+        return {
+            "input_kernel": without_diagonal(kernels[0]).mean(),
+            "output_kernel": without_diagonal(kernels[1]).mean(),
+            "hsic": kernel_dependence(*kernels),
+            "gradient_ratio": self._gradient_ratio(signals, aux),
+        }
+
+    def _gradient_ratio(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
+        size = len(signals.student_BS)
+        with torch.enable_grad():
+            below, shipped = (x.detach() for x in _all_texts(signals))
+            shipped.requires_grad_()
+            penalty = self.hsic_weight * hsic(below, shipped, self.gamma, self.kernel)
+            candidates_BKS = shipped[size:].view(signals.candidates_BKS.shape)
+            return gradient_ratio(penalty, self._contrast(shipped[:size], candidates_BKS, aux), shipped)
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         candidates = 2 if self.hard_negatives else 1

@@ -24,6 +24,9 @@ from methods.base import (
 )
 from methods.functional import cosine_distance, in_full_precision, isometry, unit
 
+KNUTH, PRIME = 2_654_435_761, 40_503
+"""Multiplicative hashing: neighbouring numbers land far apart."""
+
 
 @in_full_precision
 def similarity_error(student_BE: Tensor, teacher_BD: Tensor) -> Tensor:
@@ -52,6 +55,12 @@ def ranking_hinge(student_BE: Tensor, teacher_BD: Tensor, margin: float) -> Tens
     return F.relu(order_C * (student_P[second_C] - student_P[first_C]) + margin).mean()
 
 
+def spread_rows(index_B: Tensor, count: int) -> Tensor:
+    """`count` places of a batch, others for every batch, but the same sentences whatever the order of the batch."""
+    keys_B = (index_B * KNUTH + index_B.sum() * PRIME) % 2**32
+    return keys_B.argsort()[:count]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Jasper(Method):
     """The three losses of Jasper's distillation stages."""
@@ -61,7 +70,7 @@ class Jasper(Method):
         "Zhang et al. 2024, arXiv:2412.19048, as in the released code: cosine to the teacher's vector, squared error "
         "of similarities (averaged over the head's output cut to several widths), and a hinge on the order of "
         "similarities. The linear head ships, so that the student lives in the teacher's space. The last term "
-        "compares all pairs of pairs, B^4 / 8 of them: beyond `ranking_sentences` only the batch's first sentences "
+        "compares all pairs of pairs, B^4 / 8 of them: of a larger batch, `ranking_sentences` sentences "
         "enter it. The head starts as an isometry."
     )
     unverified: ClassVar[str] = (
@@ -79,7 +88,7 @@ class Jasper(Method):
     """By how much the student's similarities must differ in the teacher's order."""
     widths: tuple[int, ...] = ()
     """Further widths to which the head's output is cut for the similarity term; the full width is always there."""
-    ranking_sentences: int = 64
+    ranking_sentences: int = 32
     """Sentences of a batch that enter the ranking term at most."""
 
     def __post_init__(self) -> None:
@@ -125,16 +134,18 @@ class Jasper(Method):
             errors = [similarity_error(part, teacher_BD) for part in cut]
             terms["similarity"] = self.similarity_weight * torch.stack(errors).mean()
         if self.ranking_weight:
-            terms["ranking"] = self.ranking_weight * self._ranking(student_BD, teacher_BD)
+            terms["ranking"] = self.ranking_weight * self._ranking(student_BD, signals)
         return terms
 
-    def _ranking(self, student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    def _ranking(self, student_BD: Tensor, signals: Signals) -> Tensor:
+        teacher_BD = signals.teacher_final_BD
         if len(student_BD) < 3:
             raise ValueError(
                 f"jasper's ranking term compares pairs: a batch needs 3 sentences or more, got {len(student_BD)}; "
                 "use a larger batch size or set ranking_weight to 0"
             )
-        return ranking_hinge(student_BD[: self.ranking_sentences], teacher_BD[: self.ranking_sentences], self.margin)
+        chosen_C = spread_rows(signals.index_B, self.ranking_sentences)
+        return ranking_hinge(student_BD[chosen_C], teacher_BD[chosen_C], self.margin)
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
         return aux["head"]

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from methods.base import check_positive
 from methods.functional import in_full_precision, unit, without_diagonal
 
 Bandwidth = float | Literal["median"]
@@ -15,6 +16,17 @@ KERNELS = get_args(Kernel)
 
 SMALLEST_MEDIAN = 1e-12
 """Keeps the median heuristic finite where most sentences of a batch coincide."""
+SMALLEST_GRADIENT = 1e-12
+"""Keeps a ratio of gradients finite where the contrast has nothing to say, as with zero vectors."""
+
+
+def check_bandwidth(gamma: Bandwidth) -> None:
+    """Raise `ValueError` unless `gamma` is a positive, finite number or "median"."""
+    if isinstance(gamma, str):
+        if gamma != "median":
+            raise ValueError(f"gamma must be a positive number or median, got {gamma!r}")
+    else:
+        check_positive(gamma=gamma)
 
 
 def squared_distances(x_BE: Tensor) -> Tensor:
@@ -29,11 +41,13 @@ def squared_distances(x_BE: Tensor) -> Tensor:
 def kernel_matrix(x_BE: Tensor, gamma: Bandwidth = 1.0, kernel: Kernel = "rbf") -> Tensor:
     """Kernel of all pairs, [B, B], with d the distance |x_i - x_j|.
 
-    `rbf` exp(-gamma d^2); `imq` (inverse multiquadric) 1 / sqrt(1 + gamma d^2); `linear` the inner product, without
-    gamma. `gamma="median"` is 1/(2 m) with m the (lower) median of the off-diagonal squared distances, taken as a
-    constant.
+    `rbf` exp(-gamma d^2); `imq` (inverse multiquadric) 1 / sqrt(1 + gamma d^2); `linear` the inner product of the rows
+    less their mean, without gamma. `gamma="median"` is 1/(2 m) with m the (lower) median of the off-diagonal squared
+    distances, taken as a constant.
     """
     if kernel == "linear":
+        # HSIC centres the kernel anyway; centring the rows first keeps the digits that a large common mean would eat.
+        x_BE = x_BE - x_BE.mean(0)
         return x_BE @ x_BE.T
     square_BB = squared_distances(x_BE)
     scaled_BB = square_BB * _bandwidth(square_BB) if gamma == "median" else square_BB * gamma
@@ -63,3 +77,14 @@ def hsic(
     if normalize_inputs:
         x_BE, z_BS = unit(x_BE), unit(z_BS)
     return kernel_dependence(kernel_matrix(x_BE, gamma, kernel), kernel_matrix(z_BS, gamma, kernel))
+
+
+def gradient_ratio(penalty: Tensor, contrast: Tensor, shipped_BS: Tensor) -> Tensor:
+    """Length of the penalty's gradient over that of the contrast's, both at the shipped vectors, a scalar.
+
+    Near 0 the penalty does nothing, as where its kernels saturate. Both losses need a graph back to `shipped_BS`.
+    """
+    (of_penalty,) = torch.autograd.grad(penalty, shipped_BS)
+    (of_contrast,) = torch.autograd.grad(contrast, shipped_BS)
+    ratio: Tensor = of_penalty.float().norm() / of_contrast.float().norm().clamp_min(SMALLEST_GRADIENT)
+    return ratio

@@ -103,6 +103,10 @@ class Matryoshka(Method):
             full = max(int(key) for key in aux)
             self.wrapped.fit(part, _cut(teacher_RD, width, full))
 
+    def fit_flops(self, dims: Dims, num_rows: int) -> float:
+        widths = self._all_widths(dims)
+        return sum(self.wrapped.fit_flops(_cut_dims(dims, width), num_rows) for width in widths)
+
     def _by_width(self, aux: nn.ModuleDict) -> list[tuple[int, Any]]:
         return [(int(key), part) for key, part in aux.items()]
 

@@ -24,7 +24,15 @@ from methods.base import (
     check_positive,
     matmul_flops,
 )
-from methods.functional import cosine_distance, isometry, principal_components, projection, projection_flops, unit
+from methods.functional import (
+    cosine_distance,
+    isometry,
+    principal_components,
+    principal_components_flops,
+    projection,
+    projection_flops,
+    unit,
+)
 
 Metric = Literal["mse", "l2", "cosine"]
 Projection = Literal["student", "teacher-pca", "shipped"]
@@ -103,7 +111,8 @@ class MSE(Method):
         if self.projection == "teacher-pca":
             return nn.ModuleDict({"pca": State(components=torch.eye(dims.student_final, dims.teacher_final))})
         if self.projection == "shipped":
-            return nn.ModuleDict({"head": isometry(dims.student_final, dims.teacher_final)})
+            # Raw vectors are about sqrt(S) long and targets mostly 1: a head that starts at that ratio need not shrink.
+            return nn.ModuleDict({"head": isometry(dims.student_final, dims.teacher_final, dims.student_final**-0.5)})
         return nn.ModuleDict({"projection": projection(dims.student_final, dims.teacher_final)})
 
     def fit(self, aux: nn.ModuleDict, teacher_RD: Tensor) -> None:
@@ -122,6 +131,9 @@ class MSE(Method):
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
         return aux["head"] if self.projection == "shipped" else None
+
+    def fit_flops(self, dims: Dims, num_rows: int) -> float:
+        return principal_components_flops(num_rows, dims.teacher_final)
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         student, teacher = dims.student_final, dims.teacher_final

@@ -41,7 +41,15 @@ def test_the_method_is_a_whole_method(tmp_path: Path, monkeypatch: pytest.Monkey
     spec.loader.exec_module(module)
     method = module.CosineTable()
     shape = ModelDims(width=4, layers=2, heads=2)
-    dims = Dims(student=shape, teacher=shape, teacher_final=6, num_sentences=9, shared_tokens=True)
+    dims = Dims(
+        student=shape,
+        teacher=shape,
+        student_final=4,
+        teacher_final=6,
+        vocabulary=10,
+        num_sentences=9,
+        shared_tokens=True,
+    )
     assert method.needs(dims) == Needs(teacher_final=True)
     student = torch.eye(3, 4, requires_grad=True)
     signals = Signals(

@@ -65,6 +65,34 @@ def by_label(folder: Path) -> dict[str, Record]:
 
 
 @pytest.mark.slow
+def test_recipes_and_references_from_study_to_report(
+    cli: Cli, study: Callable[..., Path], labelled_file: Path, tmp_path: Path
+) -> None:
+    recipe = ["leaf", {"simcse-supervised": {"share": 0.25, "hard_negatives": False}}]
+    entries = [{"two-stages": recipe}, "simcse-supervised"]
+    section = {"source": str(labelled_file), "columns": ["anchor", "positive", "negative"]}
+    budget = {"sentences": 320}
+    code, _, err = cli("run", study(methods=entries, labelled=section, static={"width": 8}, budget=budget))
+    assert code == 0, err
+    records = by_label(tmp_path / "results" / "tiny")
+    assert {record.status for record in records.values()} == {"completed"}
+    two = records["two-stages"]
+    assert two.method == "mse+simcse-supervised"
+    assert [stage["share"] for stage in two.hyperparameters["stages"]] == [0.75, 0.25]
+    # 15 batches of 16 sentences, then 3 of 16 pairs; one text each, two texts each
+    assert (two.ledger["steps"], two.ledger["sentences"]) == (18, 15 * 16 + 3 * 32)
+    curve = pd.read_parquet(tmp_path / "results" / "tiny" / two.run_id / "curve.parquet")
+    assert curve.groupby("stage")["progress"].min().tolist() == [0.0, 0.0]
+    assert curve["term_final"].notna().tolist() == (curve["stage"] == 1).tolist()
+    assert two.ledger["extra_parameters"] == 0
+    assert (records["static"].role, records["static"].student["width"]) == ("reference", 8)
+    assert cli("report", tmp_path / "results" / "tiny", "--out", tmp_path / "reports")[0] == 0
+    page = (tmp_path / "reports" / "tiny" / "index.html").read_text()
+    assert "reference (static)" in page
+    assert cli("run", study(methods=entries, labelled=section, static={"width": 8}, budget=budget))[2].count("complete")
+
+
+@pytest.mark.slow
 def test_from_study_to_report(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
     code, out, err = cli("run", study())
     assert code == 0, err

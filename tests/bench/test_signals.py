@@ -12,9 +12,9 @@ import torch
 
 from bench.corpus import Corpus, build_or_open
 from bench.encoder import Encoder, load_encoder
-from bench.models import build_student
 from bench.labelled import LabelledText
 from bench.labelled import build_or_open as open_labelled
+from bench.models import build_student
 from bench.signals import SignalSource, negative_rows, outside_rows
 from bench.store import FINAL, TeacherStore, array_names, length_batches, stored_rows
 from bench.study import StudentSpec, Study, TextSpec
@@ -189,6 +189,7 @@ def test_masked_tokens_are_ordinary_ones_and_their_states_those_of_the_masked_co
     student = build_student(teacher, StudentSpec(layers=2), 1).eval()
     source = SignalSource(needs, student, teacher, corpus, TeacherStore(tmp_path / "s", teacher, corpus, []), seed=1)
     batch, signals = source.batch(0, rows), source(0, rows)
+    assert batch.masked_ids_BT is not None
     positions = torch.from_numpy(batch.position_P)
     originals, masked = batch.ids_BCT.flatten()[positions], batch.masked_ids_BT.flatten()[positions]
     assert len(positions) == num_masked(40, batch.ids_BCT.shape[-1])

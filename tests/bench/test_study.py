@@ -43,6 +43,12 @@ def test_a_good_study(tmp_path: Path) -> None:
     assert study.seeds == [1, 2]
 
 
+def test_a_static_student_is_one_run(tmp_path: Path) -> None:
+    runs = runs_of(load_study(write(tmp_path, static={})))
+    assert [(run.role, run.entry.label) for run in runs[:2]] == [("ceiling", "teacher"), ("reference", "static")]
+    assert sum(run.role == "reference" for run in runs) == 1
+
+
 def test_the_runs_of_a_study(tmp_path: Path) -> None:
     runs = [(run.role, run.entry.label, run.seed) for run in runs_of(load_study(write(tmp_path)))]
     assert runs == [
@@ -54,6 +60,26 @@ def test_the_runs_of_a_study(tmp_path: Path) -> None:
         ("method", "mse", 2),
         ("method", "hot", 2),
     ]
+
+
+def test_a_recipe_divides_the_budget(tmp_path: Path) -> None:
+    items = ["mse", {"ibkd-median": {"share": 0.5, "temperature": 0.1}}, "simcse-supervised"]
+    (entry,) = load_study(write(tmp_path, methods=[{"three": items}])).methods
+    assert [(stage.name, stage.share) for stage in entry.stages] == [
+        ("mse", 0.25),
+        ("ibkd", 0.5),
+        ("simcse-supervised", 0.25),
+    ]
+    assert entry.name == "mse+ibkd+simcse-supervised"
+    assert entry.hyperparameters["stages"][1] == {"method": "ibkd", "share": 0.5, **entry.stages[1].hyperparameters}
+    assert entry.stages[1].hyperparameters["gamma"] == "median"
+
+
+def test_variants_are_methods_with_settings(tmp_path: Path) -> None:
+    items = ["ibkd-nce", {"mine": {"method": "ibkd-nce", "temperature": 0.1}}]
+    first, second = load_study(write(tmp_path, methods=items)).methods
+    assert (first.name, first.hyperparameters["hsic_weight"]) == ("ibkd", 0.0)
+    assert (second.hyperparameters["hsic_weight"], second.hyperparameters["temperature"]) == (0.0, 0.1)
 
 
 def test_overrides(tmp_path: Path) -> None:
@@ -104,6 +130,19 @@ def test_shipped_studies_are_valid(name: str) -> None:
         ({"methods": [{"x": {"method": ["mse"]}}]}, "labels and names of methods are text"),
         ({"methods": [{1: {"method": "mse"}}]}, "labels and names of methods are text"),
         ({"methods": [{"mse": {1: 2}}]}, "unknown hyperparameter of mse: '1'"),
+        ({"methods": [{"a": ["mse"]}]}, "a: a recipe has two or more stages"),
+        ({"methods": [{"a": ["mse", 3]}]}, "3 is neither a method name nor"),
+        ({"methods": [{"a": ["mse", {"b": ["mse", "mse"]}]}]}, "is no stage; give a method name"),
+        ({"methods": [{"a": ["mse", {"ckd": {"share": 1.5}}]}]}, "less than 1"),
+        ({"methods": [{"a": [{"mse": {"share": 0.5}}, {"ckd": {"share": 0.4}}]}]}, "a: the shares of its stages must"),
+        ({"methods": [{"a": [{"mse": {"share": 0.7}}, {"ckd": {"share": 0.4}}, "sp"]}]}, "must add up to 1"),
+        ({"methods": [{"mse": {"share": 0.5}}]}, "mse: share is for the stages of a recipe"),
+        ({"methods": ["ibkd-medain"]}, "did you mean 'ibkd-median'?"),
+        ({"labelled": {"source": "x.csv", "columns": ["a"]}}, "labelled.columns: list should have at least 2 items"),
+        ({"labelled": {"source": "x.csv", "scores": ["a"]}}, "labelled: scores names 1 columns for 2 candidates"),
+        ({"labelled": {"source": "embedded", "scores": ["a", "b"]}}, "the embedded text has no scores"),
+        ({"static": {"width": 0}}, "static.width: input should be greater than 0"),
+        ({"static": {"wdth": 3}}, "unknown key 'wdth'; did you mean 'width'? in static"),
         ({"student": {"layers": []}}, "student.layers: list should have at least 1 item"),
         ({"student": {"layers": [0]}}, "student.layers.0: input should be greater than 0"),
         ({"student": {"layers": 2, "dropout": 0.95}}, "student.dropout: input should be less than or equal to 0.9"),

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from methods.banks import bank_info_nce, moved_rows, new_bank, summarise
 from methods.base import Dims, Signals, State
-from methods.codir import CoDIR, bank_info_nce, moved_rows, new_bank, summarise
+from methods.codir import CoDIR
 from methods.functional import cosine_distance, info_nce, unit
 
 Precision = tuple[torch.dtype, float]
@@ -116,7 +117,7 @@ def test_step_moves_the_rows_of_the_batch_and_no_other(
     before = {side: bank(aux, side).clone() for side in sides}
     assert len(list(aux.buffers())) == len(sides)
     with torch.no_grad():
-        method.after_step(signals, aux)
+        method.after_step(signals, aux, 0.5)
     seen = signals.index_B
     others = torch.tensor([row for row in range(12) if row not in seen.tolist()])
     layers = {"teacher": signals.teacher_layers_BLH, "student": signals.student_layers_BLS}

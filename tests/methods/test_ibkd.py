@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Dims, Signals, UnsuitableError
-from methods.functional import info_nce
-from methods.ibkd import IBKD, hsic, kernel_dependence, off_diagonal, rbf_kernel, squared_distances
+from methods.functional import info_nce, unit, without_diagonal
+from methods.ibkd import IBKD
+from methods.kernels import Bandwidth, Kernel, hsic, kernel_dependence, kernel_matrix, squared_distances
 
 Precision = tuple[torch.dtype, float]
 EXAMPLE = {
@@ -74,7 +75,7 @@ def test_hsic_gradient_by_hand() -> None:
 
 
 def test_hsic_as_a_trace() -> None:
-    k, other, size = rbf_kernel(draw(5, 3), 0.3), rbf_kernel(draw(5, 2, seed=1), 0.7), 5
+    k, other, size = kernel_matrix(draw(5, 3), 0.3), kernel_matrix(draw(5, 2, seed=1), 0.7), 5
     centring = torch.eye(size, dtype=torch.float64) - 1 / size
     expected = (k @ centring @ other @ centring).trace() / (size - 1) ** 2
     torch.testing.assert_close(kernel_dependence(k, other), expected)
@@ -127,22 +128,22 @@ def test_duplicates_are_at_distance_zero_or_above() -> None:
     assert (squared_distances(x) >= 0).all()
 
 
-def test_off_diagonal() -> None:
-    assert off_diagonal(torch.arange(9).view(3, 3)).tolist() == [1, 2, 3, 5, 6, 7]
+def test_without_diagonal() -> None:
+    assert without_diagonal(torch.arange(9).view(3, 3)).tolist() == [[1, 2], [3, 5], [6, 7]]
 
 
 def test_median_bandwidth() -> None:
     x = column(0, 1, 3)  # squared distances 1, 4, 9
-    torch.testing.assert_close(rbf_kernel(x, "median"), rbf_kernel(x, 1 / 8))
+    torch.testing.assert_close(kernel_matrix(x, "median"), kernel_matrix(x, 1 / 8))
     z = draw(5, 2)
     torch.testing.assert_close(hsic(1000 * x.expand(3, 2), z[:3], "median"), hsic(x.expand(3, 2), z[:3], "median"))
 
 
 def test_median_bandwidth_is_a_constant_to_the_gradient() -> None:
     x = draw(5, 3, grad=True)
-    fixed = 1 / (2 * float(off_diagonal(squared_distances(x.detach())).median()))
-    (found,) = torch.autograd.grad(rbf_kernel(x, "median").square().sum(), x)
-    (expected,) = torch.autograd.grad(rbf_kernel(x, fixed).square().sum(), x)
+    fixed = 1 / (2 * float(without_diagonal(squared_distances(x.detach())).median()))
+    (found,) = torch.autograd.grad(kernel_matrix(x, "median").square().sum(), x)
+    (expected,) = torch.autograd.grad(kernel_matrix(x, fixed).square().sum(), x)
     torch.testing.assert_close(found, expected)
 
 
@@ -175,6 +176,10 @@ def test_diagnostics_by_hand() -> None:
     assert found["input_kernel"] == pytest.approx((math.exp(-1) + math.exp(-4) + math.exp(-5)) / 3, abs=1e-12)
     assert found["output_kernel"] == pytest.approx((math.exp(-2) + 2 * math.exp(-1)) / 3, abs=1e-12)
     assert IBKD(hsic_weight=0.0).diagnostics(signals, aux) == {}
+    student = signals.student_BS.requires_grad_()
+    terms = IBKD().loss(signals, aux, 0.0)
+    of_hsic, of_contrast = (torch.autograd.grad(terms[name], student)[0].norm() for name in ("hsic", "contrastive"))
+    assert found["gradient_ratio"] == pytest.approx(float(of_hsic / of_contrast), rel=1e-6)
 
 
 def test_without_penalty_it_is_info_nce() -> None:
@@ -230,7 +235,138 @@ def test_refuses_one_sentence_only_where_it_needs_two(dims: Callable[..., Dims],
     assert float(alone.loss(fake(alone, dims(), batch_size=1), aux, 0.0)["contrastive"].detach()) == 0
 
 
-@pytest.mark.parametrize("settings", [{"gamma": 0.0}, {"temperature": 0.0}, {"hsic_weight": -1.0}, {"input_layer": -1}])
-def test_invalid_values_are_refused(settings: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gamma": 0.0},
+        {"gamma": "mean"},
+        {"temperature": 0.0},
+        {"hsic_weight": -1.0},
+        {"input_layer": -1},
+        {"extra_negatives": -1},
+        {"kernel": "cosine"},
+    ],
+)
+def test_invalid_values_are_refused(settings: dict[str, float | str]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         IBKD(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kernel", "entry"), [("rbf", math.exp(-2)), ("imq", 3**-0.5), ("linear", -0.5)])
+def test_kernels_by_hand(kernel: Kernel, entry: float) -> None:
+    found = kernel_matrix(torch.tensor([[1.0, 0.0], [2.0, 1.0]], dtype=torch.float64), 1.0, kernel)
+    assert float(found[0, 1]) == pytest.approx(entry)
+    assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("kernel", ["imq", "linear"])
+def test_gradient_under_other_kernels(kernel: Kernel) -> None:
+    fixed = draw(5, 3, seed=1)
+    assert torch.autograd.gradcheck(lambda x: hsic(x, fixed, 0.5, kernel, True), (draw(5, 2, grad=True),))
+
+
+def test_linear_hsic_is_the_squared_covariance() -> None:
+    x, z = draw(6, 3), draw(6, 2, seed=1)
+    covariance = (x - x.mean(0)).T @ (z - z.mean(0)) / 5
+    torch.testing.assert_close(hsic(x, z, 1.0, "linear"), covariance.square().sum())
+
+
+def test_linear_hsic_survives_a_large_common_mean() -> None:
+    x, z = draw(16, 8), draw(16, 4, seed=1)
+    found = hsic((x + 1000).float(), (z - 1000).float(), 1.0, "linear")
+    assert float(found) == pytest.approx(float(hsic(x, z, 1.0, "linear")), rel=1e-3)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "linear"])
+@pytest.mark.parametrize("gamma", [0.5, "median"])
+def test_duplicates_and_zero_vectors_have_finite_gradients(kernel: Kernel, gamma: Bandwidth) -> None:
+    for x in (draw(1, 3).expand(4, 3).clone(), torch.zeros(4, 3, dtype=torch.float64)):
+        for normalize in (False, True):
+            value = hsic(x.requires_grad_(), draw(4, 2, seed=1), gamma, kernel, normalize)
+            (gradient,) = torch.autograd.grad(value, x)
+            assert float(value.detach()) == pytest.approx(0, abs=1e-12)
+            assert torch.isfinite(gradient).all()
+
+
+def test_normalized_inputs_ignore_lengths() -> None:
+    x, z, lengths = draw(5, 3), draw(5, 2, seed=1), draw(5, 1, seed=2).abs() + 0.5
+    expected = hsic(x, z, 1.0, "rbf", True)
+    torch.testing.assert_close(hsic(lengths * x, z, 1.0, "rbf", True), expected)
+    torch.testing.assert_close(hsic(x, lengths * z, 1.0, "rbf", True), expected)
+    assert not torch.isclose(hsic(x, z, 1.0), expected)
+
+
+def test_the_settings_of_the_kernels_reach_the_loss() -> None:
+    signals, aux = example(torch.float64)
+    x, z = signals.student_layers_BLS[:, 0], signals.student_BS
+    method = IBKD(hsic_weight=1.0, kernel="imq", gamma=0.3, normalize_inputs=True)
+    expected = hsic(x, z, 0.3, "imq", True)
+    torch.testing.assert_close(method.loss(signals, aux, 0.0)["hsic"], expected)
+    with torch.no_grad():
+        found = method.diagnostics(signals, aux)
+    torch.testing.assert_close(found["hsic"], expected)
+    torch.testing.assert_close(found["output_kernel"], without_diagonal(kernel_matrix(unit(z), 0.3, "imq")).mean())
+
+
+def test_finite_differences_of_the_whole_loss() -> None:
+    signals, aux = example(torch.float64)
+
+    def total(z: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        contrast = info_nce(nn.functional.linear(z, weight, bias), signals.teacher_final_BD, 1.0)
+        return contrast + 0.2 * hsic(x, z, 1.0)
+
+    given = (signals.student_BS, signals.student_layers_BLS[:, 0], *aux.parameters())
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in given]
+    assert torch.autograd.gradcheck(total, leaves, rtol=1e-5, atol=1e-8)
+    terms = IBKD().loss(signals, aux, 0.0)
+    torch.testing.assert_close(total(*leaves), terms["contrastive"] + terms["hsic"])
+
+
+def test_extra_rows_are_negatives_of_every_anchor(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = IBKD(extra_negatives=3, hsic_weight=0)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    candidates = torch.cat([signals.teacher_final_BD, signals.teacher_rows_MD])
+    expected = info_nce(aux["decoder"](signals.student_BS), candidates, 1.0)
+    torch.testing.assert_close(method.loss(signals, aux, 0.0)["contrastive"], expected)
+    assert method.needs(dims()).teacher_rows == 3
+    assert method.negatives_per_step(8) == 10
+
+
+def test_an_extra_row_by_hand(precision: Precision) -> None:
+    dtype, tolerance = precision
+    decoder = nn.Linear(2, 2).to(dtype)
+    with torch.no_grad():
+        decoder.weight.copy_(torch.eye(2))
+        decoder.bias.zero_()
+    signals = Signals(
+        index_B=torch.arange(2),
+        mask_BT=torch.ones(2, 1),
+        student_BS=torch.tensor([[1, 0], [1, 1]], dtype=dtype),
+        teacher_final_BD=torch.tensor([[1, 0], [0, 2]], dtype=dtype),
+        teacher_rows_MD=torch.tensor([[-1, 0]], dtype=dtype),
+    )
+    method = IBKD(extra_negatives=1, hsic_weight=0)
+    found = method.loss(signals, nn.ModuleDict({"decoder": decoder}), 0.0)["contrastive"]
+    assert float(found.detach()) == pytest.approx(0.6077361313, abs=tolerance)
+
+
+def test_the_gradient_ratio_shows_an_inert_penalty(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    ratios = []
+    for spread, gamma in ((1.0, 0.1), (100.0, 1.0)):
+        method = IBKD(gamma=gamma)
+        signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+        far = Signals(**{**signals.__dict__, "student_BS": spread * signals.student_BS.detach()})
+        with torch.no_grad():
+            found = method.diagnostics(far, aux)
+        ratios.append(float(found["gradient_ratio"]))
+    assert ratios[0] > 1e-3
+    assert ratios[1] == 0
+
+
+def test_the_gradient_ratio_is_finite_where_the_contrast_is_silent() -> None:
+    signals, aux = example(torch.float32)
+    signals.teacher_final_BD.zero_()
+    with torch.no_grad():
+        found = IBKD().diagnostics(signals, aux)["gradient_ratio"]
+    # Lengths of gradients are of order 1 at most, and those of the contrast count as 1e-12 at least.
+    assert 1 < float(found) < 1e13

@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Dims, Signals, UnsuitableError
-from methods.internal_kd import InternalKD, attention_divergence, hidden_distance
+from methods.internal_kd import (
+    InternalKD,
+    Procedure,
+    Stages,
+    active_layers,
+    attention_divergence,
+    hidden_distances,
+    next_stage,
+    stage_by_budget,
+)
 
 Precision = tuple[torch.dtype, float]
 
@@ -98,13 +107,13 @@ def test_hidden_distance_by_hand(precision: Precision) -> None:
     dtype, tolerance = precision
     student = torch.tensor([[[1, 0], [1, 0]], [[1, 0], [1, 1]]], dtype=dtype)
     teacher = torch.tensor([[[1, 1], [5, 0]], [[1, 1], [2, 2]]], dtype=dtype)
-    assert float(hidden_distance(student, teacher)) == pytest.approx(0.2928932188, abs=tolerance)
-    assert float(hidden_distance(3 * student, teacher)) == pytest.approx(0.2928932188, abs=tolerance)
+    assert float(hidden_distances(student, teacher).sum()) == pytest.approx(0.2928932188, abs=tolerance)
+    assert float(hidden_distances(3 * student, teacher).sum()) == pytest.approx(0.2928932188, abs=tolerance)
 
 
 def test_hidden_distance_gradient() -> None:
     teacher = draw(2, 3, 4, seed=1)
-    assert torch.autograd.gradcheck(lambda student: hidden_distance(student, teacher), (draw(2, 3, 4, grad=True),))
+    assert torch.autograd.gradcheck(lambda student: hidden_distances(student, teacher), (draw(2, 3, 4, grad=True),))
 
 
 def test_a_copy_of_the_teacher_costs_nothing(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
@@ -191,3 +200,94 @@ def test_student_must_not_be_deeper(dims: Callable[..., Dims]) -> None:
 def test_invalid_values_are_refused(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         InternalKD(**settings)
+
+
+@pytest.mark.parametrize(
+    ("procedure", "expected"),
+    [
+        ("id", [[1, 1, 1]] * 4),
+        ("pid", [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]),
+        ("sid", [[1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]]),
+    ],
+)
+def test_active_layers_of_every_stage(procedure: Procedure, expected: list[list[int]]) -> None:
+    assert [active_layers(torch.tensor(stage), 3, procedure).tolist() for stage in (1, 2, 3, 4)] == expected
+
+
+def test_the_advance_rule() -> None:
+    stage = torch.tensor(2)
+    for distance, epochs, expected in ((0.2, 0.5, 2), (0.04, 0.5, 3), (0.2, 1.0, 3), (0.04, 3.0, 3)):
+        found = next_stage(stage, torch.tensor(distance), torch.tensor(epochs), 0.05, 1.0)
+        assert int(found) == expected
+
+
+def test_stages_share_the_budget() -> None:
+    assert [stage_by_budget(share, 2) for share in (0.0, 0.33, 0.34, 0.66, 0.67, 0.999)] == [1, 1, 2, 2, 3, 3]
+
+
+def walk(distances: list[float], **rule: Any) -> list[int]:
+    """Stages that are trained, for the cosine distance of the trained layer in each batch of 4 out of 8 sentences."""
+    settings = {"window": 8, "threshold": 0.05, "cap": 2.0} | rule
+    stages, seen = Stages(2, 8), []
+    for distance in distances:
+        seen.append(int(stages.due(0.0, 1.0)))
+        stages.see(stages["stage"].clone(), torch.full((2,), distance), 4, **settings)
+    return seen
+
+
+def test_stages_advance_by_what_they_have_seen() -> None:
+    assert walk([0.5] * 10) == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]
+    assert walk([0.01] * 6) == [1, 1, 2, 2, 3, 3]
+    assert walk([0.01, 0.2, 0.01, 0.01, 0.01, 0.01, 0.01]) == [1, 1, 1, 1, 2, 2, 3]
+    assert walk([0.5] * 6, cap=0.5) == [1, 2, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("procedure", "progress", "layers"), [("pid", 0.4, {1}), ("sid", 0.4, {0, 1}), ("pid", 0.9, set())]
+)
+def test_a_stage_trains_its_layers_only(
+    procedure: Procedure, progress: float, layers: set[int], dims: Callable[..., Dims], fake: Callable[..., Signals]
+) -> None:
+    method = InternalKD(procedure=procedure)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    terms = method.loss(signals, aux, progress)
+    torch.stack(list(terms.values())).sum().backward()
+    gradient = signals.student_layers_BLS.grad
+    assert gradient is not None
+    assert {layer for layer in (0, 1) if gradient[:, layer].any()} == layers
+    for layer, maps in enumerate(signals.student_attention):
+        assert maps.grad is not None
+        assert bool(maps.grad.any()) == (layer in layers)
+    assert signals.student_BS.grad is not None
+    assert bool(signals.student_BS.grad.any()) == (not layers)
+
+
+def test_the_final_term_may_stay_on(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    for kept in (False, True):
+        method = InternalKD(procedure="pid", final_in_all_stages=kept)
+        terms = method.loss(fake(method, dims()), method.build_aux(dims()).double(), 0.1)
+        assert bool(terms["final"] > 0) == kept
+
+
+def test_what_is_frozen_below_a_stage(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = InternalKD(procedure="sid", freeze_below=True, cosine_threshold=0.0)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    frozen = []
+    for progress in (0.0, 0.4, 0.5, 0.8):
+        with torch.no_grad():
+            method.after_step(signals, aux, progress)
+        frozen.append(method.frozen_layers(aux))
+    assert frozen == [0, 1, 1, 0]
+    assert InternalKD(procedure="sid").frozen_layers(aux) == 0
+
+
+def test_heads_may_be_averaged(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    unequal, method = dims(teacher=(12, 4, 4)), InternalKD(heads="average")
+    signals, aux = fake(method, unequal), method.build_aux(unequal).double()
+    found = method.loss(signals, aux, 0.0)["attention"]
+    pairs = zip(signals.student_attention, signals.teacher_attention, strict=True)
+    expected = [
+        attention_divergence(student.mean(1, keepdim=True), teacher.mean(1, keepdim=True), signals.mask_BT)
+        for student, teacher in pairs
+    ]
+    torch.testing.assert_close(found, torch.stack(expected).sum())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Signals
 from methods.functional import info_nce
-from methods.simcse import SimCSE
+from methods.simcse import SimCSE, masked_language_loss
 
 
 def identity_head(width: int) -> nn.ModuleDict:
@@ -85,3 +85,38 @@ def test_asks_for_two_views_and_no_teacher(dims: Callable[..., Dims]) -> None:
 def test_temperature_must_be_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match=r"temperature must be (positive|finite)"):
         SimCSE(temperature=temperature)
+
+
+def test_masked_language_loss_by_hand() -> None:
+    state = torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=torch.float64)
+    table = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    bias = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    found = masked_language_loss(state, table, bias, torch.tensor([0, 2]))
+    first = math.log(math.e + 1 + math.e) - 1
+    second = math.log(1 + math.exp(2) + math.e) - 1
+    assert float(found) == pytest.approx((first + second) / 2, abs=1e-12)
+    assert torch.autograd.gradcheck(
+        lambda x, rows, shift: masked_language_loss(x, rows, shift, torch.tensor([0, 2])),
+        tuple(part.clone().requires_grad_() for part in (state, table, bias)),
+    )
+
+
+def test_the_masked_term_trains_the_tied_table(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = SimCSE(mlm_weight=0.5)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    method.loss(signals, aux, 0.0)["mlm"].backward()
+    assert signals.embedding_VS.grad is not None
+    assert signals.embedding_VS.grad.any()
+    assert not SimCSE().needs(dims()).masked_tokens
+
+
+def test_where_the_head_goes(dims: Callable[..., Dims]) -> None:
+    for head, ships in (("dropped", False), ("shipped", True), ("none", False)):
+        method = SimCSE(head=head)  # type: ignore[arg-type]
+        aux = method.build_aux(dims())
+        assert (method.exported_head(aux) is not None) == ships
+        assert bool(list(aux.parameters())) == (head != "none")
+    with pytest.raises(ValueError, match="dropped, shipped, none"):
+        SimCSE(head="x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="mlm_weight"):
+        SimCSE(mlm_weight=-1)

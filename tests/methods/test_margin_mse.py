@@ -1,0 +1,52 @@
+"""Margin-MSE as a whole: scores by dot product and cosine, against the definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from methods.base import Dims, Signals
+from methods.functional import candidate_scores
+from methods.margin_mse import MarginMSE, Similarity
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_as_written(similarity: Similarity, dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = MarginMSE(num_negatives=3, similarity=similarity, scale=2.0)
+    signals, errors = fake(method, dims()), []
+    for anchor, candidates, teacher in zip(
+        signals.student_BS, signals.candidates_BKS, signals.teacher_scores_BK, strict=True
+    ):
+        scores = candidates @ anchor
+        if similarity == "cosine":
+            scores = scores / (candidates.norm(dim=-1) * anchor.norm())
+        errors += [2 * (scores[0] - scores[k]) - (teacher[0] - teacher[k]) for k in (1, 2, 3)]
+    (value,) = method.loss(signals, method.build_aux(dims()), 0.0).values()
+    torch.testing.assert_close(value, torch.stack(errors).square().mean())
+
+
+def test_the_teachers_own_scores_cost_nothing(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = MarginMSE()
+    signals = fake(method, dims())
+    scores = candidate_scores(signals.student_BS, signals.candidates_BKS, "cosine").detach()
+    shifted = replace(signals, teacher_scores_BK=scores + torch.arange(5.0)[:, None])
+    assert float(method.loss(shifted, method.build_aux(dims()), 0.0)["margin"].detach()) == pytest.approx(0, abs=1e-20)
+
+
+def test_lengths_matter_to_dot_products_alone(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    for similarity, matters in (("dot", True), ("cosine", False)):
+        method = MarginMSE(similarity=similarity)  # type: ignore[arg-type]
+        signals = fake(method, dims())
+        longer = replace(signals, student_BS=8 * signals.student_BS)
+        found = [method.loss(batch, method.build_aux(dims()), 0.0)["margin"] for batch in (signals, longer)]
+        assert torch.isclose(*found) != matters
+
+
+def test_asks_for_the_positive_and_its_negatives(dims: Callable[..., Dims]) -> None:
+    needs = MarginMSE(num_negatives=4).needs(dims())
+    assert (needs.candidates, needs.teacher_scores, needs.teacher_final) == (5, True, False)
+    assert MarginMSE().needs(dims()).batch_kind == "triple"
+    assert (MarginMSE(num_negatives=4).negatives_per_step(8), MarginMSE().coupled) == (4, "")
