@@ -5,26 +5,24 @@ Source: Sun et al. 2020, arXiv:2009.14167, adapted to sentence encoders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast, get_args
 
 from torch import Tensor, nn
 
-from methods.banks import bank_info_nce, move, new_bank, summarise
+from methods.banks import BankMethod, bank_info_nce, move, new_bank, summarise
 from methods.base import (
     Dims,
     LayerPooling,
-    Method,
     Needs,
     Signals,
     State,
-    check_not_negative,
+    UnsuitableError,
     check_one_of,
-    check_positive,
     evenly_spaced,
     matmul_flops,
 )
-from methods.functional import cosine_distance, projection, projection_flops
+from methods.functional import cosine_distance
 
 LayerMap = Literal["all", "last", "code"]
 
@@ -41,7 +39,47 @@ def mapped_layers(student: int, teacher: int, layer_map: LayerMap) -> tuple[int,
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoDIR(Method):
+class LayerContrast(BankMethod):
+    """Frame of both forms: what is contrasted is the stack of all student layers, and of teacher layers."""
+
+    layer_map: LayerMap
+    layer_pooling: LayerPooling
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_one_of(get_args(LayerMap), layer_map=self.layer_map)
+        check_one_of(get_args(LayerPooling), layer_pooling=self.layer_pooling)
+
+    def needs(self, dims: Dims) -> Needs:
+        if not self.contrastive_weight:
+            return Needs(teacher_final=True)
+        return Needs(
+            teacher_final=self.final_weight > 0,
+            teacher_layers=self.teacher_layers(dims),
+            student_layers=tuple(range(1, dims.student.layers + 1)),
+            negatives=self.num_negatives,
+            layer_pooling=self.layer_pooling,
+        )
+
+    def teacher_layers(self, dims: Dims) -> tuple[int, ...]:
+        student, teacher = dims.student.layers, dims.teacher.layers
+        if self.layer_map == "last" and student > teacher:
+            raise UnsuitableError(
+                f"{self.name}: layer_map last gives each student layer a teacher layer of its own, but the student has "
+                f"{student} layers and the teacher {teacher}; set layer_map to all"
+            )
+        return mapped_layers(student, teacher, self.layer_map)
+
+    def widths(self, dims: Dims) -> tuple[int, int]:
+        return dims.student.layers * dims.student.width, len(self.teacher_layers(dims)) * dims.teacher.width
+
+    def views(self, signals: Signals, aux: nn.ModuleDict) -> tuple[Tensor, Tensor]:
+        student_BM = summarise(signals.student_layers_BLS, aux["student"])
+        return student_BM, summarise(signals.teacher_layers_BLH, aux["teacher"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoDIR(LayerContrast):
     """Contrastive distillation on intermediate representations, the form of the paper."""
 
     name: ClassVar[str] = "codir"
@@ -83,67 +121,25 @@ class CoDIR(Method):
     """Leave out negatives whose teacher vector has a higher cosine than this with the anchor's; unset: none."""
 
     def __post_init__(self) -> None:
-        check_not_negative(
-            contrastive_weight=self.contrastive_weight,
-            final_weight=self.final_weight,
-            bank_momentum=self.bank_momentum,
-        )
-        check_positive(num_negatives=self.num_negatives, temperature=self.temperature, shared_width=self.shared_width)
-        check_one_of(get_args(LayerMap), layer_map=self.layer_map)
-        check_one_of(get_args(LayerPooling), layer_pooling=self.layer_pooling)
+        super().__post_init__()
         if self.false_negative_similarity is not None and not -1 <= self.false_negative_similarity <= 1:
             raise ValueError(
                 f"false_negative_similarity is a cosine, from -1 to 1; got {self.false_negative_similarity}"
             )
-        if self.bank_momentum >= 1:
-            raise ValueError(f"bank_momentum must be below 1, got {self.bank_momentum}: the bank would never change")
-        if self.contrastive_weight == self.final_weight == 0:
-            raise ValueError("contrastive_weight and final_weight are both 0: nothing would be trained")
 
     def needs(self, dims: Dims) -> Needs:
-        final = self.final_weight > 0
-        if not self.contrastive_weight:
-            return Needs(teacher_final=final)
-        filtered = self.false_negative_similarity is not None
-        return Needs(
-            teacher_final=final or filtered,
-            teacher_layers=self._teacher_layers(dims),
-            student_layers=tuple(range(1, dims.student.layers + 1)),
-            negatives=self.num_negatives,
-            teacher_negatives=filtered,
-            layer_pooling=self.layer_pooling,
-        )
+        needs = super().needs(dims)
+        if self.contrastive_weight and self.false_negative_similarity is not None:
+            return replace(needs, teacher_final=True, teacher_negatives=True)
+        return needs
 
-    def _teacher_layers(self, dims: Dims) -> tuple[int, ...]:
-        return mapped_layers(dims.student.layers, dims.teacher.layers, self.layer_map)
+    def new_banks(self, num_sentences: int) -> State:
+        sides = ("teacher", "student") if self.symmetric else ("teacher",)
+        return State(**{side: new_bank(num_sentences, self.shared_width) for side in sides})
 
-    def negatives_per_step(self, batch_size: int) -> int:
-        return self.num_negatives if self.contrastive_weight else 0
-
-    def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        aux = nn.ModuleDict()
-        if self.contrastive_weight:
-            aux["student"] = nn.Linear(dims.student.layers * dims.student.width, self.shared_width)
-            aux["teacher"] = nn.Linear(len(self._teacher_layers(dims)) * dims.teacher.width, self.shared_width)
-            sides = ("teacher", "student") if self.symmetric else ("teacher",)
-            aux["banks"] = State(**{side: new_bank(dims.num_sentences, self.shared_width) for side in sides})
-        if self.final_weight:
-            aux["final"] = projection(dims.student_final, dims.teacher_final)
-        return aux
-
-    def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        terms = {}
-        if self.contrastive_weight:
-            terms["contrastive"] = self.contrastive_weight * self._contrast(signals, aux)
-        if self.final_weight:
-            distance_B = cosine_distance(aux["final"](signals.student_BS), signals.teacher_final_BD)
-            terms["final"] = self.final_weight * distance_B.mean()
-        return terms
-
-    def _contrast(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
+    def contrast(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
         banks, index_BK = cast(State, aux["banks"]), signals.negative_index_BK
-        student_BM = summarise(signals.student_layers_BLS, aux["student"])
-        teacher_BM = summarise(signals.teacher_layers_BLH, aux["teacher"])
+        student_BM, teacher_BM = self.views(signals, aux)
         dropped_BK = self._false_negatives(signals)
         one_way = bank_info_nce(student_BM, teacher_BM, banks["teacher"], index_BK, self.temperature, dropped_BK)
         if not self.symmetric:
@@ -157,9 +153,7 @@ class CoDIR(Method):
         distance_BK = cosine_distance(signals.teacher_final_BD[:, None], signals.teacher_negatives_BKD)
         return 1 - distance_BK > self.false_negative_similarity
 
-    def after_step(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> None:
-        if not self.contrastive_weight:
-            return
+    def remember(self, signals: Signals, aux: nn.ModuleDict) -> None:
         banks = cast(State, aux["banks"])
         teacher_BM = summarise(signals.teacher_layers_BLH, aux["teacher"])
         move(banks["teacher"], signals.index_B, teacher_BM, self.bank_momentum)
@@ -167,15 +161,12 @@ class CoDIR(Method):
             student_BM = summarise(signals.student_layers_BLS, aux["student"])
             move(banks["student"], signals.index_B, student_BM, self.bank_momentum)
 
-    def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
-        final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
-        if not self.contrastive_weight:
-            return final
-        student = (batch_size, dims.student.layers * dims.student.width, self.shared_width)
-        teacher = (batch_size, len(self._teacher_layers(dims)) * dims.teacher.width, self.shared_width)
+    def contrast_flops(self, dims: Dims, batch_size: int) -> float:
+        student, teacher = self.widths(dims)
         scores = matmul_flops(batch_size, self.shared_width, self.num_negatives, gradients=1)
-        # The loss, then the fresh projections of after_step.
-        one_way = matmul_flops(*student) + matmul_flops(*teacher, gradients=1) + scores
-        one_way += matmul_flops(*teacher, gradients=0)
-        other_way = scores + matmul_flops(*student, gradients=0) if self.symmetric else 0.0
-        return final + one_way + other_way
+        one_way = matmul_flops(batch_size, student, self.shared_width) + scores
+        one_way += matmul_flops(batch_size, teacher, self.shared_width, gradients=1)
+        # The fresh projections of after_step.
+        one_way += matmul_flops(batch_size, teacher, self.shared_width, gradients=0)
+        other_way = scores + matmul_flops(batch_size, student, self.shared_width, gradients=0)
+        return one_way + other_way if self.symmetric else one_way

@@ -6,18 +6,16 @@ Source: Tian, Krishnan and Isola 2020 (ICLR), contrastive representation distill
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from methods.banks import Banks, contrast_flops, summarise
-from methods.base import Dims, Method, Needs, Signals, check_not_negative, check_positive
-from methods.functional import cosine_distance, projection, projection_flops
+from methods.banks import NoiseContrast, summarise
+from methods.base import Dims, Needs, Signals
 
 
 @dataclass(frozen=True, kw_only=True)
-class CRD(Method):
+class CRD(NoiseContrast):
     """Contrastive representation distillation with memory banks."""
 
     name: ClassVar[str] = "crd"
@@ -46,60 +44,15 @@ class CRD(Method):
     bank_momentum: float = 0.5
     """Share of a bank row that stays when its sentence is seen again; 0 replaces the row."""
 
-    def __post_init__(self) -> None:
-        check_not_negative(
-            contrastive_weight=self.contrastive_weight,
-            final_weight=self.final_weight,
-            bank_momentum=self.bank_momentum,
-        )
-        check_positive(num_negatives=self.num_negatives, temperature=self.temperature, shared_width=self.shared_width)
-        if self.bank_momentum >= 1:
-            raise ValueError(f"bank_momentum must be below 1, got {self.bank_momentum}: the bank would never change")
-        if self.contrastive_weight == self.final_weight == 0:
-            raise ValueError("contrastive_weight and final_weight are both 0: nothing would be trained")
-
-    @property
-    def coupled(self) -> str:
-        return "the first batch's mean score normalises all others" if self.contrastive_weight else ""
-
-    def negatives_per_step(self, batch_size: int) -> int:
-        return self.num_negatives if self.contrastive_weight else 0
-
     def needs(self, dims: Dims) -> Needs:
         return Needs(teacher_final=True, negatives=self.num_negatives if self.contrastive_weight else 0)
 
-    def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        aux = nn.ModuleDict()
-        if self.contrastive_weight:
-            aux["student"] = nn.Linear(dims.student_final, self.shared_width)
-            aux["teacher"] = nn.Linear(dims.teacher_final, self.shared_width)
-            aux["banks"] = Banks(dims.num_sentences, self.shared_width)
-        if self.final_weight:
-            aux["final"] = projection(dims.student_final, dims.teacher_final)
-        return aux
+    def widths(self, dims: Dims) -> tuple[int, int]:
+        return dims.student_final, dims.teacher_final
 
-    def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
-        terms = {}
-        if self.contrastive_weight:
-            sides = cast(Banks, aux["banks"]).sides(*self._vectors(signals, aux), signals, self.temperature)
-            terms["contrastive"] = self.contrastive_weight * torch.stack(sides).sum()
-        if self.final_weight:
-            distance_B = cosine_distance(aux["final"](signals.student_BS), signals.teacher_final_BD)
-            terms["final"] = self.final_weight * distance_B.mean()
-        return terms
-
-    def _vectors(self, signals: Signals, aux: nn.ModuleDict) -> tuple[Tensor, Tensor]:
+    def views(self, signals: Signals, aux: nn.ModuleDict) -> tuple[Tensor, Tensor]:
         student_BM = summarise(signals.student_BS[:, None], aux["student"])
         return student_BM, summarise(signals.teacher_final_BD[:, None], aux["teacher"])
 
-    def after_step(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> None:
-        if self.contrastive_weight:
-            banks = cast(Banks, aux["banks"])
-            banks.update(*self._vectors(signals, aux), signals, self.temperature, self.bank_momentum)
-
-    def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
-        final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
-        if not self.contrastive_weight:
-            return final
-        widths = (dims.student_final, dims.teacher_final)
-        return final + contrast_flops(batch_size, *widths, self.shared_width, self.num_negatives)
+    def contrast(self, signals: Signals, aux: nn.ModuleDict) -> Tensor:
+        return self.sides(signals, aux).sum()

@@ -47,12 +47,14 @@ class RankCSE(Method):
     name: ClassVar[str] = "rankcse"
     source: ClassVar[str] = (
         "Liu et al. 2023 (ACL), arXiv:2305.16726: InfoNCE between two dropout views, the Jensen-Shannon divergence "
-        "between their similarity rows, and ListNet or ListMLE against the teacher's. One teacher in place of the "
-        "paper's two; the diagonal is left out of the teacher's lists; no head stands on the pooled vector."
+        "between their similarity rows (each view's to the other), and ListNet or ListMLE against the teacher's. One "
+        "teacher in place of the paper's two; a sentence is left out of its own lists; no head stands on the pooled "
+        "vector."
     )
     unverified: ClassVar[str] = (
-        "The paper's equations and its code were not at hand: forms, weights and temperatures come from the notes of "
-        "a community re-implementation, whose clamping and unused teacher temperature were not taken over."
+        "The paper's equations and its code were not at hand: forms and temperatures come from the notes of a "
+        "community re-implementation, whose clamping and unused teacher temperature were not taken over. The weights "
+        "of 1 are ours."
     )
 
     contrastive_weight: float = 1.0

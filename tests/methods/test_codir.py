@@ -183,9 +183,52 @@ def test_both_projections_learn(dims: Callable[..., Dims], fake: Callable[..., S
     assert signals.student_BS.grad is None
 
 
+def test_likely_false_negatives_are_left_out(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = CoDIR(false_negative_similarity=0.3, num_negatives=6, final_weight=0)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    cosines = torch.cosine_similarity(signals.teacher_final_BD[:, None], signals.teacher_negatives_BKD, dim=-1)
+    assert 0 < int((cosines > 0.3).sum()) < cosines.numel()
+    summary = [
+        torch.nn.functional.normalize(aux[side](layers.flatten(1)), dim=-1)
+        for side, layers in (("student", signals.student_layers_BLS), ("teacher", signals.teacher_layers_BLH))
+    ]
+    bank = cast(State, aux["banks"])["teacher"]
+    rows = []
+    for row in range(5):
+        kept = signals.negative_index_BK[row][cosines[row] <= 0.3]
+        logits = torch.cat([(summary[0][row] @ summary[1][row])[None], bank[kept] @ summary[0][row]]) / 0.07
+        rows.append(logits.logsumexp(0) - logits[0])
+    torch.testing.assert_close(method.loss(signals, aux, 0.0)["contrastive"], torch.stack(rows).mean())
+    none_left = CoDIR(false_negative_similarity=-1.0, num_negatives=6, final_weight=0)
+    assert not none_left.loss(signals, aux, 0.0)["contrastive"].any()
+
+
+def test_the_filter_alone_asks_for_the_teachers_vectors(dims: Callable[..., Dims]) -> None:
+    plain, filtered = CoDIR(final_weight=0).needs(dims()), CoDIR(final_weight=0, false_negative_similarity=0.9)
+    assert not plain.teacher_final
+    assert not plain.teacher_negatives
+    assert filtered.needs(dims()).teacher_final
+    assert filtered.needs(dims()).teacher_negatives
+    without = CoDIR(contrastive_weight=0, false_negative_similarity=0.9).needs(dims())
+    assert without.teacher_final
+    assert not without.teacher_negatives
+    assert not without.negatives
+
+
+def test_layer_map_and_pooling_reach_the_request(dims: Callable[..., Dims]) -> None:
+    deep = dims(teacher=(10, 6, 2))
+    assert CoDIR(layer_map="last").needs(deep).teacher_layers == (3, 6)
+    assert CoDIR(layer_map="code").needs(deep).teacher_layers == (1, 3, 5)
+    assert CoDIR().needs(deep).layer_pooling == "mean"
+    assert CoDIR(layer_pooling="cls").needs(deep).layer_pooling == "cls"
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
+        ({"false_negative_similarity": 1.5}, "from -1 to 1"),
+        ({"layer_map": "x"}, "all, last, code"),
+        ({"layer_pooling": "x"}, "mean, cls"),
         ({"num_negatives": 0}, "num_negatives"),
         ({"temperature": 0.0}, "temperature"),
         ({"shared_width": -1}, "shared_width"),

@@ -41,8 +41,8 @@ def test_lengths_matter_to_dot_products_alone(dims: Callable[..., Dims], fake: C
         method = MarginMSE(similarity=similarity)  # type: ignore[arg-type]
         signals = fake(method, dims())
         longer = replace(signals, student_BS=8 * signals.student_BS)
-        found = [method.loss(batch, method.build_aux(dims()), 0.0)["margin"] for batch in (signals, longer)]
-        assert torch.isclose(*found) != matters
+        one, other = (method.loss(batch, method.build_aux(dims()), 0.0)["margin"] for batch in (signals, longer))
+        assert torch.isclose(one, other) != matters
 
 
 def test_asks_for_the_positive_and_its_negatives(dims: Callable[..., Dims]) -> None:
