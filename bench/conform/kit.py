@@ -22,6 +22,8 @@ BATCH_SIZE, NUM_TOKENS = 6, 4
 MOMENTS = (0.0, 0.3, 0.6, 0.9)
 """Shares of the budget at which a method is looked at; what it does may change during the training."""
 FIT_ROWS = 40
+EXACT = 1e-9
+"""Share by which float64 values may differ that are computed in another order."""
 DIFFERENT = make_dims(student_final=7)
 EQUAL = make_dims((24, 2, 2), (24, 4, 2), 24)
 DIMS = (

@@ -409,7 +409,7 @@ def test_an_export_that_holds_more_than_the_student_is_found(monkeypatch: pytest
         bench_export.export(student, tokenizer, folder, card)
         save_file({"bank": torch.zeros(5)}, folder / "2_Dense" / "more.safetensors")
 
-    monkeypatch.setattr("bench.conform.checks.export", export)
+    monkeypatch.setattr("bench.conform.products.export", export)
     assert "the exported folder holds" in run_check(Kit("toy"), "export").explanation
 
 

@@ -195,6 +195,14 @@ def test_student_must_not_be_deeper(dims: Callable[..., Dims]) -> None:
         ({"attention_weight": -1.0}, "attention_weight"),
         ({"head_reduction": "max"}, "head_reduction must be one of mean, sum"),
         ({"attention_weight": 0.0, "hidden_weight": 0.0, "final_weight": 0.0}, "nothing would be trained"),
+        ({"heads": "sum"}, "heads must be one of match, average"),
+        ({"state": "max"}, "state must be one of mean, cls"),
+        ({"procedure": "all"}, "procedure must be one of id, pid, sid"),
+        ({"epochs_per_layer": 0.0}, "epochs_per_layer must be positive"),
+        ({"cosine_threshold": -0.1}, "cosine_threshold must not be negative"),
+        ({"window": 0}, "window must be positive"),
+        ({"procedure": "pid", "hidden_weight": 0.0}, "procedure pid advances by the hidden term"),
+        ({"procedure": "sid", "final_weight": 0.0}, "ends with the final one"),
     ],
 )
 def test_invalid_values_are_refused(settings: dict[str, Any], complaint: str) -> None:
@@ -291,3 +299,157 @@ def test_heads_may_be_averaged(dims: Callable[..., Dims], fake: Callable[..., Si
         for student, teacher in pairs
     ]
     torch.testing.assert_close(found, torch.stack(expected).sum())
+
+
+@pytest.mark.parametrize(("student", "expected"), [((2, 2), 0.0), ((-3, -3), 2.0), ((1, -1), 1.0), ((0, 0), 1.0)])
+def test_hidden_distance_lies_between_0_and_2(student: tuple[int, int], expected: float) -> None:
+    found = hidden_distances(torch.tensor([[student]]).double(), torch.tensor([[(1, 1)]]).double())
+    assert float(found) == pytest.approx(expected, abs=1e-12)
+
+
+def test_longer_padding_leaves_the_divergence() -> None:
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    closed = mask[:, None, None, :] == 0
+    maps = [draw(2, 2, 3, 3, seed=seed).masked_fill(closed, -math.inf).softmax(-1) for seed in (0, 1)]
+    expected = attention_divergence(maps[0], maps[1], mask)
+    # Queries at padding look somewhere too: rows that say anything must not count.
+    longer = [
+        nn.functional.pad(nn.functional.pad(one, (0, 2)), (0, 0, 0, 2), value=fill)
+        for one, fill in zip(maps, (0.2, 0.7), strict=True)
+    ]
+    torch.testing.assert_close(attention_divergence(longer[0], longer[1], nn.functional.pad(mask, (0, 2))), expected)
+
+
+def schedule(procedure: Procedure, epoch_means: list[float], threshold: float, cap: float) -> list[set[int]]:
+    """Layers trained in each epoch, from the pure functions alone."""
+    stage, spent, trained = torch.tensor(1), 0, []
+    for mean in epoch_means:
+        trained.append({int(layer) + 1 for layer in active_layers(stage, 3, procedure).nonzero()})
+        spent += 1
+        after = next_stage(stage, torch.tensor(mean), torch.tensor(float(spent)), threshold, cap)
+        stage, spent = after, 0 if after > stage else spent
+    return trained
+
+
+@pytest.mark.parametrize(
+    ("procedure", "expected"),
+    [
+        ("id", [{1, 2, 3}] * 6),
+        ("pid", [{1}, {1}, {2}, {3}, {3}, set()]),
+        ("sid", [{1}, {1}, {1, 2}, {1, 2, 3}, {1, 2, 3}, set()]),
+    ],
+)
+def test_the_schedule_follows_from_epoch_means(procedure: Procedure, expected: list[set[int]]) -> None:
+    # Layers 1 and 3 run into the cap of two epochs, layer 2 is close enough after one.
+    assert schedule(procedure, [0.5, 0.5, 0.04, 0.5, 0.5, 0.5], 0.05, 2.0) == expected
+
+
+def test_the_average_is_over_sentences_and_starts_anew_after_a_check() -> None:
+    def reached(*batches: tuple[float, int], window: int = 8) -> int:
+        stages = Stages(2, 100)
+        for distance, size in batches:
+            stages.see(stages["stage"].clone(), torch.full((2,), distance), size, window, 0.05, math.inf)
+        return int(stages["stage"])
+
+    assert reached((0.01, 6), (0.2, 2)) == 2  # 0.0575 if batches counted, 0.0325 over two batches' halves would not
+    assert reached((0.2, 6), (0.01, 2)) == 1
+    assert reached((0.2, 8), (0.01, 8)) == 2
+    assert reached((0.01, 4), window=8) == 1
+    # A window never spans more than an epoch of the text.
+    assert reached((0.01, 99), window=1000) == 1
+    assert reached((0.01, 100), window=1000) == 2
+
+
+def test_only_the_layer_of_the_stage_is_looked_at() -> None:
+    stages = Stages(2, 8)
+    for distances, expected in (([0.5, 0.01], 1), ([0.01, 0.5], 2), ([0.01, 0.5], 2), ([0.5, 0.01], 3)):
+        stages.see(stages["stage"].clone(), torch.tensor(distances), 8, 8, 0.05, math.inf)
+        assert int(stages["stage"]) == expected
+
+
+def test_a_close_layer_ends_its_stage_before_its_share_of_the_budget() -> None:
+    stages = Stages(2, 8)
+    stages.see(stages.due(0.0, None), torch.full((2,), 0.01), 8, 8, 0.05, math.inf)
+    assert [int(stages.due(progress, None)) for progress in (0.1, 0.5, 0.7)] == [2, 2, 3]
+    # By the budget alone; what was seen of an earlier stage does not count for the new one.
+    late = Stages(2, 8)
+    late.see(late.due(0.0, None), torch.full((2,), 0.01), 4, 8, 0.05, math.inf)
+    late.see(late.due(0.4, None), torch.full((2,), 0.01), 4, 8, 0.05, math.inf)
+    assert (int(late["stage"]), int(late["seen"])) == (2, 4)
+
+
+def test_epochs_of_the_text_end_a_stage(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = InternalKD(procedure="pid", epochs_per_layer=0.5, cosine_threshold=0.0)
+    # Batches of 4 out of 16 sentences: two to a stage, whatever share of the budget is spent.
+    models = dims(num_sentences=16)
+    signals, aux = fake(method, models, batch_size=4), method.build_aux(models).double()
+    stages = []
+    for _ in range(6):
+        with torch.no_grad():
+            terms = method.loss(signals, aux, 0.9)
+            stages.append((int(method.diagnostics(signals, aux)["layer_stage"]), bool(terms["final"] > 0)))
+            method.after_step(signals, aux, 0.9)
+    assert stages == [(1, False), (1, False), (2, False), (2, False), (3, True), (3, True)]
+
+
+class Chain(nn.Module):
+    """A student of three layers, each on top of the last, that ships the last one's state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x_BS: Tensor) -> tuple[Tensor, Tensor]:
+        states = []
+        for layer in self.layers:
+            x_BS = torch.tanh(layer(x_BS))
+            states.append(x_BS)
+        return torch.stack(states, dim=1), x_BS
+
+
+@pytest.mark.parametrize(
+    ("procedure", "stage", "reached", "heads"),
+    [
+        ("pid", 1, {0}, {0}),
+        ("pid", 2, {0, 1}, {1}),
+        ("pid", 3, {0, 1, 2}, {2}),
+        ("sid", 1, {0}, {0}),
+        ("sid", 2, {0, 1}, {0, 1}),
+        ("sid", 3, {0, 1, 2}, {0, 1, 2}),
+        ("pid", 4, {0, 1, 2}, set()),
+        ("sid", 4, {0, 1, 2}, set()),
+    ],
+)
+def test_nothing_above_a_stage_is_trained_and_all_below_is(
+    procedure: Procedure,
+    stage: int,
+    reached: set[int],
+    heads: set[int],
+    dims: Callable[..., Dims],
+    fake: Callable[..., Signals],
+) -> None:
+    models, method = dims((6, 3, 2)), InternalKD(procedure=procedure, attention_weight=0.0)
+    torch.manual_seed(0)
+    signals, aux, student = fake(method, models), method.build_aux(models).double(), Chain(6).double()
+    layers_BLS, final_BS = student(draw(5, 6))
+    batch = replace(signals, student_layers_BLS=layers_BLS, student_BS=final_BS)
+    terms = method.loss(batch, aux, (stage - 0.5) / 4)
+    torch.stack(list(terms.values())).sum().backward()
+
+    def touched(parts: nn.ModuleList) -> set[int]:
+        gradients = enumerate([parameter.grad for parameter in part.parameters()] for part in parts)
+        return {place for place, found in gradients if any(g is not None and g.any() for g in found)}
+
+    assert touched(student.layers) == reached
+    assert touched(aux["hidden"]) == heads  # type: ignore[arg-type]
+    assert any(bool(p.grad.any()) for p in aux["final"].parameters() if p.grad is not None) == (stage == 4)
+
+
+def test_the_first_tokens_state_may_be_compared(dims: Callable[..., Dims]) -> None:
+    assert InternalKD().needs(dims()).layer_pooling == "mean"
+    assert InternalKD(state="cls").needs(dims()).layer_pooling == "cls"
+
+
+@pytest.mark.parametrize("procedure", ["pid", "sid"])
+def test_stages_ask_for_all_layers_at_once(procedure: Procedure, dims: Callable[..., Dims]) -> None:
+    assert InternalKD(procedure=procedure).needs(dims()) == InternalKD().needs(dims())
