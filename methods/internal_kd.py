@@ -224,9 +224,8 @@ class InternalKD(Method):
         stages = cast(Stages, aux["stages"])
         stage = stages.due(progress, self.epochs_per_layer)
         active_L = active_layers(stage, stages.num_layers, self.procedure)
-        return active_L, torch.ones_like(stage) if self.final_in_all_stages else (stage > stages.num_layers).to(
-            stage.dtype
-        )
+        final = torch.ones_like(stage) if self.final_in_all_stages else (stage > stages.num_layers).to(stage.dtype)
+        return active_L, final
 
     def after_step(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> None:
         if self.procedure == "id":
@@ -247,11 +246,11 @@ class InternalKD(Method):
             return 0
         stages = cast(Stages, aux["stages"])
         # The last stage trains everything: it has no layer of its own.
-        stage = int(stages["trained_stage"])
+        stage = int(stages["stage"])
         return stage - 1 if 1 < stage <= stages.num_layers else 0
 
     def diagnostics(self, signals: Signals, aux: nn.ModuleDict) -> dict[str, Tensor]:
-        return {} if self.procedure == "id" else {"layer_stage": cast(Stages, aux["stages"])["trained_stage"].float()}
+        return {} if self.procedure == "id" else {"layer_stage": cast(Stages, aux["stages"])["stage"].float()}
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         width, layers = dims.student.width, dims.student.layers
@@ -268,7 +267,6 @@ class Stages(State):
     def __init__(self, num_layers: int, num_sentences: int) -> None:
         super().__init__(
             stage=torch.ones((), dtype=torch.int64),
-            trained_stage=torch.ones((), dtype=torch.int64),
             seen=torch.zeros((), dtype=torch.int64),
             seen_since_check=torch.zeros((), dtype=torch.int64),
             distance_sum=torch.zeros(()),
@@ -294,9 +292,9 @@ class Stages(State):
         check = (since >= min(window, self.num_sentences)) | (seen >= cap * self.num_sentences)
         reached = next_stage(stage, total / since, seen / self.num_sentences, threshold, cap)
         after = torch.where(check, reached, stage).clamp_max(self.num_layers + 1)
-        self["trained_stage"].copy_(after)
-        self["stage"].copy_(after)
+        # Before the copy below: `stage` may be the buffer itself.
         moved = after > stage
+        self["stage"].copy_(after)
         self["seen"].copy_(torch.where(moved, 0, seen))
         self["seen_since_check"].copy_(torch.where(check, 0, since))
         self["distance_sum"].copy_(torch.where(check, 0.0, total))

@@ -17,7 +17,10 @@ from methods.functional import cosine_distance, in_full_precision, projection, p
 
 @in_full_precision
 def token_error(student_BTH: Tensor, teacher_BTH: Tensor, mask_BT: Tensor) -> Tensor:
-    """Squared error of token states, a scalar: mean over width, then over real tokens, then over sentences."""
+    """Squared error of token states [B, T, H], a scalar: Jiao et al. 2020, eq. 8 and 9, without padding.
+
+    mean_i (1/T_i) sum_{p real} (1/H) |s_ip - t_ip|^2, so that each sentence counts the same whatever its length.
+    """
     square_BT = (student_BTH - teacher_BTH).square().mean(-1) * mask_BT
     return (square_BT.sum(1) / mask_BT.sum(1)).mean()
 

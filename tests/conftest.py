@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Read when huggingface_hub is imported, so set before anything else.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests run side by side, one thread each: threads that wait for each other cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

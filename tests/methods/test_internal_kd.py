@@ -238,8 +238,9 @@ def walk(distances: list[float], **rule: Any) -> list[int]:
     settings = {"window": 8, "threshold": 0.05, "cap": 2.0} | rule
     stages, seen = Stages(2, 8), []
     for distance in distances:
-        seen.append(int(stages.due(0.0, 1.0)))
-        stages.see(stages["stage"].clone(), torch.full((2,), distance), 4, **settings)
+        stage = stages.due(0.0, 1.0)
+        seen.append(int(stage))
+        stages.see(stage, torch.full((2,), distance), 4, **settings)
     return seen
 
 
@@ -348,11 +349,12 @@ def test_the_average_is_over_sentences_and_starts_anew_after_a_check() -> None:
     def reached(*batches: tuple[float, int], window: int = 8) -> int:
         stages = Stages(2, 100)
         for distance, size in batches:
-            stages.see(stages["stage"].clone(), torch.full((2,), distance), size, window, 0.05, math.inf)
+            stages.see(stages["stage"], torch.full((2,), distance), size, window, 0.05, math.inf)
         return int(stages["stage"])
 
-    assert reached((0.01, 6), (0.2, 2)) == 2  # 0.0575 if batches counted, 0.0325 over two batches' halves would not
-    assert reached((0.2, 6), (0.01, 2)) == 1
+    # 0.045 and 0.055 over sentences, 0.08 and 0.04 if batches counted.
+    assert reached((0.01, 6), (0.15, 2)) == 2
+    assert reached((0.07, 6), (0.01, 2)) == 1
     assert reached((0.2, 8), (0.01, 8)) == 2
     assert reached((0.01, 4), window=8) == 1
     # A window never spans more than an epoch of the text.
@@ -363,7 +365,7 @@ def test_the_average_is_over_sentences_and_starts_anew_after_a_check() -> None:
 def test_only_the_layer_of_the_stage_is_looked_at() -> None:
     stages = Stages(2, 8)
     for distances, expected in (([0.5, 0.01], 1), ([0.01, 0.5], 2), ([0.01, 0.5], 2), ([0.5, 0.01], 3)):
-        stages.see(stages["stage"].clone(), torch.tensor(distances), 8, 8, 0.05, math.inf)
+        stages.see(stages["stage"], torch.tensor(distances), 8, 8, 0.05, math.inf)
         assert int(stages["stage"]) == expected
 
 
