@@ -29,7 +29,8 @@ def sentence(*rows: tuple[float, ...], dtype: torch.dtype = torch.float64) -> Te
 
 
 def orthogonal(size: int, seed: int) -> Tensor:
-    return torch.linalg.qr(draw(size, size, seed=seed)).Q
+    found: Tensor = torch.linalg.qr(draw(size, size, seed=seed)).Q
+    return found
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_it_is_torchs_divergence_where_nothing_is_padded() -> None:
         (x @ x.transpose(-1, -2) / x.shape[-1] ** 0.5).log_softmax(-1)
         for x in (x.unflatten(-1, (2, -1)).transpose(1, 2) for x in (student, teacher))
     ]
-    expected = nn.functional.kl_div(*logs, reduction="none", log_target=True).sum(-1).mean()
+    expected = nn.functional.kl_div(logs[0], logs[1], reduction="none", log_target=True).sum(-1).mean()
     torch.testing.assert_close(relation_divergence(student, teacher, torch.ones(2, 4), 2), expected)
 
 
@@ -165,7 +166,7 @@ def test_the_last_layers_unless_told_otherwise(dims: Callable[..., Dims]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "asked", "named"), [(384, 768, 36, 48), (192, 384, 128, 64), (100, 768, 12, 4), (5, 7, 2, 1)]
+    ("student", "teacher", "asked", "named"), [(384, 768, 36, 64), (192, 384, 128, 64), (100, 768, 12, 4), (5, 7, 2, 1)]
 )
 def test_a_number_of_heads_that_fits_is_named(
     student: int, teacher: int, asked: int, named: int, dims: Callable[..., Dims]
