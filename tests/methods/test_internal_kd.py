@@ -227,6 +227,7 @@ def test_the_advance_rule() -> None:
     for distance, epochs, expected in ((0.2, 0.5, 2), (0.04, 0.5, 3), (0.2, 1.0, 3), (0.04, 3.0, 3)):
         found = next_stage(stage, torch.tensor(distance), torch.tensor(epochs), 0.05, 1.0)
         assert int(found) == expected
+    assert int(next_stage(stage, torch.tensor(0.25), torch.tensor(0.5), 0.25, 1.0)) == 2
 
 
 def test_stages_share_the_budget() -> None:
@@ -378,6 +379,11 @@ def test_a_close_layer_ends_its_stage_before_its_share_of_the_budget() -> None:
     late.see(late.due(0.0, None), torch.full((2,), 0.01), 4, 8, 0.05, math.inf)
     late.see(late.due(0.4, None), torch.full((2,), 0.01), 4, 8, 0.05, math.inf)
     assert (int(late["stage"]), int(late["seen"])) == (2, 4)
+    # Nor does its distance: 0.01 over the new stage's window, 0.31 with what came before.
+    far = Stages(2, 8)
+    for progress, distance in ((0.0, 0.6), (0.4, 0.01), (0.4, 0.01)):
+        far.see(far.due(progress, None), torch.full((2,), distance), 4, 8, 0.05, math.inf)
+    assert int(far["stage"]) == 3
 
 
 def test_epochs_of_the_text_end_a_stage(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:

@@ -85,6 +85,14 @@ def test_heads_are_averaged_and_sentences_count_equally(precision: Precision) ->
     assert float(found) == pytest.approx((5 + 10) / 2, abs=tolerance)
 
 
+def test_long_sentences_count_no_more_than_short_ones(precision: Precision) -> None:
+    dtype, tolerance = precision
+    student = torch.tensor([[[1, 3], [0, 2], [4, 0]], [[6, 0], [9, 9], [9, 9]]], dtype=dtype)
+    found = token_error(student, torch.zeros_like(student), torch.tensor([[1, 1, 1], [1, 0, 0]]))
+    # Tokens of 5, 2 and 8 in the first sentence, one of 18 in the second; 8.25 if tokens counted equally.
+    assert float(found) == pytest.approx((5 + 18) / 2, abs=tolerance)
+
+
 def test_scores_of_padding_are_left_out_however_they_are_masked() -> None:
     student, teacher = draw(2, 3, 4, 4, grad=True), draw(2, 3, 4, 4, seed=1)
     value = score_error(student, teacher, MASK)
