@@ -24,8 +24,8 @@ from methods.base import (
 )
 from methods.functional import cosine_distance, in_full_precision, isometry, unit
 
-KNUTH, PRIME = 2_654_435_761, 40_503
-"""Multiplicative hashing: neighbouring numbers land far apart."""
+KNUTH = 2_654_435_761
+"""Multiplicative hashing: neighbouring numbers land far apart on a ring of 2^32."""
 
 
 @in_full_precision
@@ -57,7 +57,7 @@ def ranking_hinge(student_BE: Tensor, teacher_BD: Tensor, margin: float) -> Tens
 
 def spread_rows(index_B: Tensor, count: int) -> Tensor:
     """`count` places of a batch, others for every batch, but the same sentences whatever the order of the batch."""
-    keys_B = (index_B * KNUTH + index_B.sum() * PRIME) % 2**32
+    keys_B = (index_B + index_B.sum()) * KNUTH % 2**32
     return keys_B.argsort()[:count]
 
 

@@ -34,7 +34,6 @@ FURTHER_SETTINGS: list[tuple[str, Settings]] = [
     ("crd", {"contrastive_weight": 0.0}),
     ("codir-code", {"layer_map": "all", "layer_pooling": "mean"}),
     ("codir", {"false_negative_similarity": 0.3, "symmetric": True}),
-    ("codir", {"false_negative_similarity": -1.0, "final_weight": 0.0}),
     ("codir", {"layer_map": "last", "layer_pooling": "cls"}),
     ("codir-code", {"layer_map": "last", "final_weight": 0.0}),
     ("codir-code", {"contrastive_weight": 0.0}),

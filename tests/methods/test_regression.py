@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -147,6 +148,17 @@ def test_jasper_sums_over_widths_and_caps_the_ranking(dims: Callable[..., Dims],
     expected = ranking_hinge(student[chosen], signals.teacher_final_BD[chosen], 0.015)
     torch.testing.assert_close(terms["ranking"], 20 * expected)
     assert method.exported_head(aux) is aux["head"]
+
+
+def test_jasper_ranks_every_sentence_sooner_or_later() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ranked = torch.zeros(3200)
+    for _ in range(20):
+        for index_B in torch.randperm(len(ranked), generator=generator).split(64):
+            ranked[index_B[spread_rows(index_B, 32)]] += 1
+    assert ranked.min() >= 2
+    assert ranked.max() <= 18
+    assert ranked.std() == pytest.approx(math.sqrt(20 / 4), rel=0.1)
 
 
 def test_jasper_needs_three_sentences_to_rank(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
