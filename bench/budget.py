@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bench.study import BudgetSpec
 
-Phase = Literal["setup", "teacher", "train", "evaluation"]
+Phase = Literal["setup", "teacher", "train", "evaluation", "checkpoint"]
 CHARGED_PHASE: Phase = "train"
 """What the currency `seconds` counts. The teacher's store is filled once for all runs and stands apart."""
 
@@ -42,8 +42,14 @@ class Ledger:
     state_bytes: int = 0
     """Bytes of the method's buffers (banks, queues)."""
     peak_memory_bytes: int = 0
+    tuning_trials: int = 0
+    """Trainings spent on the choice of the method's hyperparameters."""
+    micro_batch: int = 0
+    """Rows that passed the student at a time, at the end of training."""
+    out_of_memory: int = 0
+    """How often memory did not suffice, and the micro-batch was halved."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """By phase: setup, teacher (filling the store), train, evaluation."""
+    """By phase: setup, teacher (filling the store), train, evaluation, checkpoint."""
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
@@ -65,6 +71,11 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take over what another ledger's `as_dict` gave."""
+        for name, value in values.items():
+            setattr(self, name, value)
 
 
 @dataclass(frozen=True)

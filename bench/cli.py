@@ -7,9 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import UserError
 
@@ -61,8 +61,15 @@ def _is_override(text: str) -> bool:
     return "=" in text and not text.startswith("-")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"distilbench: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="distilbench",
         description="Compare text-embedding distillation methods under equal budgets, with stated error.",
         epilog=EPILOG,
@@ -74,8 +81,21 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the study, e.g. budget.sentences=5000")
     run.add_argument("--out", default="results", metavar="DIR", help="records go to DIR/<study> (default: results)")
     run.add_argument("--mirror", metavar="DIR", help="folder of official task data, laid out as on the Hub")
+    run.add_argument(
+        "--budget",
+        metavar="CURRENCY=AMOUNT",
+        help="steps, sentences, tokens, flops or seconds instead of the study's own budget; a study of its own, with "
+        "records under DIR/<study>-<currency>",
+    )
     run.add_argument("--limit", type=_positive, metavar="N", help="smoke run: at most N sentences, pairs and queries")
     run.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 and so on, mps")
+    run.add_argument(
+        "--checkpoint-seconds",
+        type=_not_negative,
+        default=15.0,
+        metavar="S",
+        help="least time between checkpoints of a training (default: 15; 0: after every step)",
+    )
     run.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
     run.set_defaults(verb=_run)
 
@@ -110,6 +130,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
@@ -125,8 +155,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.settings import settings
     from bench.study import load_study
 
-    study = load_study(arguments.study, arguments.overrides, arguments.limit)
+    study = load_study(arguments.study, arguments.overrides, arguments.limit, arguments.budget)
     chosen = settings(arguments.out, arguments.mirror, arguments.device, writing=not arguments.dry_run)
+    chosen = replace(chosen, checkpoint_seconds=arguments.checkpoint_seconds)
     from bench.workbench import Workbench
 
     bench = Workbench(study, chosen, announce=lambda text: _say(f"{study.name}: {text}"))

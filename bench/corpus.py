@@ -4,13 +4,14 @@ corpora/<key>/tokens.bin         token ids of all sentences, one after the other
               offsets.npy        [N + 1] where each sentence begins
               sentences.parquet  the text itself, column `text`
               meta.json          counts and the SHA-256 of the tokens
+              SHA256SUMS         of these files: a damaged text is noticed, and made again
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,19 +20,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.artefact import clear_up, is_sealed, is_sound, write_sealed
 from bench.encoder import load_tokenizer
 from bench.errors import UserError
 from bench.identity import PROTOCOL, key_of
-from bench.record import dump_json, write_folder_atomically
+from bench.record import dump_json
 from bench.study import Study
 from bench.text import read_sentences, source_key, source_names
 
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
-META_KEYS = {"sentences", "tokens", "dtype", "pad_id", "mask_id", "special_ids", "sha256"}
 
 
 @dataclass(frozen=True)
@@ -93,30 +95,24 @@ def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
 
 
 def is_built(cache: Path, key: str) -> bool:
-    """Whether the tokenised text lies in the cache, undamaged as far as the sizes of its files tell."""
-    return is_whole(_folder(cache, key))
+    """Whether the tokenised text lies in the cache."""
+    return is_sealed(_folder(cache, key))
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a folder holds a tokenised text, undamaged as far as the sizes of its files tell."""
-    try:
-        meta = _read_meta(folder)
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        size = (folder / "tokens.bin").stat().st_size
-        return bool(
-            len(offsets) == meta["sentences"] + 1
-            and size == int(offsets[-1]) * np.dtype(meta["dtype"]).itemsize
-            and meta.keys() >= META_KEYS
-            and (folder / "sentences.parquet").is_file()
-        )
-    # What numpy and json raise for damaged content, and what content of another kind leads to.
-    except (OSError, EOFError, ValueError, TypeError, LookupError):
-        return False
+def texts_of(cache: Path, key: str) -> list[str]:
+    """The sentences of a tokenised text in the cache."""
+    return list(pd.read_parquet(_folder(cache, key) / "sentences.parquet")["text"])
 
 
-def _read_meta(folder: Path) -> dict[str, Any]:
-    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return meta
+def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
+    """The folder of a tokenised text, filled by `write` where it is not there yet, or is damaged."""
+    folder = _folder(cache, key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{key}.lock")):
+        if not is_sound(folder, "the text"):
+            clear_up(folder)
+            write_sealed(folder, write)
+    return folder
 
 
 def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None) -> Corpus:
@@ -124,12 +120,13 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
 
     Raises `UserError` for unreadable text and for text with fewer sentences than a batch.
     """
-    folder = _folder(cache, key)
-    if not is_built(cache, key):
+
+    def make(folder: Path) -> None:
         sentences = _sample(study, read_sentences(study.text, mirror))
         _check_size(study, len(sentences))
-        tokenizer = load_tokenizer(model_folder)
-        write_folder_atomically(folder, lambda path: write_corpus(path, sentences, tokenizer, study.train.max_length))
+        write_corpus(folder, sentences, load_tokenizer(model_folder), study.train.max_length)
+
+    folder = made(cache, key, make)
     corpus = open_corpus(folder, key, ", ".join(source_names(study.text)))
     # Also of a text that was there: how it is cut into batches is no part of its key.
     _check_size(study, len(corpus))
@@ -138,7 +135,7 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
 
 def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     """Map a folder that `write_corpus` wrote."""
-    meta = _read_meta(folder)
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     return Corpus(
         key=key,
         sha256=meta["sha256"],

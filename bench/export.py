@@ -12,8 +12,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from bench.artefact import write_folder_atomically
 from bench.encoder import Dense, Encoder, Normalize
-from bench.record import dump_json, write_folder_atomically
+from bench.record import dump_json
 from bench.token_table import TokenTable
 
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)

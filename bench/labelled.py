@@ -9,21 +9,23 @@ corpora/<key>/            as in `bench.corpus`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.corpus import SAMPLE_SEED, Corpus, is_whole, open_corpus, write_corpus
+from bench.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from bench.encoder import load_tokenizer
 from bench.errors import UserError
 from bench.identity import PROTOCOL, file_sha256, key_of
-from bench.record import write_folder_atomically
 from bench.study import LabelledSpec, Study
 from bench.text import EMBEDDED, embedded_key, numbers, read_column, resolve
+
+Section = Literal["labelled", "dev"]
+"""Sections of a study that name rows of texts: to train on, and to watch the students by."""
 
 
 @dataclass(frozen=True)
@@ -58,44 +60,44 @@ class LabelledText:
 Text = Corpus | LabelledText
 
 
-def labelled_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
-    """Hash of all that decides the rows of a study's labelled text, which it must have."""
-    spec = _spec(study)
-    source = embedded_key() if spec.source == EMBEDDED else file_sha256(resolve(spec.source, mirror, "labelled"))
+def labelled_key(study: Study, tokenizer_sha256: str, mirror: Path | None, section: Section = "labelled") -> str:
+    """Hash of all that decides the rows of a section of the study, which it must have."""
+    spec = _spec(study, section)
+    source = embedded_key() if spec.source == EMBEDDED else file_sha256(resolve(spec.source, mirror, section))
     return key_of(
         protocol=PROTOCOL,
         source=source,
-        labelled=spec.model_dump(exclude={"source"}),
+        labelled=spec.model_dump(exclude={"source", "points"}),
         tokenizer=tokenizer_sha256,
         max_length=study.train.max_length,
         limit=study.limit,
     )
 
 
-def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None) -> LabelledText:
-    """The tokenised labelled text of a study, made if it is not there yet.
+def build_or_open(
+    study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None, section: Section = "labelled"
+) -> LabelledText:
+    """The tokenised rows of a section of the study, made if they are not there yet.
 
-    Raises `UserError` for unreadable text and for text with fewer rows than a batch.
+    Raises `UserError` for unreadable text, and for text to train on with fewer rows than a batch.
     """
-    spec, folder = _spec(study), cache / "corpora" / key
-    if not (is_whole(folder) and (folder / "rows.npy").is_file()):
-        table = _sample(study, _read(spec, mirror))
+    spec = _spec(study, section)
+
+    def make(folder: Path) -> None:
+        table = _sample(spec, study.limit, _read(spec, mirror, section))
         texts, rows_RC = _distinct(table[[*range(columns_of(spec))]].to_numpy(dtype=object))
-        tokenizer = load_tokenizer(model_folder)
+        write_corpus(folder, texts, load_tokenizer(model_folder), study.train.max_length)
+        np.save(folder / "rows.npy", rows_RC)
+        if spec.scores:
+            np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
 
-        def write(path: Path) -> None:
-            write_corpus(path, texts, tokenizer, study.train.max_length)
-            np.save(path / "rows.npy", rows_RC)
-            if spec.scores:
-                np.save(path / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
-
-        write_folder_atomically(folder, write)
+    folder = made(cache, key, make)
     text = LabelledText(
         corpus=open_corpus(folder, key, spec.source),
         rows_RC=np.load(folder / "rows.npy"),
         scores=np.load(folder / "scores.npy") if spec.scores else None,
     )
-    if len(text) < study.train.batch_size:
+    if section == "labelled" and len(text) < study.train.batch_size:
         raise UserError(
             f"labelled.source {spec.source} gives {len(text)} rows, fewer than train.batch_size "
             f"{study.train.batch_size}; give more text or choose a smaller batch size"
@@ -103,12 +105,13 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
     return text
 
 
-def _spec(study: Study) -> LabelledSpec:
-    if study.labelled is None:
+def _spec(study: Study, section: Section) -> LabelledSpec:
+    spec: LabelledSpec | None = getattr(study, section)
+    if spec is None:
         raise UserError(
-            "the study has no labelled text; add labelled: {source: FILE, columns: [anchor, positive, negative]}"
+            f"the study has no {section} text; add {section}: {{source: FILE, columns: [anchor, positive, negative]}}"
         )
-    return study.labelled
+    return spec
 
 
 def columns_of(spec: LabelledSpec) -> int:
@@ -116,25 +119,21 @@ def columns_of(spec: LabelledSpec) -> int:
     return 3 if spec.source == EMBEDDED else len(spec.columns)
 
 
-def _read(spec: LabelledSpec, mirror: Path | None) -> pd.DataFrame:
+def _read(spec: LabelledSpec, mirror: Path | None, section: Section) -> pd.DataFrame:
     """The texts in columns 0 to C - 1, and the scores under their names."""
     if spec.source == EMBEDDED:
         from bench.embedded.docstrings import training_triples
 
         return pd.DataFrame(training_triples())
-    path = resolve(spec.source, mirror, "labelled")
-    texts = pd.DataFrame({place: list(_texts(path, column)) for place, column in enumerate(spec.columns)})
+    path = resolve(spec.source, mirror, section)
+    texts = pd.DataFrame({place: list(read_column(path, name, section)) for place, name in enumerate(spec.columns)})
     for column in spec.scores:
-        texts[column] = numbers(path, column)
+        texts[column] = numbers(path, column, section)
     return texts.drop_duplicates(ignore_index=True)
 
 
-def _texts(path: Path, column: str) -> Iterator[str]:
-    return read_column(path, column, "labelled")
-
-
-def _sample(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    sizes = (_spec(study).rows, study.limit, len(table))
+def _sample(spec: LabelledSpec, limit: int | None, table: pd.DataFrame) -> pd.DataFrame:
+    sizes = (spec.rows, limit, len(table))
     wanted = min(size for size in sizes if size is not None)
     chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(table))[:wanted]
     return table.iloc[np.sort(chosen)]

@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from bench.dropout import replace_dropout
 from bench.encoder import Encoder, StoredModel, drop_pooler, feed_forward_key, layer_stack
-from bench.errors import UserError
+from bench.errors import UserError, shown
 from bench.identity import file_sha256
 from bench.seeds import seed_for, seeded
 from bench.study import StudentSpec
@@ -36,12 +36,21 @@ def find_model(name: str) -> StoredModel:
     """
     if name == PACKAGED_NAME:
         return StoredModel(name, _packaged())
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _folder(name)
+    if path is not None:
         return StoredModel(path.resolve().name, path)
-    if path.is_absolute() or name.startswith(".") or not HUB_ID.match(name):
-        raise UserError(f"teacher {name!r} is not a folder; give a model folder, a Hub id, or {PACKAGED_NAME}")
+    if Path(name).is_absolute() or not HUB_ID.match(name) or name.startswith("."):
+        raise UserError(f"teacher {shown(name)} is not a folder; give a model folder, a Hub id, or {PACKAGED_NAME}")
     return StoredModel(name, _from_hub(name))
+
+
+def _folder(name: str) -> Path | None:
+    # Homes of unknown users, and names that are too long for the system, are errors.
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() else None
+    except (RuntimeError, OSError):
+        return None
 
 
 def _packaged() -> Path:
@@ -117,7 +126,10 @@ def _set_width(config: Any, width: int) -> None:
     if width > config.hidden_size:
         raise UserError(f"student.width {width} is larger than the teacher's {config.hidden_size}; ask for less")
     if width % config.num_attention_heads:
-        raise UserError(f"student.width {width} is not a multiple of the {config.num_attention_heads} attention heads")
+        raise UserError(
+            f"student.width {width} is not a multiple of the {config.num_attention_heads} attention heads; ask for "
+            f"{max(width // config.num_attention_heads, 1) * config.num_attention_heads}"
+        )
     key = feed_forward_key(config)
     setattr(config, key, getattr(config, key) * width // config.hidden_size)
     config.hidden_size = width

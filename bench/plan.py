@@ -9,9 +9,10 @@ import torch
 
 from bench.budget import synchronize
 from bench.evaluation.profiles import PROFILES, expand
-from bench.run import LEDGER_FILE, known_record, trained_folder
+from bench.run import known_record
 from bench.store import stored_rows
 from bench.study import Run, Stage, runs_of
+from bench.trained import is_trained
 from bench.workbench import Workbench
 from methods.base import Needs
 
@@ -78,7 +79,7 @@ def _planned(bench: Workbench, run: Run, tokens: float, rate: float) -> PlannedR
 def _state(bench: Workbench, run: Run) -> str:
     if known_record(bench, run) is not None:
         return "recorded"
-    return "trained" if (trained_folder(bench, run) / LEDGER_FILE).is_file() else "to do"
+    return "trained" if is_trained(bench, run) else "to do"
 
 
 def _estimated_flops(bench: Workbench, run: Run, tokens: float, rate: float) -> float:

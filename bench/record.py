@@ -6,6 +6,7 @@
     examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
                        ndcg_at_10, recall_at_10, ... (queries)
     mteb/<Task>.json   the task's result in mteb's own format
+    SHA256SUMS         of these files: a record that was changed afterwards is refused
 
 Readers of results import this module only; it imports neither torch nor mteb.
 """
@@ -14,14 +15,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.artefact import damage
 from bench.errors import UserError
 
 SCHEMA = 1
@@ -65,9 +63,12 @@ class Record:
     scores: dict[str, dict[str, float]]
     """task -> metric -> value; `main_score` is the metric that mteb ranks by."""
     identity: dict[str, str]
-    """name -> hash of what the run was computed from."""
+    """name -> hash of what the run was computed from; `start`, `batches` and `weights` are what training began with,
+    what it read and what it gave."""
     environment: dict[str, Any]
     error: str | None = None
+    response: list[dict[str, Any]] = field(default_factory=list)
+    """Dev scores over training: share of the budget, what was spent in every currency, score, and `chosen`."""
     limit: int | None = None
     """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
     schema: int = field(default=SCHEMA)
@@ -77,26 +78,6 @@ class Record:
         bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
         if self.status == "completed" and bad:
             raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
-
-
-def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder beside `path`, then move it into place of what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    replaced = temporary.with_name(f"{temporary.name}.old")
-    try:
-        write(temporary)
-        temporary.chmod(0o755)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        if path.exists():
-            path.replace(replaced)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -127,8 +108,15 @@ def read_record(path: Path) -> Record:
 
 
 def read_study(folder: Path) -> list[Record]:
-    """All records of one study's folder, ordered by role, label and seed. Empty when there are none."""
+    """All records of one study's folder, ordered by role, label and seed. Empty when there are none.
+
+    Raises `UserError` for a record of which a byte has changed since it was written.
+    """
     # A leading dot marks a folder that is still being written.
-    records = [read_record(path) for path in sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))]
+    paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
+    for path in paths:
+        if found := damage(path.parent):
+            raise UserError(f"the record {path.parent} is damaged: {found}; delete it and run the study again")
+    records = [read_record(path) for path in paths]
     order = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
     return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))

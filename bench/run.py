@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from torch import nn
+from filelock import FileLock, Timeout
 
-from bench.budget import Ledger, peak_memory_bytes, reset_peak_memory
-from bench.encoder import Encoder, StoredModel, num_parameters
+from bench.artefact import clear_up, disk_trouble, is_sound, write_sealed
+from bench.budget import Ledger, reset_peak_memory
+from bench.encoder import StoredModel
 from bench.errors import UserError
-from bench.export import export, model_card
 from bench.identity import key_of
 from bench.record import (
     CURVE_FILE,
@@ -29,16 +30,13 @@ from bench.record import (
     dump_json,
     read_record,
     to_dict,
-    write_folder_atomically,
 )
-from bench.seeds import stage_seed
 from bench.settings import environment
 from bench.study import Run, runs_of
-from bench.train import Cell, train
+from bench.trained import training_of
 from bench.workbench import Workbench
 
-MODEL_FOLDER = "model"
-LEDGER_FILE = "ledger.json"
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,25 @@ class Scored:
 def run_study(bench: Workbench, on_progress: Callable[[Run, float], None]) -> Iterator[Finished]:
     """Run what is missing, one run after the other, and yield each as it is done.
 
-    A run that fails becomes a record with status `failed` and does not stop the others; it is tried again next time.
+    Runs that another process is at are left to it, and waited for at the end. A run that fails becomes a record with
+    status `failed` and does not stop the others; it is tried again next time.
     """
     bench.check()
-    for run in runs_of(bench.study):
-        known = known_record(bench, run)
-        record = known or _run(bench, run, partial(on_progress, run))
-        yield Finished(run, record, reused=known is not None)
+    left, announced = runs_of(bench.study), False
+    while left:
+        elsewhere = []
+        for run in left:
+            finished = _finish(bench, run, partial(on_progress, run))
+            if finished is None:
+                elsewhere.append(run)
+            else:
+                yield finished
+        if len(elsewhere) == len(left):
+            if not announced:
+                bench.announce(f"waiting for {len(left)} runs that another process is at")
+                announced = True
+            time.sleep(POLL_SECONDS)
+        left = elsewhere
 
 
 def record_folder(bench: Workbench, run: Run) -> Path:
@@ -78,17 +88,26 @@ def record_folder(bench: Workbench, run: Run) -> Path:
     return bench.settings.out / bench.name / bench.run_id(run)
 
 
-def trained_folder(bench: Workbench, run: Run) -> Path:
-    """Where a run's weights, curve and ledger lie in the cache."""
-    return bench.settings.cache / "runs" / bench.run_id(run)
+def _finish(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Finished | None:
+    """A run's record, made if need be; None while another process is making it."""
+    if (known := known_record(bench, run)) is not None:
+        return Finished(run, known, reused=True)
+    locks = bench.settings.cache / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(locks / f"{bench.run_id(run)}.lock", timeout=0):
+            clear_up(record_folder(bench, run))
+            known = known_record(bench, run)
+            return Finished(run, known or _run(bench, run, on_progress), reused=known is not None)
+    except Timeout:
+        return None
 
 
 def known_record(bench: Workbench, run: Run) -> Record | None:
     """A run's record, if nothing is left to do: diverged, or completed with every task's present data scored."""
-    path = record_folder(bench, run) / RECORD_FILE
-    if not path.is_file():
+    record = _sound_record(record_folder(bench, run))
+    if record is None:
         return None
-    record = read_record(path)
     if record.status == "failed" or record.label != run.entry.label:
         return None
     scored = {(name, task["data_sha256"]) for name, task in record.tasks.items()}
@@ -100,32 +119,47 @@ def _same_mteb(record: Record) -> bool:
     return bool(record.environment.get("mteb") == version("mteb"))
 
 
+def _sound_record(folder: Path) -> Record | None:
+    """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
+    return read_record(folder / RECORD_FILE) if is_sound(folder, "the record") else None
+
+
 def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Record:
     ledger, folder = Ledger(), record_folder(bench, run)
     try:
         reset_peak_memory()
-        curve, status, model = _model(bench, run, ledger, on_progress)
-        scores = _score(bench, model, ledger) if status == "completed" else []
-        weights = model.hashes()["weights"]
-        scored = [*scores, *_kept_scores(folder, weights, {item.name for item in scores})]
-        record = _record(bench, run, ledger, status, scored, weights)
-        write_folder_atomically(folder, lambda path: _write(path, record, curve, scored))
-    except UserError:
-        raise
+        training = training_of(bench, run, ledger, on_progress)
+        scores = _score(bench, training.model, ledger) if training.status == "completed" else []
+        identity = {**training.identity, "weights": training.model.hashes()["weights"]}
+        scored = [*scores, *_kept_scores(folder, identity["weights"], {item.name for item in scores})]
+        record = _record(bench, run, ledger, training.status, scored, identity, response=training.response)
+        write_sealed(folder, lambda path: _write(path, record, training.curve, scored))
     except Exception as error:
-        traceback.print_exc()
-        failed = _record(bench, run, ledger, "failed", [], None, f"{type(error).__name__}: {error}")
-        write_folder_atomically(folder, lambda path: _write(path, failed, pd.DataFrame(), []))
-        return failed
+        if refusal := disk_trouble(error):
+            raise UserError(
+                f"nothing more can be written ({refusal}); make room and run the same command again, which goes on "
+                "from what is complete"
+            ) from error
+        return _failed(bench, run, ledger, error)
     return record
+
+
+def _failed(bench: Workbench, run: Run, ledger: Ledger, error: Exception) -> Record:
+    """The record of a failure. It never takes the place of a record that holds results."""
+    if not isinstance(error, UserError):
+        traceback.print_exc()
+    folder = record_folder(bench, run)
+    failed = _record(bench, run, ledger, "failed", [], {}, error=f"{type(error).__name__}: {error}")
+    before = _sound_record(folder)
+    if before is None or before.status == "failed":
+        write_sealed(folder, lambda path: _write(path, failed, pd.DataFrame(), []))
+    return failed
 
 
 def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
     """Scores that the run's present record holds for other tasks, if they are of the same weights and mteb."""
-    if not (folder / RECORD_FILE).is_file():
-        return []
-    record = read_record(folder / RECORD_FILE)
-    if not record.tasks or record.identity.get("weights") != weights or not _same_mteb(record):
+    record = _sound_record(folder)
+    if record is None or not record.tasks or record.identity.get("weights") != weights or not _same_mteb(record):
         return []
     examples = pd.read_parquet(folder / EXAMPLES_FILE)
     return [
@@ -139,109 +173,6 @@ def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
         for name, facts in record.tasks.items()
         if name not in again
     ]
-
-
-def _model(
-    bench: Workbench, run: Run, ledger: Ledger, on_progress: Callable[[float], None]
-) -> tuple[pd.DataFrame, Status, StoredModel]:
-    if run.role == "ceiling":
-        return pd.DataFrame(), "completed", bench.teacher_model
-    folder = trained_folder(bench, run)
-    stored = _read_ledger(folder) or _train(bench, run, ledger, folder, on_progress)
-    for name, value in stored["ledger"].items():
-        setattr(ledger, name, value)
-    curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
-    return curve, stored["status"], StoredModel(bench.run_id(run), folder / MODEL_FOLDER)
-
-
-def _read_ledger(folder: Path) -> dict[str, Any] | None:
-    """What a trained run left in the cache; None when it is not there or damaged, and has to be trained again."""
-    try:
-        stored: dict[str, Any] = json.loads((folder / LEDGER_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stored
-
-
-def _train(
-    bench: Workbench, run: Run, ledger: Ledger, folder: Path, on_progress: Callable[[float], None]
-) -> dict[str, Any]:
-    with ledger.phase("setup"):
-        student = bench.student(run.seed) if run.role != "reference" else bench.static_student(ledger)
-    status, curve = "completed", pd.DataFrame()
-    if run.role == "method":
-        curve, diverged = _train_stages(bench, run, student, ledger, on_progress)
-        status = "diverged" if diverged else "completed"
-    ledger.peak_memory_bytes = peak_memory_bytes()
-    stored = {"status": status, "ledger": ledger.as_dict()}
-
-    def write(path: Path) -> None:
-        export(student, bench.tokenizer, path / MODEL_FOLDER, _card(bench, run))
-        if len(curve):
-            curve.to_parquet(path / CURVE_FILE, index=False)
-        dump_json(stored, path / LEDGER_FILE)
-
-    write_folder_atomically(folder, write)
-    return stored
-
-
-def _train_stages(
-    bench: Workbench, run: Run, student: Encoder, ledger: Ledger, on_progress: Callable[[float], None]
-) -> tuple[pd.DataFrame, bool]:
-    """Train by each of the run's stages in turn, each with its share of the budget; returns curve and divergence."""
-    rows: list[dict[str, float]] = []
-    spent, diverged = 0.0, False
-    for number, stage in enumerate(run.entry.stages):
-        method = stage.build()
-        with ledger.phase("setup"):
-            needs = method.needs(bench.dims_for(student))
-            cell = Cell(
-                method=method,
-                student=student,
-                teacher=bench.teacher,
-                text=bench.text_of(needs),
-                store=bench.store_of(needs),
-                spec=bench.study.train,
-                budget=bench.budget.share(spent, spent + stage.share),
-                seed=stage_seed(run.seed, number),
-            )
-        trained = train(cell, ledger, partial(_report_share, on_progress, spent, stage.share))
-        rows += [{"stage": number + 1, **row} for row in trained.curve]
-        spent += stage.share
-        head = method.exported_head(trained.aux)
-        if head is not None:
-            student.head = nn.Sequential(*_parts(student.head), *_parts(head))
-            ledger.extra_parameters -= num_parameters(head)
-        if trained.diverged:
-            diverged = True
-            break
-    return pd.DataFrame(rows), diverged
-
-
-def _report_share(on_progress: Callable[[float], None], before: float, own: float, share: float) -> None:
-    on_progress(before + own * share)
-
-
-def _parts(head: nn.Module) -> list[nn.Module]:
-    """The modules of a head in a row; nothing for the head that does nothing."""
-    if isinstance(head, nn.Identity):
-        return []
-    return list(head) if isinstance(head, nn.Sequential) else [head]
-
-
-def _card(bench: Workbench, run: Run) -> str:
-    return model_card(
-        {
-            "Run": bench.run_id(run),
-            "Study": bench.name,
-            "Method": run.entry.name,
-            "Hyperparameters": json.dumps(run.entry.hyperparameters, sort_keys=True),
-            "Teacher": bench.teacher_model.name,
-            "Text": bench.study.text.source,
-            "Budget": f"{bench.budget.amount:g} {bench.budget.currency}" if run.role == "method" else "none",
-            "Seed": run.seed,
-        }
-    )
 
 
 def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]:
@@ -273,10 +204,12 @@ def _record(
     ledger: Ledger,
     status: Status,
     scored: list[Scored],
-    weights: str | None,
+    identity: dict[str, str],
+    *,
+    response: list[dict[str, Any]] = [],  # noqa: B006
     error: str | None = None,
 ) -> Record:
-    identity = {name: key_of(value=value) for name, value in bench.identity(run).items()}
+    asked = {name: key_of(value=value) for name, value in bench.identity(run).items()}
     return Record(
         run_id=bench.run_id(run),
         study=bench.name,
@@ -294,7 +227,8 @@ def _record(
         ledger=ledger.as_dict(),
         tasks={item.name: item.facts for item in scored},
         scores={item.name: item.metrics for item in scored},
-        identity=identity | ({"weights": weights} if weights else {}),
+        identity=asked | identity,
+        response=response,
         environment=environment(bench.settings.device),
         error=error,
         limit=bench.study.limit,

@@ -25,6 +25,8 @@ class Settings:
     cache: Path
     mirror: Path | None
     device: str
+    checkpoint_seconds: float = 15.0
+    """Least time between checkpoints of a training; 0 makes one after every step."""
 
 
 def settings(out: str, mirror: str | None, device: str, *, writing: bool = True) -> Settings:

@@ -1,17 +1,23 @@
 """Teacher signals, computed once and shared by all methods, seeds and studies.
 
-    signals/<key>/<array>.bin    float32 [N, width], memory-mapped; `final`, or `mean-3` for a pooled layer
-                  <array>.done   one byte per row: 1 once the row is written
+    signals/<key>/<array>.bin   float32 [N, width], memory-mapped; `final`, or `mean-3` for a pooled layer
+                  <array>.crc   uint32 [N], the CRC-32 of each row; 0 for rows that are not there
+                  begun/        the rows that were being computed when the last process was killed
 
-Rows are computed when first asked for. A row counts as there only after its values are on disk, so a run that is
-killed loses at most the rows of its last chunk.
+Rows are computed when first asked for, and count as there only where their checksum is right: a row that was cut off
+by a kill, or damaged since, is computed again. What passes the teacher together decides the last bits of its vectors:
+rows that a killed process had begun are finished in the batches in which it began them.
 """
 
 from __future__ import annotations
 
+import logging
+import shutil
+import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.artefact import clear_up, is_sound, write_sealed
 from bench.corpus import Corpus
 from bench.encoder import Encoder, pool
 from bench.identity import key_of
@@ -27,6 +34,8 @@ from methods.base import LayerPooling, Needs
 FINAL = "final"
 TOKENS_PER_PASS = 2048
 ROWS_PER_CHUNK = 4096
+
+_log = logging.getLogger(__name__)
 
 
 def array_names(needs: Needs) -> set[str]:
@@ -56,47 +65,50 @@ class TeacherStore:
         self._corpus = corpus
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / "lock")
-        self._values: dict[str, np.memmap[Any, Any]] = {}
-        self._done: dict[str, np.memmap[Any, Any]] = {}
+        self._begun = folder / "begun"
+        self._arrays: dict[str, _Array] = {}
+        self._sound_N = np.zeros(len(corpus), dtype=bool)
         with self._lock:
             for name in arrays:
-                self._add(folder, name)
+                self._arrays[name] = _Array(folder, name, len(corpus), self._width(name))
+            if self._arrays:
+                self._finish_begun()
 
-    def _add(self, folder: Path, name: str) -> None:
-        values, marks = folder / f"{name}.bin", folder / f"{name}.done"
-        if not _has_size(values, self._shape(name)):
-            # Marks of values that are gone would pass zeros off as the teacher's.
-            marks.unlink(missing_ok=True)
-        self._values[name] = _open(values, "float32", self._shape(name))
-        self._done[name] = _open(marks, "uint8", (len(self._corpus),))
-
-    def _shape(self, name: str) -> tuple[int, int]:
-        width = self._teacher.output_width() if name == FINAL else self._teacher.dims.width
-        return len(self._corpus), width
+    def _width(self, name: str) -> int:
+        return self._teacher.output_width() if name == FINAL else self._teacher.dims.width
 
     def ensure(self, rows: NDArray[np.int64]) -> int:
         """Compute what is missing for some rows, and return how many sentences passed the teacher."""
-        if not self._values or not len(self._missing(rows)):
+        if not self._arrays or not len(self._missing(rows)):
             return 0
         with self._lock:
             missing = self._missing(rows)
             for start in range(0, len(missing), ROWS_PER_CHUNK):
                 chunk = missing[start : start + ROWS_PER_CHUNK]
+                write_sealed(self._begun, partial(_write_rows, rows=chunk))
                 self._fill(chunk)
-                for name, values in self._values.items():
-                    values.flush()
-                    self._done[name][chunk] = 1
-                    self._done[name].flush()
+                shutil.rmtree(self._begun)
             return len(missing)
 
+    def _finish_begun(self) -> None:
+        clear_up(self._begun)
+        if is_sound(self._begun, "the list of rows"):
+            self._fill(np.load(self._begun / "rows.npy"))
+        shutil.rmtree(self._begun, ignore_errors=True)
+
     def _missing(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        there = np.logical_and.reduce([done[rows] != 0 for done in self._done.values()])
-        return np.unique(rows[~there])
+        unsure = np.unique(rows[~self._sound_N[rows]])
+        sound = np.logical_and.reduce([array.sound(unsure) for array in self._arrays.values()])
+        self._sound_N[unsure[sound]] = True
+        missing: NDArray[np.int64] = unsure[~sound]
+        return missing
 
     def _fill(self, rows: NDArray[np.int64]) -> None:
-        parts = {name: name.split("-") for name in self._values if name != FINAL}
+        parts = {name: name.split("-") for name in self._arrays if name != FINAL}
         layers = sorted({int(layer) for _, layer in parts.values()})
         for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
+            if not len(self._missing(part)):
+                continue
             ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
             with torch.inference_mode():
                 out = self._teacher(ids, mask, hidden=layers)
@@ -104,33 +116,70 @@ class TeacherStore:
                     name: pool(out.hidden[layers.index(int(layer))], mask, cast(LayerPooling, pooling))
                     for name, (pooling, layer) in parts.items()
                 }
-            if FINAL in self._values:
+            if FINAL in self._arrays:
                 found[FINAL] = out.final
             for name, values in found.items():
-                self._values[name][part] = values.float().cpu().numpy()
+                self._arrays[name].write(part, values.float().cpu().numpy())
 
     def read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
         """Stored values of some rows, [B, width], float32."""
-        return torch.from_numpy(np.asarray(self._values[name][rows]))
+        return torch.from_numpy(np.asarray(self._arrays[name].values_NW[rows]))
+
+
+class _Array:
+    """One array of a store. Whoever makes one or writes to it holds the store's lock."""
+
+    def __init__(self, folder: Path, name: str, rows: int, width: int) -> None:
+        self._values_file, self._marks_file = folder / f"{name}.bin", folder / f"{name}.crc"
+        self._row_bytes = width * np.dtype(np.float32).itemsize
+        _set_size(self._values_file, rows * self._row_bytes)
+        _set_size(self._marks_file, rows * np.dtype(np.uint32).itemsize)
+        self.values_NW = np.memmap(self._values_file, dtype=np.float32, mode="r", shape=(rows, width))
+        self._marks_N = np.memmap(self._marks_file, dtype=np.uint32, mode="r", shape=(rows,))
+
+    def sound(self, rows_B: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows are there and undamaged, [B]."""
+        marks_B = np.asarray(self._marks_N[rows_B])
+        sound_B: NDArray[np.bool_] = marks_B != 0
+        sound_B[sound_B] = _checksums(self.values_NW[rows_B[sound_B]]) == marks_B[sound_B]
+        if damaged := int(((marks_B != 0) & ~sound_B).sum()):
+            _log.warning("%d rows of %s are damaged; they are computed again", damaged, self._values_file)
+        return sound_B
+
+    def write(self, rows_B: NDArray[np.int64], values_BW: NDArray[np.float32]) -> None:
+        # Written to files, not to their maps: a full disk is then an error, where it would kill a writer to a map.
+        for path, size, values in (
+            (self._values_file, self._row_bytes, values_BW),
+            (self._marks_file, np.dtype(np.uint32).itemsize, _checksums(values_BW)),
+        ):
+            with path.open("r+b", buffering=0) as stream:
+                for row, value in zip(rows_B, values, strict=True):
+                    stream.seek(int(row) * size)
+                    stream.write(value.tobytes())
+
+
+def _checksums(values_BW: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """CRC-32 of each row; 1 in the place of 0, which stands for rows that are not there."""
+    return np.array([zlib.crc32(row.tobytes()) or 1 for row in values_BW], dtype=np.uint32)
 
 
 def stored_rows(folder: Path, arrays: Iterable[str]) -> int:
-    """Rows of a store that are complete in all `arrays`; 0 when there is no store."""
-    files = [folder / f"{name}.done" for name in arrays]
+    """Rows of a store that are there in all `arrays`; 0 when there is no store."""
+    files = [folder / f"{name}.crc" for name in arrays]
     if not files or not all(file.is_file() for file in files):
         return 0
-    return int(np.logical_and.reduce([np.fromfile(file, dtype=np.uint8) for file in files]).sum())
+    return int(np.logical_and.reduce([np.fromfile(file, dtype=np.uint32) for file in files]).sum())
 
 
-def _has_size(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> bool:
-    return path.exists() and path.stat().st_size == int(np.prod(shape)) * np.dtype(dtype).itemsize
+def _write_rows(folder: Path, rows: NDArray[np.int64]) -> None:
+    np.save(folder / "rows.npy", rows)
 
 
-def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    if not _has_size(path, shape, dtype):
-        with path.open("wb") as stream:
-            stream.truncate(int(np.prod(shape)) * np.dtype(dtype).itemsize)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+def _set_size(path: Path, size: int) -> None:
+    with path.open("ab") as stream:
+        if stream.tell() != size:
+            stream.truncate(0)
+            stream.truncate(size)
 
 
 def length_batches(rows: NDArray[np.int64], lengths_N: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:

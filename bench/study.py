@@ -6,6 +6,7 @@ student: {layers: 2, width: 192}
 text: {source: embedded}              # or text files, or mirror:train/wiki-sentences.parquet
 budget: {sentences: 50000}            # or steps, tokens, flops, seconds
 labelled: {source: pairs.csv}         # for methods that need texts that belong together
+dev: {source: dev.csv, scores: [score]}   # watch students while they train, uncharged
 methods:
   - mse
   - ibkd-hot: {method: ibkd, temperature: 0.05}
@@ -17,6 +18,7 @@ tasks: [embedded]                     # profiles or names of mteb tasks
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import re
 from dataclasses import dataclass
@@ -25,13 +27,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 import methods
-from bench.errors import UserError, one_of
+from bench.errors import UserError, one_of, shown
 from methods.base import LayerPooling, Method
 
 SHIPPED = Path(__file__).parent / "studies"
+MOST_SEEDS = 1000
+MOST_MERGED_KEYS = 1000
 
 Role = Literal["method", "floor", "ceiling", "reference"]
 Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
@@ -42,6 +55,14 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_lengt
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads `yes` and `on` as True, and pydantic would read that as 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"yes or no is no value for this key, got {value}")
+        return value
 
 
 class StudentSpec(Section):
@@ -60,7 +81,7 @@ class StudentSpec(Section):
 class TextSpec(Section):
     """Unlabelled training text."""
 
-    source: str | list[str]
+    source: str | Annotated[list[str], Field(min_length=1)]
     """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
     column: str = "text"
     """Column to read where the file has columns."""
@@ -85,10 +106,21 @@ class LabelledSpec(Section):
     @model_validator(mode="after")
     def _scores_fit(self) -> LabelledSpec:
         if self.scores and len(self.scores) != len(self.columns) - 1:
-            raise ValueError(f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates")
+            raise ValueError(
+                f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates; give one for each"
+            )
         if self.scores and self.source == "embedded":
             raise ValueError("the embedded text has no scores; leave labelled.scores out")
         return self
+
+
+class DevSpec(LabelledSpec):
+    """Pairs by which students are watched while they train: an anchor with each of its candidates."""
+
+    columns: Annotated[list[str], Field(min_length=2)] = ["sentence1", "sentence2"]
+    rows: PositiveInt = 500
+    points: Annotated[int, Field(ge=1, le=20)] = 6
+    """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
 
 
 class StaticSpec(Section):
@@ -111,13 +143,13 @@ class BudgetSpec(Section):
 
     @model_validator(mode="after")
     def _one_currency(self) -> BudgetSpec:
-        if len(self.model_fields_set) != 1:
+        if len(self.model_dump(exclude_none=True)) != 1:
             raise ValueError("give exactly one of steps, sentences, tokens, flops, seconds")
         return self
 
     @property
     def currency(self) -> Currency:
-        return cast(Currency, next(iter(self.model_fields_set)))
+        return cast(Currency, next(iter(self.model_dump(exclude_none=True))))
 
     @property
     def amount(self) -> float:
@@ -141,6 +173,9 @@ class TrainSpec(Section):
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; weights and optimiser stay in fp32."""
+    checkpoint: Literal["last", "best-on-dev"] = "last"
+    """Which weights ship: those at the end of the budget, or those with the best score on `dev` (of a recipe, within
+    its last stage)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +217,7 @@ class Study(Section):
     student: StudentSpec
     text: TextSpec
     labelled: LabelledSpec | None = None
+    dev: DevSpec | None = None
     static: StaticSpec | None = None
     budget: BudgetSpec
     methods: Annotated[list[MethodEntry], Field(min_length=1)]
@@ -194,13 +230,25 @@ class Study(Section):
     @classmethod
     def _entries(cls, value: Any) -> list[MethodEntry]:
         if not isinstance(value, list):
-            raise ValueError("give a list of method names or of `label: {hyperparameter: value}`")
+            raise ValueError(
+                f"give a list of method names or of `label: {{hyperparameter: value}}`, got {_given(value)}"
+            )
         return [_method_entry(item) for item in value]
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _seed_list(cls, value: Any) -> Any:
-        return list(range(1, value + 1)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if value > MOST_SEEDS:
+            raise ValueError(f"{shown(value)} seeds are too many; give at most {MOST_SEEDS}")
+        return list(range(1, value + 1))
+
+    @model_validator(mode="after")
+    def _dev_for_best(self) -> Study:
+        if self.train.checkpoint == "best-on-dev" and self.dev is None:
+            raise ValueError("train.checkpoint best-on-dev needs dev: {source: FILE, columns: [...], scores: [...]}")
+        return self
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Study:
@@ -208,12 +256,13 @@ class Study(Section):
         for key, values in listed.items():
             repeated = [value for value in values if values.count(value) > 1]
             if repeated:
-                raise ValueError(f"{key} has {repeated[0]!r} twice")
+                raise ValueError(f"{key} has {repeated[0]!r} twice; leave one out")
         for number, entry in enumerate(self.methods):
             for other in self.methods[:number]:
                 if entry.stages == other.stages:
                     raise ValueError(
-                        f"methods {other.label} and {entry.label} are the same method with the same hyperparameters"
+                        f"methods {other.label} and {entry.label} are the same method with the same hyperparameters; "
+                        "leave one out"
                     )
         return self
 
@@ -221,8 +270,8 @@ class Study(Section):
 def _method_entry(item: Any) -> MethodEntry:
     label, given = (item, {}) if isinstance(item, str) else _single_pair(item)
     if not isinstance(label, str):
-        raise ValueError(f"{item!r}: labels and names of methods are text")
-    TypeAdapter(Label).validate_python(label)
+        raise ValueError(f"{shown(item)}: labels and names of methods are text")
+    _checked(Label, label, "label")
     if isinstance(given, list):
         return MethodEntry(label=label, stages=_recipe(label, given))
     if "share" in (given or {}):
@@ -232,7 +281,7 @@ def _method_entry(item: Any) -> MethodEntry:
 
 def _single_pair(item: Any) -> tuple[Any, Any]:
     if not (isinstance(item, dict) and len(item) == 1 and isinstance(next(iter(item.values())), dict | list | None)):
-        raise ValueError(f"{item!r} is neither a method name nor `label: {{hyperparameter: value}}`")
+        raise ValueError(f"{shown(item)} is neither a method name nor `label: {{hyperparameter: value}}`")
     pair: tuple[Any, Any] = next(iter(item.items()))
     return pair
 
@@ -245,7 +294,7 @@ def _recipe(label: str, items: list[Any]) -> tuple[Stage, ...]:
     for item in items:
         name, given = (item, {}) if isinstance(item, str) else _single_pair(item)
         if not isinstance(name, str) or isinstance(given, list):
-            raise ValueError(f"{label}: {item!r} is no stage; give a method name or `method: {{share: 0.2}}`")
+            raise ValueError(f"{label}: {shown(item)} is no stage; give a method name or `method: {{share: 0.2}}`")
         parsed.append(_stage(name, given))
     shares = [share for _, share in parsed]
     open_count, rest = shares.count(None), 1.0 - sum(share for share in shares if share is not None)
@@ -261,12 +310,19 @@ def _stage(label: str, given: dict[str, Any] | None) -> tuple[Stage, float | Non
     given = dict(given or {})
     name = given.pop("method", label)
     if not isinstance(name, str):
-        raise ValueError(f"{label}: labels and names of methods are text, got {name!r}")
-    share = TypeAdapter(Share).validate_python(given.pop("share")) if "share" in given else None
+        raise ValueError(f"{shown(label)}: labels and names of methods are text, got {shown(name)}")
+    share = _checked(Share, given.pop("share"), f"share of {shown(label)}") if "share" in given else None
     name, preset = methods.VARIANTS.get(name, (name, {}))
     if name not in methods.registry():
         raise ValueError(one_of("method", name, [*methods.registry(), *methods.VARIANTS]))
     return Stage(name=name, hyperparameters=hyperparameters(name, {**preset, **given})), share
+
+
+def _checked(kind: Any, value: Any, what: str) -> Any:
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{what}: {_message(error.errors()[0])}") from None
 
 
 def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -287,6 +343,8 @@ def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {key} must be finite, got {value}")
+        if isinstance(given.get(key), bool) and not isinstance(value, bool):
+            raise ValueError(f"{name}: yes or no is no value for {key}, got {given[key]}")
     return values
 
 
@@ -330,14 +388,20 @@ def shipped_studies() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
 
 
-def load_study(name_or_path: str, overrides: list[str] = [], limit: int | None = None) -> Study:  # noqa: B006
+def load_study(
+    name_or_path: str,
+    overrides: list[str] = [],  # noqa: B006
+    limit: int | None = None,
+    budget: str | None = None,
+) -> Study:
     """Read a shipped study by name, or a file, apply `key=value` overrides, and validate.
 
-    Raises `UserError` naming file and key. `limit` caps text and tasks for a smoke run.
+    `limit` caps text and tasks for a smoke run. `budget`, as `currency=amount`, takes the place of the study's own and
+    makes it another study, `<name>-<currency>`. Raises `UserError` naming file and key.
     """
     path = shipped_studies().get(name_or_path, Path(name_or_path))
-    if not path.is_file():
-        raise UserError(f"no study file {name_or_path}; {one_of('study', name_or_path, shipped_studies())}")
+    if not _is_file(path):
+        raise UserError(f"no study file {shown(name_or_path)}; {one_of('study', name_or_path, shipped_studies())}")
     try:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -348,14 +412,36 @@ def load_study(name_or_path: str, overrides: list[str] = [], limit: int | None =
         _apply(values, override)
     if limit is not None:
         values["limit"] = limit
+    if budget is not None:
+        _apply(values, f"budget.{budget}")
+        if "name" in values:
+            values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {_explain(error)}") from None
+        changed = f" with {' '.join(overrides)}" if overrides else ""
+        raise UserError(f"{path}{changed}: {_explain(error)}") from None
+
+
+def _is_file(path: Path) -> bool:
+    # The system answers a name that is too long for it with an error.
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost."""
+    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost.
+
+    And a key `<<` that merges mappings which merge mappings, and so on, until memory is full.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_MERGED_KEYS:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"the mapping in line {line} merges more than {MOST_MERGED_KEYS} keys")
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -387,9 +473,9 @@ def _kind(value: Any) -> str:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
     *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
+        raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
     target = values
     for parent in parents:
         target = target.setdefault(parent, {})
@@ -409,9 +495,9 @@ TYPE_NAME = re.compile(r"(constrained|function|list\[).*|str")
 
 
 def _explain(error: ValidationError) -> str:
-    # Of a value that may have several types, an error within one of them says more than that it is not another one.
-    first, *others = sorted(error.errors(), key=lambda item: item["type"].endswith("_type"))
-    where = ".".join(str(part) for part in first["loc"] if not TYPE_NAME.fullmatch(str(part)))
+    found = sorted(error.errors(), key=_weight)
+    first, where = found[0], _where(found[0])
+    others = {_where(item) for item in found} - {where}
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         return f"{_unknown_key(first['loc'])}{more}"
@@ -420,10 +506,23 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {_message(first)}{more}" if where else f"{_message(first)}{more}"
 
 
+def _weight(item: Any) -> int:
+    """Errors that say most come first: an unknown key is often one that is missing, misspelt.
+
+    And of a value that may have several types, an error within one of them says more than that it is not another one.
+    """
+    return 0 if item["type"] == "extra_forbidden" else 2 if item["type"].endswith("_type") else 1
+
+
+def _where(item: Any) -> str:
+    return ".".join(shown(part).strip("'") for part in item["loc"] if not TYPE_NAME.fullmatch(str(part)))
+
+
 SECTIONS: dict[str, type[Section]] = {
     "student": StudentSpec,
     "text": TextSpec,
     "labelled": LabelledSpec,
+    "dev": DevSpec,
     "static": StaticSpec,
     "budget": BudgetSpec,
     "train": TrainSpec,
@@ -439,6 +538,21 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
 
 def _message(item: Any) -> str:
     message = str(item["msg"]).removeprefix("Value error, ")
-    given = item.get("input")
-    shown = f", got {given!r}" if isinstance(given, str | int | float) and not message.endswith(repr(given)) else ""
-    return message[:1].lower() + message[1:] + (shown if item["type"] != "value_error" else "")
+    message = (message[:1].lower() + message[1:]).partition(" after validation")[0]
+    if item["type"] in ("value_error", "too_short"):
+        return message
+    if item["type"] == "model_type":
+        section = SECTIONS.get(str(item["loc"][-1]), Study)
+        message = f"give a mapping of its keys ({', '.join(section.model_fields)})"
+    if item["type"] == "string_pattern_mismatch":
+        message = "use letters, digits and _ . + - only, and begin with a letter or digit"
+    if item["type"] == "invalid_key":
+        message = "keys are text; correct it or put it in quotes"
+    quotes = item["type"] == "string_type" and isinstance(item["input"], int | float | datetime.date)
+    return f"{message}, got {_given(item['input'])}{'; put it in quotes' if quotes else ''}"
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, datetime.date):
+        return str(value)
+    return {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(value)) or shown(value)

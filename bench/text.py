@@ -21,8 +21,9 @@ FIELD_LIMIT = 2**31 - 1
 """Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
-COLUMN_KEY = {"text": "text.column", "labelled": "labelled.columns"}
-READABLE = (".txt", ".text", ".jsonl", ".csv", ".tsv", ".parquet")
+COLUMN_KEY = {"text": "text.column", "labelled": "labelled.columns", "dev": "dev.columns"}
+TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
+READABLE = (".txt", ".text", *TABLES)
 
 
 def source_names(spec: TextSpec) -> list[str]:
@@ -120,13 +121,15 @@ def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
 
 def read_column(path: Path, column: str, section: str) -> Iterator[str]:
     """Every text of a column, repeated ones too. Raises `UserError` naming file and line for damaged text."""
+    if path.suffix in PLAIN_ENDINGS:
+        raise UserError(f"{section}.source: {path} has no columns; give one of {', '.join(TABLES)}")
     for number, line in _lines(path, column, section):
         if fault := _fault(line):
             raise UserError(f"{section}.source: {path} line {number}, column {column!r}, {fault}; mend the file")
         yield " ".join(line.split())
 
 
-def numbers(path: Path, column: str) -> list[float]:
+def numbers(path: Path, column: str, section: str) -> list[float]:
     """A column of scores. Raises `UserError` for a column that is not there or holds anything but finite numbers."""
     import pandas as pd
 
@@ -136,15 +139,18 @@ def numbers(path: Path, column: str) -> list[float]:
         ".csv": pd.read_csv,
         ".tsv": lambda file: pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE),
     }
-    if path.suffix not in readers:
-        raise UserError(f"labelled.scores: {path} has no columns; give one of {', '.join(readers)}")
-    table = readers[path.suffix](path)
+    try:
+        table = readers[path.suffix](path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{section}.scores: {path} cannot be read ({str(error).strip()}); mend the file") from None
     if column not in table.columns:
-        raise UserError(f"labelled.scores: {path}: {one_of('column', column, list(table.columns))}")
+        raise UserError(f"{section}.scores: {path}: {one_of('column', column, list(table.columns))}")
     values = pd.to_numeric(table[column], errors="coerce")
     bad = values.isna() | values.abs().eq(float("inf"))
     if bad.any():
-        raise UserError(f"labelled.scores: {path} row {int(bad.argmax()) + 1} has no number under {column!r}")
+        raise UserError(
+            f"{section}.scores: {path} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
+        )
     return [float(value) for value in values]
 
 
@@ -191,6 +197,12 @@ def _table(path: Path, stream: TextIO, column: str, section: str) -> Iterator[tu
         place = header.index(column)
         start = rows.line_num + 1
         for row in rows:
+            # One of these is a part of a text with a separator in it, and nobody knows which.
+            if len(row) > len(header):
+                raise UserError(
+                    f"{section}.source: {path} line {start} has {len(row)} fields, but the table {len(header)} "
+                    "columns; put texts that hold the separator in quotes"
+                )
             yield start, row[place] if place < len(row) else ""
             start = rows.line_num + 1
     except csv.Error as error:

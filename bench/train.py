@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,10 +17,12 @@ from torch import Tensor, nn
 
 from bench.batches import BatchOrder
 from bench.budget import Budget, Ledger
+from bench.checkpoint import Checkpoints, Snapshot, tensors_of
+from bench.dev import Response
 from bench.encoder import Encoder, num_parameters
 from bench.gradient_cache import backward_in_parts
 from bench.labelled import Text
-from bench.seeds import seed_for, seeded
+from bench.seeds import generator_states, seed_for, seeded, set_generator_states
 from bench.signals import SignalSource, detached, dims_of
 from bench.store import FINAL, TeacherStore
 from bench.study import TrainSpec
@@ -28,6 +32,10 @@ LOG_EVERY = 10
 """Steps between rows of the curve; a divergence is noticed then."""
 STORE_AHEAD = 64
 """Batches for which the teacher's store is filled in one go."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch's allocators say, on a CPU in a plain RuntimeError."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Trained:
     aux: nn.ModuleDict
     diverged: bool
     curve: list[dict[str, float]]
+    batches_sha256: str
+    """Chained over the rows of all batches in their order: equal for all methods of a seed that read the same text."""
 
 
 def learning_rate(progress: float, spec: TrainSpec) -> float:
@@ -61,19 +71,28 @@ def learning_rate(progress: float, spec: TrainSpec) -> float:
     return spec.learning_rate * max(0.0, 1.0 - progress) / (1.0 - spec.warmup)
 
 
-def train(cell: Cell, ledger: Ledger, on_progress: Callable[[float], None] = lambda _: None) -> Trained:
+def train(
+    cell: Cell,
+    ledger: Ledger,
+    on_progress: Callable[[float], None] = lambda _: None,
+    *,
+    response: Response | None = None,
+    checkpoints: Checkpoints | None = None,
+    resumed: Snapshot | None = None,
+) -> Trained:
     """Train the student in place, spending at most one step more than the budget.
 
-    Global random state is left as it was found.
+    Global random state is left as it was found. A training that goes on from a snapshot ends in the same bits, on a
+    CPU, as one that was never stopped; it needs the student as it was when the training began, heads included.
     """
-    return _Loop(cell, ledger).run(on_progress)
+    return _Loop(cell, ledger, response or Response(), checkpoints).run(on_progress, resumed)
 
 
 class _Loop:
     """The state of one training."""
 
-    def __init__(self, cell: Cell, ledger: Ledger) -> None:
-        self.cell, self.ledger = cell, ledger
+    def __init__(self, cell: Cell, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
+        self.cell, self.ledger, self.response, self.checkpoints = cell, ledger, response, checkpoints
         self.dims: Dims = dims_of(cell.student, cell.teacher, len(cell.text))
         self.needs: Needs = cell.method.needs(self.dims)
         with seeded(seed_for(cell.seed, "aux")):
@@ -87,16 +106,23 @@ class _Loop:
         self.optimizer = _optimizer(self.parameters, cell.spec)
         self.step = 0
         self.curve: list[dict[str, float]] = []
+        self.batches_sha256 = ""
+        self.part_size = min(cell.spec.micro_batch or cell.spec.batch_size, cell.spec.batch_size)
+        self.filled_to = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_row: int | None = None
 
-    def run(self, on_progress: Callable[[float], None]) -> Trained:
+    def run(self, on_progress: Callable[[float], None], resumed: Snapshot | None) -> Trained:
         cell, ledger = self.cell, self.ledger
-        self._fit()
+        if resumed is None:
+            self._fit()
         diverged = False
         cell.student.train()
         with seeded(seed_for(cell.seed, "dropout")):
+            if resumed is not None:
+                self._restore(resumed)
             while (progress := cell.budget.progress(ledger)) < 1 and not diverged:
-                if self.step % STORE_AHEAD == 0:
-                    self._fill_store()
+                self._fill_store()
                 with ledger.phase("train"):
                     signals, terms, grad_norm = self._update(progress)
                 self._charge(signals)
@@ -106,8 +132,67 @@ class _Loop:
                     self.curve.append(row)
                     diverged = not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"])
                     on_progress(min(1.0, cell.budget.progress(ledger)))
+                if self.response.due(ledger):
+                    self._watch()
+                if self.checkpoints is not None and not diverged and self.checkpoints.due():
+                    with ledger.phase("checkpoint"):
+                        self.checkpoints.save(self._snapshot())
+        self._choose()
         cell.student.eval()
-        return Trained(aux=self.aux, diverged=diverged, curve=self.curve)
+        return Trained(self.aux, diverged, self.curve, self.batches_sha256)
+
+    def _watch(self) -> None:
+        """Score the student on the dev pairs, and keep its weights if they are to be chosen by that."""
+        score = self.response.add(self.cell.student, self.cell.method.exported_head(self.aux), self.ledger)
+        known = -math.inf if self.best_row is None else self.response.rows[self.best_row]["score"]
+        if self.cell.spec.checkpoint == "best-on-dev" and score > known:
+            self.best = {**tensors_of("student", self.cell.student), **tensors_of("aux", self.aux)}
+            self.best_row = len(self.response.rows) - 1
+
+    def _choose(self) -> None:
+        if self.best_row is None:
+            return
+        chosen = Snapshot(self.best, {})
+        self.cell.student.load_state_dict(chosen.below("student"))
+        self.aux.load_state_dict(chosen.below("aux"))
+        self.response.rows[self.best_row]["chosen"] = True
+
+    def _snapshot(self) -> Snapshot:
+        states = self.optimizer.state_dict()["state"]
+        tensors = {
+            **tensors_of("student", self.cell.student),
+            **tensors_of("aux", self.aux),
+            **{f"optimizer.{index}.{name}": value for index, kept in states.items() for name, value in kept.items()},
+            **{f"random.{number}": state for number, state in enumerate(generator_states())},
+            **{f"best.{name}": value for name, value in self.best.items()},
+        }
+        facts = {
+            "step": self.step,
+            "curve": self.curve,
+            "ledger": self.ledger.as_dict(),
+            "batches_sha256": self.batches_sha256,
+            "part_size": self.part_size,
+            "response": self.response.rows,
+            "best_row": self.best_row,
+        }
+        return Snapshot(tensors, facts)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        facts = snapshot.facts
+        self.cell.student.load_state_dict(snapshot.below("student"))
+        self.aux.load_state_dict(snapshot.below("aux"))
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in snapshot.below("optimizer").items():
+            index, _, key = name.partition(".")
+            states.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        random = snapshot.below("random")
+        set_generator_states([random[str(number)] for number in range(len(random))])
+        self.best = snapshot.below("best")
+        self.step, self.curve, self.batches_sha256 = facts["step"], facts["curve"], facts["batches_sha256"]
+        self.part_size, self.best_row = facts["part_size"], facts["best_row"]
+        self.response.rows[:] = facts["response"]
+        self.ledger.restore(facts["ledger"])
 
     def _fit(self) -> None:
         """Show the method some of the teacher's vectors, where it asks for them."""
@@ -139,13 +224,31 @@ class _Loop:
         return signals, {name: term.detach() for name, term in terms.items()}, norm
 
     def _backward(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
+        """Gradients of the whole batch; where memory does not suffice for it, in ever smaller parts from then on."""
+        while True:
+            random = generator_states()
+            try:
+                return self._backward_in_parts(progress)
+            except (MemoryError, RuntimeError) as error:
+                if self.part_size == 1 or not _is_out_of_memory(error):
+                    raise
+            # Outside the handler: until it is left, the error keeps the tensors of the pass alive.
+            self.part_size = (self.part_size + 1) // 2
+            self.ledger.out_of_memory += 1
+            _log.warning("out of memory; from step %d on, %d rows pass at a time", self.step + 1, self.part_size)
+            self.optimizer.zero_grad(set_to_none=True)
+            set_generator_states(random)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def _backward_in_parts(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
         cell, rows_B = self.cell, self.order[self.step]
 
         def loss_of(signals: Signals) -> dict[str, Tensor]:
             return cell.method.loss(signals, self.aux, progress)
 
-        if cell.spec.micro_batch is not None and cell.spec.micro_batch < cell.spec.batch_size:
-            return backward_in_parts(self.source, self.step, rows_B, cell.spec.micro_batch, loss_of, self._autocast)
+        if self.part_size < len(rows_B):
+            return backward_in_parts(self.source, self.step, rows_B, self.part_size, loss_of, self._autocast)
         with self._autocast():
             signals = self.source(self.step, rows_B)
             terms = loss_of(signals)
@@ -158,19 +261,26 @@ class _Loop:
         return torch.autocast(self.cell.student.device.type, dtype=torch.bfloat16)
 
     def _fill_store(self) -> None:
-        rows = [self.source.sentences_read(step, self.order[step]) for step in range(self.step, self._known_end())]
+        """Have the teacher's signals for the next batches, once for some of them."""
+        if self.step < self.filled_to:
+            return
+        # Blocks begin at the same steps wherever a training goes on, since what passes the teacher together decides
+        # the last bits of its vectors.
+        first = self.step - self.step % STORE_AHEAD
+        self.filled_to = min(first + STORE_AHEAD, self._known_end())
+        rows = [self.source.sentences_read(step, self.order[step]) for step in range(first, self.filled_to)]
         with self.ledger.phase("teacher"):
             self.cell.store.ensure(np.unique(np.concatenate(rows)))
 
     def _known_end(self) -> int:
-        """The step before which the store is filled: never one that the budget cannot pay for, where that is known."""
+        """The first step that the budget cannot pay for, or where that is not known, one that is far enough."""
         budget, ledger = self.cell.budget, self.ledger
         left = budget.amount + budget.start - ledger.spent(budget.currency)
         if budget.currency == "sentences":
             left /= self.cell.spec.batch_size * (1 + self.needs.candidates)
         elif budget.currency != "steps":
             left = STORE_AHEAD
-        return self.step + min(STORE_AHEAD, math.ceil(left))
+        return self.step + math.ceil(left)
 
     def _charge(self, signals: Signals) -> None:
         cell, needs, ledger, rows_B = self.cell, self.needs, self.ledger, self.order[self.step]
@@ -178,7 +288,9 @@ class _Loop:
         num_tokens = signals.mask_BT.shape[1]
         passes = len(sentences) + len(rows_B) * (needs.student_views - 1 + needs.masked_tokens)
         # Forward once and backward at twice its price; gradient caching passes forward once more.
-        price = 3 if cell.spec.micro_batch is None or cell.spec.micro_batch >= len(rows_B) else 4
+        price = 4 if self.part_size < len(rows_B) else 3
+        ledger.micro_batch = self.part_size
+        self.batches_sha256 = hashlib.sha256(self.batches_sha256.encode() + rows_B.tobytes()).hexdigest()
         ledger.steps += 1
         ledger.sentences += len(sentences)
         ledger.tokens += cell.text.corpus.num_tokens(sentences)
@@ -217,6 +329,12 @@ class _Loop:
             **{f"term_{name}": float(term) for name, term in terms.items()},
             **{name: float(value) for name, value in diagnostics.items()},
         }
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in OUT_OF_MEMORY
+    )
 
 
 def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:

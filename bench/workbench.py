@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from bench import corpus as corpora
 from bench import labelled as labelled_texts
 from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
+from bench.dev import DevSet
 from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters, output_width
 from bench.errors import UserError
 from bench.evaluation.profiles import expand
@@ -61,6 +62,8 @@ class Workbench:
     study: Study
     settings: Settings
     announce: Announce = lambda _: None
+    _stages: dict[tuple[str, int], list[tuple[Stage, Needs]]] = field(default_factory=dict, init=False)
+    _run_ids: dict[tuple[str, str, int], str] = field(default_factory=dict, init=False)
 
     @cached_property
     def teacher_model(self) -> StoredModel:
@@ -104,6 +107,20 @@ class Workbench:
             self.study, self.teacher_model.folder, self.labelled_key, self.settings.cache, self.settings.mirror
         )
 
+    @cached_property
+    def dev_key(self) -> str:
+        return labelled_texts.labelled_key(self.study, self.teacher_hashes["tokenizer"], self.settings.mirror, "dev")
+
+    @cached_property
+    def dev(self) -> DevSet | None:
+        """What students are watched by, if the study asks for it."""
+        if self.study.dev is None:
+            return None
+        text = labelled_texts.build_or_open(
+            self.study, self.teacher_model.folder, self.dev_key, self.settings.cache, self.settings.mirror, "dev"
+        )
+        return DevSet.of(text, self.teacher)
+
     def text_of(self, needs: Needs) -> Text:
         """What a method with these needs is trained on."""
         return self.labelled if needs.candidates else self.corpus
@@ -139,7 +156,14 @@ class Workbench:
 
     def stages(self, entry: MethodEntry) -> list[tuple[Stage, Needs]]:
         """A row's stages, and what each will ask for."""
-        found, dims = [], self.dims
+        dims = self.dims
+        known = self._stages.get((entry.label, dims.num_sentences))
+        if known is None:
+            known = self._stages[entry.label, dims.num_sentences] = self._find_stages(entry, dims)
+        return known
+
+    def _find_stages(self, entry: MethodEntry, dims: Dims) -> list[tuple[Stage, Needs]]:
+        found = []
         for stage in entry.stages:
             method = stage.build()
             found.append((stage, method.needs(dims)))
@@ -195,6 +219,22 @@ class Workbench:
         self.corpus  # noqa: B018
         if self._wants_labelled:
             self.labelled  # noqa: B018
+        self.dev  # noqa: B018
+        if self.study.train.checkpoint == "best-on-dev":
+            self._check_dev_is_apart()
+
+    def _check_dev_is_apart(self) -> None:
+        """Refuse to choose weights by pairs that the scores are made of."""
+        from bench.evaluation.overlap import shared_pairs
+
+        dev = corpora.texts_of(self.settings.cache, self.dev_key)
+        pairs = [(dev[first], dev[second]) for first, second in self.dev.pairs_P2] if self.dev else []
+        for task in self.tasks:
+            if found := shared_pairs(task, pairs):
+                raise UserError(
+                    f"train.checkpoint best-on-dev: {len(found)} pairs of dev are also in the task {task.name}, such "
+                    f"as {found[0][0]!r} with {found[0][1]!r}; choose by other pairs, or set train.checkpoint to last"
+                )
 
     @property
     def _wants_labelled(self) -> bool:
@@ -247,10 +287,15 @@ class Workbench:
             parts["text"] = self.corpus_key
         if any(needs.candidates for _, needs in stages):
             parts["labelled"] = self.labelled_key
+        if self.study.dev is not None:
+            parts["dev"] = [self.dev_key, self.study.dev.points]
         return parts
 
     def run_id(self, run: Run) -> str:
-        return key_of(**self.identity(run))
+        key = (run.role, run.entry.label, run.seed)
+        if key not in self._run_ids:
+            self._run_ids[key] = key_of(**self.identity(run))
+        return self._run_ids[key]
 
     def describe_teacher(self) -> dict[str, Any]:
         """The teacher as the record states it."""

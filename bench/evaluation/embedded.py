@@ -13,8 +13,9 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from bench.artefact import damage, write_sealed
 from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS
-from bench.record import dump_json, write_folder_atomically
+from bench.record import dump_json
 from bench.settings import cache_folder
 from bench.text import embedded_key
 
@@ -103,13 +104,11 @@ def _harvest() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]
     from bench.embedded.docstrings import retrieval_set
 
     folder = cache_folder() / "embedded" / embedded_key()
-    try:
-        return _stored(folder)
-    except (OSError, ValueError):
+    if damage(folder):
         found = retrieval_set()
-        write_folder_atomically(folder, lambda path: dump_json(found, path / RETRIEVAL_FILE))
-        # Read back, so that the first run sees the order that later ones will see.
-        return _stored(folder)
+        write_sealed(folder, lambda path: dump_json(found, path / RETRIEVAL_FILE))
+    # Always read back, so that the first run sees the order that later ones will see.
+    return _stored(folder)
 
 
 def _stored(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]]]:

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytrec_eval
 
+from bench.artefact import clear_up, is_sound, write_sealed
 from bench.encoder import StoredModel, load_encoder, load_tokenizer
-from bench.errors import UserError
 from bench.evaluation.encoder import BATCH_RULE, BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
 from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
-from bench.record import dump_json, write_folder_atomically
+from bench.record import dump_json
 from bench.seeds import preserved_rng
 
 QUERY_METRICS = {
@@ -73,7 +73,7 @@ def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> li
         for task in tasks:
             key = score_key(hashes, task)
             folder = cache / "scores" / key
-            if not (folder / RESULT_FILE).is_file():
+            if not is_sound(folder, "the score"):
                 encoder = encoder or _encoder(model, hashes, device)
                 _evaluate(encoder, task, folder)
             found.append(_read(task, key, folder))
@@ -86,13 +86,13 @@ def _encoder(model: StoredModel, hashes: dict[str, str], device: str) -> BenchEn
 
 
 def _read(task: Task, key: str, folder: Path) -> TaskScore:
-    try:
-        metrics = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-        mteb_result = json.loads((folder / MTEB_FILE).read_text(encoding="utf-8"))
-        examples = pd.read_parquet(folder / EXAMPLES_FILE)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the stored score {folder} is damaged ({error}); delete that folder and run again") from None
-    return TaskScore(task, key, metrics, mteb_result, examples)
+    return TaskScore(
+        task=task,
+        key=key,
+        metrics=json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")),
+        mteb_result=json.loads((folder / MTEB_FILE).read_text(encoding="utf-8")),
+        examples=pd.read_parquet(folder / EXAMPLES_FILE),
+    )
 
 
 def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
@@ -132,7 +132,8 @@ def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
         dump_json(_nulls_for_nan(json.loads((path / MTEB_FILE).read_text(encoding="utf-8"))), path / MTEB_FILE)
         examples.to_parquet(path / EXAMPLES_FILE, index=False)
 
-    write_folder_atomically(folder, write)
+    clear_up(folder)
+    write_sealed(folder, write)
 
 
 def _nulls_for_nan(value: Any) -> Any:

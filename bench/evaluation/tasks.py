@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def load_task(name: str, mirror: Path | None, limit: int | None = None) -> Task:
     return Task(name, instance, _data_sha256(task))
 
 
+@cache
 def known_names() -> list[str]:
     """Every name that a study may list under `tasks`, profiles aside."""
     return sorted({*embedded.TASKS, *(task.metadata.name for task in mteb.get_tasks(exclude_superseded=False))})
@@ -115,25 +117,56 @@ def _load_from_mirror(instance: Any, folder: Path) -> None:
         if isinstance(instance, AbsTaskRetrieval):
             instance.dataset = {"default": {split: _retrieval_split(folder, split) for split in instance.eval_splits}}
         else:
-            splits = {split: pd.read_parquet(folder / f"{split}.parquet") for split in instance.eval_splits}
+            splits = {split: _read(folder / f"{split}.parquet") for split in instance.eval_splits}
             instance.dataset = DatasetDict({name: Dataset.from_pandas(frame) for name, frame in splits.items()})
+        instance.dataset_transform()
+        if isinstance(instance, AbsTaskSTS):
+            for split, data in instance.dataset.items():
+                _check_table(data.to_pandas(), f"{split}.parquet", (*instance.column_names, "score"))
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"the mirror's {folder} is damaged: {str(error).splitlines()[0]}; make it again") from None
-    instance.dataset_transform()
+        raise UserError(
+            f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
+        ) from None
     instance.data_loaded = True
 
 
+def _check_table(frame: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
+    """Raise `ValueError` for what would fail in the middle of scoring, or make every score NaN."""
+    for column in columns:
+        if column not in frame.columns:
+            raise ValueError(f"{name} has no column {column!r}")
+        values = pd.to_numeric(frame[column], errors="coerce") if column == "score" else frame[column]
+        bad = values.isna() | values.isin([float("inf"), -float("inf")])
+        if bad.any():
+            raise ValueError(f"{name} row {int(bad.argmax()) + 1} has no usable value under {column!r}")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    return pd.read_parquet(path)
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    frame = _read(path).rename(columns={"_id": "id"})
+    _check_table(frame, path.name, columns)
+    return frame.astype({column: str for column in columns if column.endswith("id")})
+
+
 def _retrieval_split(folder: Path, split: str) -> dict[str, Any]:
-    qrels = pd.read_parquet(folder / "qrels" / f"{split}.parquet").astype({"query-id": str, "corpus-id": str})
-    queries = pd.read_parquet(folder / "queries.parquet").rename(columns={"_id": "id"}).astype({"id": str})
-    corpus = pd.read_parquet(folder / "corpus.parquet").rename(columns={"_id": "id"}).astype({"id": str})
+    qrels = _table(folder / "qrels" / f"{split}.parquet", ("query-id", "corpus-id", "score"))
+    queries = _table(folder / "queries.parquet", ("id", "text"))
+    corpus = _table(folder / "corpus.parquet", ("id", "text"))
     relevant = {
         str(query): dict(zip(group["corpus-id"], group["score"].astype(int), strict=True))
         for query, group in qrels.groupby("query-id", sort=False)
     }
+    queries = queries[queries["id"].isin(relevant)]
+    if queries.empty:
+        raise ValueError(f"no query of qrels/{split}.parquet is in queries.parquet")
     return {
         "corpus": Dataset.from_pandas(corpus, preserve_index=False),
-        "queries": Dataset.from_pandas(queries[queries["id"].isin(relevant)], preserve_index=False),
+        "queries": Dataset.from_pandas(queries, preserve_index=False),
         "relevant_docs": relevant,
         "top_ranked": None,
     }

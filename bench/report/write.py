@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import Record, write_folder_atomically
+from bench.artefact import write_folder_atomically
+from bench.record import Record
 from bench.report import INDEX_FILE, tables
 from bench.report.frame import Study, make_study, read_curves
 from bench.report.prose import paragraph, settings_table

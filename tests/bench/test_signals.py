@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -84,15 +86,38 @@ def test_rows_are_computed_once_even_by_another_process(teacher: Encoder, corpus
     assert stored_rows(tmp_path / "s", [FINAL, "mean-1"]) == 0
 
 
-def test_rows_without_their_mark_are_computed_again(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["final.bin", "final.crc"])
+def test_a_changed_byte_costs_its_row_only(
+    teacher: Encoder, corpus: Corpus, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = np.arange(8)
     store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
     store.ensure(rows)
-    (tmp_path / "s" / "final.done").write_bytes(b"\0" * len(corpus))
-    (tmp_path / "s" / "final.bin").write_bytes(b"\0" * (len(corpus) * 24 * 4))
+    values = store.read(FINAL, rows)
+    content = bytearray((tmp_path / "s" / name).read_bytes())
+    content[3 * len(content) // len(corpus) + 1] ^= 1
+    (tmp_path / "s" / name).write_bytes(content)
     again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
-    assert again.ensure(rows) == 8
-    assert again.read(FINAL, rows).norm(dim=1).tolist() == pytest.approx([1.0] * 8)
+    assert again.ensure(rows) == 1
+    assert f"1 rows of {tmp_path / 's' / 'final.bin'} are damaged" in caplog.text
+    # Another batch may round otherwise.
+    torch.testing.assert_close(again.read(FINAL, rows), values, rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(
+    teacher: Encoder, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(np.arange(8))
+    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    with monkeypatch.context() as patch:
+        patch.setattr("bench.store._Array.write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            store.ensure(np.arange(12))
+    assert TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(np.arange(12)) == 4
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_marks_of_values_that_are_gone_count_for_nothing(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:

@@ -233,3 +233,20 @@ def test_a_broken_method_is_one_sentence(
         load_study(write(tmp_path, methods=["broken"]))
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("budget", ["flops=2e12", "seconds=30", "sentences=4000"])
+def test_one_flag_makes_the_study_of_another_budget(budget: str) -> None:
+    currency, amount = budget.split("=")
+    plain, other = load_study("ci"), load_study("ci", budget=budget)
+    assert (other.name, other.budget.currency, other.budget.amount) == (f"ci-{currency}", currency, float(amount))
+    assert other.model_dump(exclude={"name", "budget"}) == plain.model_dump(exclude={"name", "budget"})
+
+
+@pytest.mark.parametrize(
+    ("budget", "complaint"),
+    [("flops", "not of the form key=value"), ("flop=3", "did you mean 'flops'"), ("flops=many", "budget.flops")],
+)
+def test_a_budget_that_is_none(budget: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        load_study("ci", budget=budget)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.artefact import write_sealed
 from bench.record import CURVE_FILE, RECORD_FILE, Record, dump_json, to_dict
 
 TYPES = {"STS-A": "STS", "STS-B": "STS", "Search": "Retrieval"}
@@ -82,13 +83,17 @@ def write_study(folder: Path, records: list[Record], curves: bool = True) -> Pat
     """Write the records, and a curve of 40 steps for every trained one, as a run leaves them."""
     rng = np.random.default_rng(0)
     for record in records:
-        run = folder / record.run_id
-        run.mkdir(parents=True)
-        dump_json(to_dict(record), run / RECORD_FILE)
-        if curves and record.role == "method":
-            loss = np.exp(-np.arange(40) / 10) + 0.05 * rng.random(40)
-            curve = pd.DataFrame({"step": range(1, 41), "sentences": np.arange(1, 41) * 320, "loss": loss})
-            curve.assign(term_match=loss * 0.7, term_spread=loss * 0.3).to_parquet(run / CURVE_FILE)
+        loss = np.exp(-np.arange(40) / 10) + 0.05 * rng.random(40)
+        curve = pd.DataFrame({"step": range(1, 41), "sentences": np.arange(1, 41) * 320, "loss": loss})
+
+        def leave(run: Path, record: Record = record, curve: pd.DataFrame = curve) -> None:
+            dump_json(to_dict(record), run / RECORD_FILE)
+            if curves and record.role == "method":
+                curve.assign(term_match=curve["loss"] * 0.7, term_spread=curve["loss"] * 0.3).to_parquet(
+                    run / CURVE_FILE
+                )
+
+        write_sealed(folder / record.run_id, leave)
     return folder
 
 

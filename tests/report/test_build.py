@@ -11,7 +11,7 @@ import pytest
 
 from bench import report
 from bench.errors import UserError
-from bench.record import CURVE_FILE, Record
+from bench.record import CURVE_FILE, RECORD_FILE, Record
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
@@ -148,11 +148,14 @@ def test_records_and_foreign_folders_are_never_replaced(make: Make, write: Write
     assert (folder / "mse-1" / "record.json").is_file()
 
 
-def test_a_damaged_curve_is_named(make: Make, write: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [CURVE_FILE, RECORD_FILE])
+def test_a_file_that_was_changed_afterwards_is_named(make: Make, write: Write, tmp_path: Path, name: str) -> None:
     folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
-    (folder / "mse-1" / CURVE_FILE).write_text("not a table")
+    content = bytearray((folder / "mse-1" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "mse-1" / name).write_bytes(content)
 
-    with pytest.raises(UserError, match=r"mse-1/curve\.parquet cannot be read"):
+    with pytest.raises(UserError, match=rf"mse-1 is damaged: {name} is not as it was written; delete it and"):
         report.build(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,137 @@
+"""Folders that are there whole or not at all, and that show it when a byte of them has changed.
+
+A folder is filled under a temporary name beside its place, flushed to disk and moved there. A sealed one holds the
+hashes of its files in `SHA256SUMS`, which `sha256sum --check` reads too.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.identity import file_sha256
+
+SUMS_FILE = "SHA256SUMS"
+REPLACED = ".old"
+ATTEMPTS = 10
+"""Two processes that replace the same folder may have to step aside for each other."""
+
+_log = logging.getLogger(__name__)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `path`, then move it into place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    replaced = temporary.with_name(f"{temporary.name}{REPLACED}")
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            _flush(file)
+        _flush(temporary)
+        _move(temporary, path, replaced)
+        _flush(path.parent)
+    finally:
+        if replaced.exists() and not path.exists():
+            replaced.replace(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
+    """As `write_folder_atomically`, with the hashes of all files added."""
+
+    def write_and_seal(folder: Path) -> None:
+        write(folder)
+        (folder / SUMS_FILE).write_text(_sums(folder), encoding="utf-8")
+
+    write_folder_atomically(path, write_and_seal)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a sealed folder is there; whether it is damaged is for `damage` to say."""
+    return (folder / SUMS_FILE).is_file()
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a sealed folder, in a few words, or None. Reads every byte of it."""
+    try:
+        written = (folder / SUMS_FILE).read_bytes()
+        found = _sums(folder).encode()
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
+    if written == found:
+        return None
+    listed, there = (set(text.splitlines()) for text in (written, found))
+    changed = sorted(line.split(b"  ", 1)[1].decode() for line in there - listed)
+    return f"{changed[0] if changed else SUMS_FILE} is not as it was written"
+
+
+def is_sound(folder: Path, what: str) -> bool:
+    """Whether a sealed folder is there and undamaged. Damage is logged, with the name of what will be made again."""
+    if not is_sealed(folder):
+        return False
+    found = damage(folder)
+    if found:
+        _log.warning("%s in %s is damaged (%s); it is made again", what, folder, found)
+    return found is None
+
+
+def clear_up(path: Path) -> None:
+    """Remove what killed processes left beside `path`, and put back what one of them was about to replace.
+
+    For those who know that nobody else is writing there.
+    """
+    for left in sorted(path.parent.glob(f".{path.name}.*")):
+        if left.name.endswith(REPLACED) and not path.exists():
+            left.replace(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What the system said when it refused to write: disk full, quota, read-only; None for any other error."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refusals:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    # Libraries that write in other languages carry the system's words in errors of their own.
+    return next((os.strerror(code) for code in refusals if os.strerror(code) in str(error)), None)
+
+
+def _move(temporary: Path, path: Path, replaced: Path) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            if path.exists():
+                path.replace(replaced)
+            temporary.replace(path)
+            return
+        except OSError as error:
+            if attempt == ATTEMPTS - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sums(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS_FILE)
+    return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _flush(path: Path) -> None:
+    # Only some systems can open a folder; those that cannot have nothing to flush.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)

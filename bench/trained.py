@@ -1,0 +1,211 @@
+"""A run's model: found in the cache, or trained, stage by stage, and left there.
+
+runs/<run_id>/model/          what `SentenceTransformer` loads
+              curve.parquet   see `bench.record`
+              training.json   status, ledger, dev scores, and hashes of what the training began with
+              SHA256SUMS      of these files: a damaged model is noticed, and trained again
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from bench.artefact import clear_up, is_sealed, is_sound, write_sealed
+from bench.budget import Ledger, peak_memory_bytes
+from bench.checkpoint import Checkpoints, Snapshot
+from bench.dev import Response
+from bench.encoder import Encoder, StoredModel, num_parameters
+from bench.export import export, model_card
+from bench.identity import key_of
+from bench.record import CURVE_FILE, Status, dump_json
+from bench.seeds import seeded, stage_seed
+from bench.study import Run
+from bench.train import Cell, Trained, train
+from bench.workbench import Workbench
+
+MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run's training left in the cache."""
+
+    model: StoredModel
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+    status: Status = "completed"
+    response: list[dict[str, Any]] = field(default_factory=list)
+    """Dev scores at shares of the budget."""
+    identity: dict[str, str] = field(default_factory=dict)
+    """`start`: hash of the student's first weights. `batches`: hash over the rows of all batches, in their order."""
+
+
+def trained_folder(bench: Workbench, run: Run) -> Path:
+    """Where a run's model lies in the cache."""
+    return bench.settings.cache / "runs" / bench.run_id(run)
+
+
+def is_trained(bench: Workbench, run: Run) -> bool:
+    """Whether a run's model lies in the cache; whether it is damaged is not looked at."""
+    return is_sealed(trained_folder(bench, run))
+
+
+def training_of(bench: Workbench, run: Run, ledger: Ledger, on_progress: Progress) -> Training:
+    """A run's model, trained if it is not in the cache undamaged. The caller holds the run's lock.
+
+    The run's new ledger becomes that of its training, whenever that was.
+    """
+    if run.role == "ceiling":
+        return Training(bench.teacher_model)
+    folder = trained_folder(bench, run)
+    checkpoints = Checkpoints(
+        bench.settings.cache / "checkpoints" / bench.run_id(run), bench.settings.checkpoint_seconds
+    )
+    if not is_sound(folder, "the model"):
+        clear_up(folder)
+        _train(bench, run, folder, ledger, checkpoints, on_progress)
+    checkpoints.drop()
+    stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    ledger.restore(stored.pop("ledger"))
+    curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
+    return Training(StoredModel(bench.run_id(run), folder / MODEL_FOLDER), curve, **stored)
+
+
+def _train(
+    bench: Workbench, run: Run, folder: Path, ledger: Ledger, checkpoints: Checkpoints, on_progress: Progress
+) -> None:
+    with ledger.phase("setup"):
+        student = bench.student(run.seed) if run.role != "reference" else bench.static_student(ledger)
+    identity = {"start": _sha256(student)}
+    stages = _Stages(bench, run, student, ledger, checkpoints)
+    if run.role == "method":
+        stages.train(on_progress)
+        identity["batches"] = key_of(stages=stages.batches)
+    ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
+    facts = {
+        "status": "diverged" if stages.diverged else "completed",
+        "ledger": ledger.as_dict(),
+        "response": stages.response.rows,
+        "identity": identity,
+    }
+
+    def write(path: Path) -> None:
+        export(student, bench.tokenizer, path / MODEL_FOLDER, _card(bench, run))
+        if stages.curve:
+            pd.DataFrame(stages.curve).to_parquet(path / CURVE_FILE, index=False)
+        dump_json(facts, path / TRAINING_FILE)
+
+    write_sealed(folder, write)
+
+
+class _Stages:
+    """The training of one run: its stages one after the other, each with its share of the budget."""
+
+    def __init__(self, bench: Workbench, run: Run, student: Encoder, ledger: Ledger, checkpoints: Checkpoints) -> None:
+        self.bench, self.run, self.student, self.ledger, self.checkpoints = bench, run, student, ledger, checkpoints
+        points = bench.study.dev.points if bench.study.dev else 0
+        self.response = Response(bench.dev, bench.budget, points) if run.role == "method" else Response()
+        self.curve: list[dict[str, float]] = []
+        self.batches: list[str] = []
+        self.diverged = False
+
+    def train(self, on_progress: Progress) -> None:
+        """Train by each stage in turn; from where a killed process left off, where one did."""
+        resumed = self.checkpoints.load()
+        if resumed is not None:
+            self.curve, self.batches = resumed.facts["context"]["curve"], resumed.facts["context"]["batches"]
+        begun, spent = len(self.batches), 0.0
+        for number, stage in enumerate(self.run.entry.stages):
+            if number < begun:
+                self._take_over(number)
+            else:
+                self.checkpoints.context = {"curve": self.curve, "batches": self.batches}
+                report = partial(_report_share, on_progress, spent, stage.share)
+                trained = self._train_stage(number, spent, resumed if number == begun else None, report)
+                self.curve = self.curve + [{"stage": number + 1, **row} for row in trained.curve]
+                self.batches = [*self.batches, trained.batches_sha256]
+                self.diverged = trained.diverged
+            if self.diverged:
+                return
+            spent += stage.share
+
+    def _train_stage(self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress) -> Trained:
+        bench, stage = self.bench, self.run.entry.stages[number]
+        method, spec = stage.build(), bench.study.train
+        if number < len(self.run.entry.stages) - 1:
+            spec = spec.model_copy(update={"checkpoint": "last"})
+        with self.ledger.phase("setup"):
+            needs = method.needs(bench.dims_for(self.student))
+            cell = Cell(
+                method=method,
+                student=self.student,
+                teacher=bench.teacher,
+                text=bench.text_of(needs),
+                store=bench.store_of(needs),
+                spec=spec,
+                budget=bench.budget.share(spent, spent + stage.share),
+                seed=stage_seed(self.run.seed, number),
+            )
+        trained = train(
+            cell, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed
+        )
+        head = method.exported_head(trained.aux)
+        if head is not None:
+            self._put_on(head)
+            self.ledger.extra_parameters -= num_parameters(head)
+        return trained
+
+    def _take_over(self, number: int) -> None:
+        """Give the student the shape that a stage left it in; its weights come with the snapshot."""
+        method = self.run.entry.stages[number].build()
+        with seeded(0):
+            head = method.exported_head(method.build_aux(self.bench.dims_for(self.student)))
+        if head is not None:
+            self._put_on(head.to(self.student.device))
+
+    def _put_on(self, head: nn.Module) -> None:
+        self.student.head = nn.Sequential(*_parts(self.student.head), *_parts(head))
+
+
+def _report_share(on_progress: Progress, before: float, own: float, share: float) -> None:
+    on_progress(before + own * share)
+
+
+def _parts(head: nn.Module) -> list[nn.Module]:
+    """The modules of a head in a row; nothing for the head that does nothing."""
+    if isinstance(head, nn.Identity):
+        return []
+    return list(head) if isinstance(head, nn.Sequential) else [head]
+
+
+def _sha256(student: Encoder) -> str:
+    digest = hashlib.sha256()
+    for name, value in student.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _card(bench: Workbench, run: Run) -> str:
+    return model_card(
+        {
+            "Run": bench.run_id(run),
+            "Study": bench.name,
+            "Method": run.entry.name,
+            "Hyperparameters": json.dumps(run.entry.hyperparameters, sort_keys=True),
+            "Teacher": bench.teacher_model.name,
+            "Text": bench.study.text.source,
+            "Budget": f"{bench.budget.amount:g} {bench.budget.currency}" if run.role == "method" else "none",
+            "Seed": run.seed,
+        }
+    )
