@@ -273,6 +273,8 @@ def load_tokenizer(folder: Path) -> Any:
         raise UserError(f"{folder} holds no tokenizer that can be loaded: {_short(error)}") from None
     if not tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no fast version; save one with tokenizers and try again")
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer in {folder} has no padding token; set its pad_token and save it again")
     return tokenizer
 
 
@@ -286,6 +288,7 @@ def load_encoder(folder: Path) -> Encoder:
         return _load_static(folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is not a model folder; give one saved by save_pretrained")
+    # Read for its errors: they name the file, where those of transformers do not always.
     _json(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         pickles = [f" ({path.name} is a pickle, which distilbench never opens)" for path in folder.glob("*.bin")]

@@ -412,14 +412,18 @@ def load_study(
         _apply(values, override)
     if limit is not None:
         values["limit"] = limit
+    changes = overrides
     if budget is not None:
+        if "=" not in budget:
+            raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
+        changes = [*overrides, f"--budget {budget}"]
         _apply(values, f"budget.{budget}")
         if "name" in values:
             values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        changed = f" with {' '.join(overrides)}" if overrides else ""
+        changed = f" with {' '.join(changes)}" if changes else ""
         raise UserError(f"{path}{changed}: {_explain(error)}") from None
 
 

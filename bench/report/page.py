@@ -22,6 +22,7 @@ DETAILS = (
     "hyperparameters",
     "scores",
     "ledger",
+    "response",
     "budget",
     "text",
     "train",

@@ -1,6 +1,6 @@
 """Kill a study again and again, let it finish, and compare it with a twin that was left alone.
 
-    python tests/reliability/kills.py --kills 100
+    python -m tests.reliability.kills --kills 100
 
 Half of the kills come after a random time, half at a random access to a file of the cache or the results. Prints one
 line of JSON and exits with 1 if a bit differs at the end or a completed run was lost on the way.
@@ -21,11 +21,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
 
-import workload
+from tests.reliability import workload
 
 LONGEST_LIFE = 8.0
 """Seconds after which a process is killed at the latest."""
@@ -86,9 +84,9 @@ def finish(study: Path, folder: Path) -> None:
         sys.exit(f"the study failed:\n{(folder / 'log.txt').read_text(encoding='utf-8')[-3000:]}")
 
 
-def torture(kills: int, seed: int, folder: Path) -> dict[str, Any]:
+def torture(kills: int, seed: int, labels: list[str], folder: Path) -> dict[str, Any]:
     """Kill and go on until there were enough kills, in as many rounds as it takes; what came of it."""
-    rng, study = random.Random(seed), workload.make(folder / "study")
+    rng, study = random.Random(seed), workload.make(folder / "study", workload.chosen(labels))
     start = time.monotonic()
     finish(study, folder / "twin")
     twin_seconds = time.monotonic() - start
@@ -133,14 +131,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="*", default=[], help="rows of the study; all of them unless given")
     arguments = parser.parse_args()
+    # A child of a process with several threads would wait for threads that it does not have.
+    torch.set_num_threads(1)
     # Loaded once, before the first child: a child's time then goes into what is to be killed.
     import bench.cli
     import bench.evaluation.score
     import bench.run  # noqa: F401
 
     with tempfile.TemporaryDirectory() as place:
-        outcome = torture(arguments.kills, arguments.seed, Path(place))
+        outcome = torture(arguments.kills, arguments.seed, arguments.methods, Path(place))
     sys.stdout.write(json.dumps(outcome) + "\n")
     return int(bool(outcome["lost_completed_runs"] or outcome["differing_files"]))
 

@@ -35,7 +35,12 @@ UNSTABLE = {"seconds", "peak_memory_bytes", "environment", "evaluation_time", "d
 """What is measured anew in every run: times, memory, the machine."""
 
 
-def make(folder: Path, budget: str = "{sentences: 384}") -> Path:
+def chosen(labels: list[str]) -> list[Any]:
+    """The rows with these labels, or all."""
+    return [row for row in METHODS if not labels or (row if isinstance(row, str) else next(iter(row))) in labels]
+
+
+def make(folder: Path, methods: list[Any] = METHODS) -> Path:
     """Write a random teacher, text, labelled text and the study; returns the study's file."""
     _write_teacher(folder / "teacher")
     lines, rows = _sentences(300, 0), _sentences(60, 1)
@@ -50,8 +55,8 @@ def make(folder: Path, budget: str = "{sentences: 384}") -> Path:
         "labelled": {"source": str(folder / "rows.csv")},
         "dev": {"source": str(folder / "rows.csv"), "columns": ["anchor", "positive", "negative"], "points": 3},
         "static": {"width": 8},
-        "budget": yaml.safe_load(budget),
-        "methods": METHODS,
+        "budget": {"sentences": 384},
+        "methods": methods,
         "seeds": 1,
         "tasks": ["DistilbenchSTS"],
         "train": {"batch_size": 16, "max_length": 48, "checkpoint": "best-on-dev"},

@@ -1,0 +1,35 @@
+"""The two scripts of this folder, cut short: kills and changed bytes cost nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def outcome(script: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", f"tests.reliability.{script}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_kills_cost_nothing() -> None:
+    found = outcome("kills", "--kills", "6", "--methods", "codir", "internal-kd-sid", "two-stages")
+    assert (found["kills"], found["lost_completed_runs"], found["differing_files"]) == (6, 0, [])
+    assert found["runs"] == 6
+
+
+@pytest.mark.slow
+def test_changed_bytes_are_noticed_and_put_right() -> None:
+    found = outcome("corruption", "--trials", "6")
+    assert (found["noticed"], found["missed"], found["differing_files"]) == (6, [], [])
+    assert set(found["by_kind"].values()) == {1}
