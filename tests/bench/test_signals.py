@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from bench.corpus import Corpus, build_or_open
 from bench.encoder import Encoder, load_encoder
@@ -18,7 +19,7 @@ from bench.labelled import LabelledText
 from bench.labelled import build_or_open as open_labelled
 from bench.models import build_student
 from bench.signals import SignalSource, negative_rows, outside_rows
-from bench.store import FINAL, TeacherStore, array_names, length_batches, stored_rows
+from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, stored_rows
 from bench.study import StudentSpec, Study, TextSpec
 from methods.base import Needs, num_masked
 
@@ -113,7 +114,34 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
         patch.setattr("bench.store._Array.write", refuse)
         with pytest.raises(OSError, match="No space left"):
             store.ensure(np.arange(12))
-    assert TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(np.arange(12)) == 4
+    # Rows that were begun are finished as soon as the store is opened again.
+    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    assert stored_rows(tmp_path / "s", [FINAL]) == 12
+    assert again.ensure(np.arange(13)) == 1
+
+
+def test_begun_rows_are_finished_in_the_batches_in_which_they_were_begun(
+    teacher: Encoder, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, passed = np.arange(40), list[list[int]]()
+    monkeypatch.setattr("bench.store.TOKENS_PER_PASS", 64)
+    original = _Array.write
+
+    def write(self: _Array, rows_B: NDArray[np.int64], values_BW: NDArray[np.float32]) -> None:
+        if len(passed) == 3:
+            raise KeyboardInterrupt
+        passed.append(rows_B.tolist())
+        original(self, rows_B, values_BW)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Array, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(rows)
+    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    twin = TeacherStore(tmp_path / "t", teacher, corpus, [FINAL])
+    assert (again.ensure(rows), twin.ensure(rows)) == (0, 40)
+    assert torch.equal(again.read(FINAL, rows), twin.read(FINAL, rows))
+    assert not (tmp_path / "s" / "begun").exists()
 
 
 def refuse(*_: object) -> None:
