@@ -102,7 +102,23 @@ def _parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="tables, figures and a page from results")
     report.add_argument("results", metavar="RESULTS", type=Path, help="a study's folder, or a folder of them")
     report.add_argument("--out", default="reports", type=Path, metavar="DIR", help="default: reports")
+    report.add_argument(
+        "--margin",
+        type=_not_negative,
+        default=0.5,
+        metavar="POINTS",
+        help="methods that differ by less count as equivalent (default: 0.5)",
+    )
+    report.add_argument(
+        "--reference", metavar="LABEL", help="row that the others are drawn against (default: the best)"
+    )
     report.set_defaults(verb=_report)
+
+    power = verbs.add_parser("power", help="the differences that a study can find, and the seeds it would take")
+    power.add_argument("results", metavar="RESULTS", type=Path, help="a study's folder, or a folder of them")
+    power.add_argument("--delta", type=_not_negative, metavar="POINTS", help="to be found; default: what was observed")
+    power.add_argument("--json", action="store_true", help="for programs")
+    power.set_defaults(verb=_power)
 
     for name, verb, what in (
         ("methods", _methods, "methods"),
@@ -249,10 +265,23 @@ def _print_plan(bench: Workbench, plan: Plan) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from bench.report import build
+    from bench.report import Options, build
 
-    for page in build(arguments.results, arguments.out):
+    options = Options(margin=arguments.margin / 100, reference=arguments.reference)
+    for page in build(arguments.results, arguments.out, options):
         _console().print(str(page), soft_wrap=True)
+    return FINE
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    from bench.report import power
+    from bench.report.render import to_json, to_rich
+
+    for table in power(arguments.results, arguments.delta):
+        if arguments.json:
+            sys.stdout.write(to_json(table))
+        else:
+            _console().print(to_rich(table, len(table.text.columns)))
     return FINE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,22 @@ from bench.record import RECORD_FILE, Record, read_study
 if TYPE_CHECKING:
     import rich.table
 
+    from bench.report.render import Table
+
 INDEX_FILE = "index.html"
 
 
-def build(results: Path, out: Path) -> list[Path]:
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose about a report."""
+
+    margin: float = 0.005
+    """The difference below which two methods count as equivalent, as a fraction."""
+    reference: str | None = None
+    """Label of the row that others are drawn against; unset, the first of the tables."""
+
+
+def build(results: Path, out: Path, options: Options = Options()) -> list[Path]:
     """Write `out/<study>/` for one study's folder, or for every study in a folder of such folders.
 
     Returns the paths of the pages. Raises `UserError` when there is nothing to report, a record is damaged, or `out`
@@ -29,7 +42,7 @@ def build(results: Path, out: Path) -> list[Path]:
 
     try:
         for folder, records in studies.items():
-            write_report(records, folder, targets[folder])
+            write_report(records, folder, targets[folder], options)
     except OSError as error:
         raise UserError(f"the report cannot be written to {out} ({error}); choose another folder") from error
     return [target / INDEX_FILE for target in targets.values()]
@@ -45,6 +58,21 @@ def terminal_table(records: Sequence[Record]) -> rich.table.Table:
         raise UserError("there are no records to show; run the study first")
     table = main_table(make_study(records[0].study, records))
     return to_rich(table, columns=len(table.text.columns) - len(MAIN_COSTS) + 1)
+
+
+def power(results: Path, delta: float | None, options: Options = Options()) -> list[Table]:
+    """What each study's design can find, and the seeds that would settle its pairs; see `power_table`."""
+    from bench.report.frame import make_study
+    from bench.report.verdict_tables import power_table
+    from bench.report.write import with_errors
+
+    found = []
+    for folder in _study_folders(results):
+        study, inference = with_errors(make_study(folder.name, read_study(folder), options.margin), folder)
+        if not inference.comparisons():
+            raise UserError(f"{folder} has no two rows with the same scored examples; there is nothing to compare")
+        found.append(power_table(study, inference, delta))
+    return found
 
 
 def _study_folders(results: Path) -> list[Path]:

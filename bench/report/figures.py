@@ -1,4 +1,4 @@
-"""The four figures. Each takes a study and returns a figure, or None when the study has nothing to draw."""
+"""The figures. Each takes what there is to draw from, and returns a figure, or None when it has nothing to show."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.drawn import Drawn, legend, scored_methods
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import smoke_mark
 from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
 from bench.report.tables import flop_unit
+from bench.report.verdict_figures import differences, ranks, response
 
 REFERENCE_LINES = {"floor": ":", "ceiling": "--"}
 CURVE_POINTS = 200
@@ -22,12 +24,12 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
-def draw_all(study: Study, curves: pd.DataFrame, folder: Path) -> dict[str, str]:
+def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
     """Write all figures that the study has data for into `folder`. Returns name -> caption."""
-    drawn = {}
+    study, drawn = given.study, {}
     for name, (caption, draw) in FIGURES.items():
         with styled(name):
-            figure = draw(study, curves)
+            figure = draw(given)
             if figure is None:
                 continue
             if mark := smoke_mark(study):
@@ -37,9 +39,10 @@ def draw_all(study: Study, curves: pd.DataFrame, folder: Path) -> dict[str, str]
     return drawn
 
 
-def scores(study: Study, curves: pd.DataFrame) -> Figure | None:
+def scores(given: Drawn) -> Figure | None:
     """One panel per task group: a dot per seed, the mean with its interval per method, floor and ceiling as lines."""
-    methods = _scored_methods(study)
+    study = given.study
+    methods = scored_methods(study)
     if not methods:
         return None
     figure = new_figure(1.2 + 0.3 * len(methods))
@@ -49,13 +52,14 @@ def scores(study: Study, curves: pd.DataFrame) -> Figure | None:
         axes.set(title=short(str(group)), xlabel="mean score x 100", ylim=(len(methods) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(methods)), [short(name) for name in methods.values()])
-    _legend(figure, panels[0])
+    legend(figure, panels[0])
     return figure
 
 
-def score_vs_cost(study: Study, curves: pd.DataFrame) -> Figure | None:
+def score_vs_cost(given: Drawn) -> Figure | None:
     """Overall score against training seconds and student FLOPs: interval upwards, range of the cost sideways."""
-    methods = _scored_methods(study)
+    study = given.study
+    methods = scored_methods(study)
     if not methods or not {"seconds_train", "student_flops"} <= set(study.costs):
         return None
     unit, size = flop_unit(study.costs["student_flops"].max())
@@ -64,16 +68,18 @@ def score_vs_cost(study: Study, curves: pd.DataFrame) -> Figure | None:
     costs = {"seconds_train": ("training time (s)", 1.0), "student_flops": (f"student compute ({unit})", size)}
     for axes, (cost, (label, divisor)) in zip(panels, costs.items(), strict=True):
         _against(axes, study, methods, study.costs[cost] / divisor)
+        _pareto_front(axes, study, methods, study.cost.mean[cost] / divisor)
         _reference_lines(axes.axhline, study, OVERALL)
         axes.set(xlabel=label)
     panels[0].set_ylabel("overall score x 100")
-    _legend(figure, panels[0])
+    legend(figure, panels[0])
     return figure
 
 
-def tasks(study: Study, curves: pd.DataFrame) -> Figure | None:
+def tasks(given: Drawn) -> Figure | None:
     """Methods x tasks: share of the gap closed, in percent."""
-    methods = _scored_methods(study)
+    study = given.study
+    methods = scored_methods(study)
     means = study.gap.mean.reindex(list(methods))
     shares = means[list(study.tasks.index)].to_numpy() * 100
     if not np.isfinite(shares).any():
@@ -97,8 +103,9 @@ def tasks(study: Study, curves: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def learning_curves(study: Study, curves: pd.DataFrame) -> Figure | None:
+def learning_curves(given: Drawn) -> Figure | None:
     """One panel per method: smoothed loss against sentences, a line per seed; several terms in colours."""
+    study, curves = given.study, given.curves
     methods = {key: name for key, name in study.names("method").items() if key in set(curves.get("key", []))}
     if not methods or not {"sentences", "loss"} <= set(curves):
         return None
@@ -116,11 +123,26 @@ def learning_curves(study: Study, curves: pd.DataFrame) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[Study, pd.DataFrame], Figure | None]]] = {
-    "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals over seeds (n ≥ 2).", scores),
+FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
+    "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).", scores),
     "score_vs_cost": (
-        "Overall score against cost: 95 % interval over seeds (n ≥ 2) upwards, range over seeds sideways.",
+        "Overall score against cost: 95 % interval upwards (n ≥ 2), range over seeds sideways; the line joins the "
+        "methods that no other beats at the same cost or less.",
         score_vs_cost,
+    ),
+    "differences": (
+        "Differences to one method, paired over seeds and examples, with 95 % intervals (not adjusted): filled where "
+        "the verdict is better or worse, square where equivalent, hollow where undecided; the band is the margin.",
+        differences,
+    ),
+    "ranks": (
+        "Ranks by overall score over resampled seeds and examples, with 95 % intervals; a bar joins methods of which "
+        "none is shown to be better than another.",
+        ranks,
+    ),
+    "response": (
+        "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",
+        response,
     ),
     "tasks": ("Share of the gap between floor (0) and ceiling (100) that each method closed on each task.", tasks),
     "learning_curves": (
@@ -128,12 +150,6 @@ FIGURES: dict[str, tuple[str, Callable[[Study, pd.DataFrame], Figure | None]]] =
         learning_curves,
     ),
 }
-
-
-def _scored_methods(study: Study) -> dict[str, str]:
-    """The rows of trained students with a completed run and at least one average."""
-    scored = study.average.mean.notna().any(axis=1)
-    return {key: name for key, name in study.names("method").items() if scored.loc[key]}
 
 
 def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str) -> None:
@@ -169,6 +185,16 @@ def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[
         axes.set_xscale("log")
 
 
+def _pareto_front(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[float]) -> None:
+    """A line through the methods that no other beats at the same cost or less."""
+    points = sorted((float(cost[key]), study.average.percent(key, OVERALL)[0]) for key in methods)
+    front: list[tuple[float, float]] = []
+    for point in points:
+        if np.isfinite(point).all() and (not front or point[1] > front[-1][1]):
+            front.append(point)
+    axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.8, zorder=0)
+
+
 def _curves_panel(axes: Axes, curves: pd.DataFrame) -> None:
     terms = [str(name) for name in curves if str(name).startswith("term_")]
     drawn = {"loss": ("total", "black")}
@@ -182,9 +208,3 @@ def _curves_panel(axes: Axes, curves: pd.DataFrame) -> None:
             axes.plot(sentences, smooth, color=colour, linewidth=0.8, label=None if index else label)
     if len(drawn) > 1:
         axes.legend(fontsize=6, handlelength=1, labelspacing=0.2)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))

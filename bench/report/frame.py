@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from bench.record import CURVE_FILE, Record
 from bench.report import comparable, stats
 
 OVERALL = "Overall"
+ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
+"""Family-wise error; the difference below which two methods count as equivalent, as a fraction; bootstrap resamples."""
 TYPE_ORDER = {"STS": 0, "Retrieval": 1}
 ROLE_ORDER = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
 ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "static student, not trained"}
@@ -55,6 +57,10 @@ class Study:
     """Completed runs x ledger entries; seconds as `seconds_<part>`."""
     difference: str | None
     """What sets rows of different letters apart."""
+    margin: float = MARGIN
+    """Below it two methods count as equivalent."""
+    half_widths: pd.DataFrame | None = None
+    """Rows x (tasks and groups): of the intervals over seeds and examples, where examples are known."""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -67,12 +73,19 @@ class Study:
     @cached_property
     def score(self) -> Estimate:
         """Of `scores`."""
-        return over_seeds(self.runs, self.scores)
+        return self._with_examples(over_seeds(self.runs, self.scores))
 
     @cached_property
     def average(self) -> Estimate:
         """Of `averages`."""
-        return over_seeds(self.runs, self.averages)
+        return self._with_examples(over_seeds(self.runs, self.averages))
+
+    def _with_examples(self, estimate: Estimate) -> Estimate:
+        """With the wider intervals that cover the choice of examples too, where there are some."""
+        if self.half_widths is None:
+            return estimate
+        known = self.half_widths.reindex(index=estimate.half_width.index, columns=estimate.half_width.columns)
+        return replace(estimate, half_width=known.where(known.notna(), estimate.half_width))
 
     @cached_property
     def gap(self) -> Estimate:
@@ -90,7 +103,7 @@ class Study:
         return dict(zip(map(str, rows.index), map(str, rows["row"]), strict=True))
 
 
-def make_study(name: str, records: Sequence[Record]) -> Study:
+def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> Study:
     """Gather the records of one study. Raises `UserError` when two of them have one run_id."""
     by_id = {record.run_id: record for record in records}
     if len(by_id) < len(records):
@@ -106,7 +119,7 @@ def make_study(name: str, records: Sequence[Record]) -> Study:
     averages = pd.DataFrame({name: scores[list(of)].mean(axis=1, skipna=False) for name, of in groups(tasks).items()})
     gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
     costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
-    return Study(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference)
+    return Study(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference, margin)
 
 
 def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:

@@ -44,13 +44,20 @@ def notes(study: Study) -> list[str]:
     seeds = study.runs.loc[study.runs["status"] == "completed"].groupby("key").size()
     counts = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}" if len(seeds) else "0"
     found = [
-        "Differences between rows are not yet tested for significance.",
-        f"± is the half-width of the 95 % Student-t interval of the mean over n seeds (here n = {counts}); it covers "
-        "seeds only, not the choice of examples, and is left out where n < 2.",
+        f"± is the half-width of the 95 % interval of the mean over n seeds (here n = {counts}); {_covered(study)}",
         "Gap closed: (score - floor) / (ceiling - floor), floor = untrained student, ceiling = teacher.",
     ]
     found += [study.difference + "."] if study.difference else []
     return found + _incomplete(study) + _unequal_tasks(study) + _floors(study) + _machines(study)
+
+
+def _covered(study: Study) -> str:
+    if study.half_widths is None or study.half_widths.isna().all(axis=None):
+        return "it covers seeds only, not the choice of examples, and is left out where n < 2."
+    return (
+        "it covers seeds (Student's t) and the choice of examples (bootstrap), for the share of the gap seeds only, "
+        "and is left out for students with n < 2."
+    )
 
 
 def _incomplete(study: Study) -> list[str]:

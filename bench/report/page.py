@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import pandas as pd
 from bench.record import Record
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import smoke_mark
-from bench.report.prose import paragraph, settings_table
+from bench.report.prose import paragraph
 from bench.report.render import Table, to_html
-from bench.report.tables import cost_table, main_table, number, task_table
+from bench.report.tables import number
 
 DETAILS = (
     "hyperparameters",
@@ -33,19 +33,27 @@ DETAILS = (
 )
 
 
-def to_page(study: Study, figures: Path, captions: dict[str, str]) -> str:
+SECTIONS = {
+    "Scores": ("table main", "figure scores"),
+    "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
+    "Tasks": ("figure tasks", "table tasks"),
+    "Costs": ("figure score_vs_cost", "table costs"),
+    "Training": ("figure response", "figure learning_curves"),
+    "Reproduction": ("table reproduction",),
+}
+"""What the page shows before the runs and the settings, as far as it is there."""
+
+
+def to_page(study: Study, tables: Mapping[str, Table], figures: Path, captions: dict[str, str]) -> str:
     """The whole page; `figures` holds one SVG for each name in `captions`."""
     drawn = {name: _figure(figures / f"{name}.svg", name, caption) for name, caption in captions.items()}
-    sections = {
-        "Scores": [to_html(main_table(study)), drawn.get("scores", "")],
-        "Tasks": [to_html(task_table(study)), drawn.get("tasks", "")],
-        "Costs": [drawn.get("score_vs_cost", ""), to_html(cost_table(study))],
-        "Training": [drawn.get("learning_curves", "")],
-        "Runs": [to_html(_run_table(study)), *(_run(study, record) for record in study.records.values())],
-        "Settings": [f"<p>{html.escape(paragraph(study))}</p>", to_html(settings_table(study))],
-    }
-    body = "".join(_section(title, parts) for title, parts in sections.items() if any(parts))
-    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in sections.items() if any(parts))
+    parts = {f"table {name}": to_html(table) for name, table in tables.items()}
+    parts |= {f"figure {name}": svg for name, svg in drawn.items()}
+    shown = {title: [parts[name] for name in names if name in parts] for title, names in SECTIONS.items()}
+    shown["Runs"] = [to_html(_run_table(study)), *(_run(study, record) for record in study.records.values())]
+    shown["Settings"] = [f"<p>{html.escape(paragraph(study))}</p>", parts["table settings"]]
+    body = "".join(_section(title, parts) for title, parts in shown.items() if parts)
+    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in shown.items() if parts)
     title = html.escape(study.name)
     mark = smoke_mark(study)
     banner = f'<p class="mark">{html.escape(mark)}</p>' if mark else ""

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.record import Record
-from bench.report.frame import Study, groups
+from bench.report.frame import ALPHA, RESAMPLES, Study, groups
 from bench.report.notes import smoke_mark, status_counts
 from bench.report.render import Table
 from bench.report.tables import number
@@ -79,9 +79,22 @@ def _statistics(study: Study) -> str:
     completed, total = int(counts["completed"].sum()), int(counts.sum(axis=1).sum())
     text = (
         f"Of {total} training runs {completed} completed. Scores are means over the completed seeds, with 95 % "
-        "Student-t intervals over seeds; differences between methods were not tested for significance."
+        f"{_intervals(study)}"
     )
     return f"{text} {study.difference}." if study.difference else text
+
+
+def _intervals(study: Study) -> str:
+    if study.half_widths is None:
+        return "Student-t intervals over seeds; differences between methods were not tested for significance."
+    return (
+        "intervals over seeds (Student's t) and over the tasks' examples (bootstrap with the metric computed anew in "
+        f"each of {RESAMPLES} resamples). Tasks are taken as given. Differences between methods are paired over seeds "
+        "(equal batches and initial weights) and over examples, tested two-sided, and adjusted by Holm's procedure "
+        f"over all pairs of rows (family-wise error {ALPHA:g}); methods whose difference is shown to be below "
+        f"{study.margin * 100:g} points (two one-sided tests, adjusted likewise) count as equivalent; what is neither "
+        "is undecided."
+    )
 
 
 def _states(record: Record, section: str) -> bool:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import html
+import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 import rich.table
 from rich import box
 from rich.text import Text
 
+Emphasis = Literal["best", "second"]
+MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
+LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
 WIDE = 8
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -40,6 +46,8 @@ class Table:
     notes: list[str]
     mark: str | None
     """Shown before anything else when these are no results."""
+    emphasis: Mapping[tuple[int, str], Emphasis] = field(default_factory=dict)
+    """(line, column) -> how a cell stands out."""
 
     @property
     def numeric(self) -> list[bool]:
@@ -49,7 +57,7 @@ class Table:
 
 def to_markdown(table: Table) -> str:
     """A pipe table under its caption, notes below."""
-    cells = _cells(table, escape_markdown)
+    cells = _cells(table, escape_markdown, MARKDOWN)
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
     rule = [
         ("-" * (width - 1) + ":") if right else "-" * width for width, right in zip(widths, table.numeric, strict=True)
@@ -63,7 +71,7 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A floating booktabs table; one that is too wide for a page is shrunk."""
-    cells = [r" & ".join(row) + r" \\" for row in _cells(table, escape_latex)]
+    cells = [r" & ".join(row) + r" \\" for row in _cells(table, escape_latex, LATEX_EMPHASIS)]
     columns = "".join("r" if right else "l" for right in table.numeric)
     rows = [r"\toprule", cells[0], r"\midrule", *cells[1:], r"\bottomrule"]
     tabular = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
@@ -88,7 +96,8 @@ def to_html(table: Table) -> str:
         for name, right in zip(table.text, numeric, strict=True)
     ]
     rows = []
-    for (_, texts), (_, orders) in zip(table.text.iterrows(), table.order.iterrows(), strict=True):
+    shown = _cells(table, html.escape, HTML)[1:]
+    for texts, (_, orders) in zip(shown, table.order.iterrows(), strict=True):
         cells = [_cell(*item) for item in zip(texts, orders, numeric, strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     mark = f'<p class="mark">{html.escape(table.mark)}</p>' if table.mark else ""
@@ -98,6 +107,19 @@ def to_html(table: Table) -> str:
         f'<div class="scroll"><table class="sortable"><thead><tr>{"".join(heads)}</tr></thead>\n'
         f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div><ul class="notes">{notes}</ul></figure>'
     )
+
+
+def to_json(table: Table) -> str:
+    """Caption, notes, and the lines twice: as shown, and as unrounded numbers."""
+    content = {
+        "name": table.name,
+        "caption": table.caption,
+        "mark": table.mark,
+        "notes": table.notes,
+        "shown": table.text.to_dict(orient="records"),
+        "values": json.loads(table.order.to_json(orient="records", double_precision=15)),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def to_rich(table: Table, columns: int) -> rich.table.Table:
@@ -121,9 +143,14 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
-def _cells(table: Table, escape: Callable[[str], str]) -> list[list[str]]:
-    rows = [list(table.text), *table.text.itertuples(index=False)]
-    return [[escape(str(value)) for value in row] for row in rows]
+def _cells(table: Table, escape: Callable[[str], str], emphasis: Mapping[Emphasis, str]) -> list[list[str]]:
+    """The headings and all lines, escaped; cells that stand out in their format's way."""
+    rows = [[escape(str(name)) for name in table.text]]
+    for line, values in enumerate(table.text.itertuples(index=False)):
+        marks = [table.emphasis.get((line, str(name))) for name in table.text]
+        texts = [escape(str(value)) for value in values]
+        rows.append([emphasis[m].format(text) if m else text for text, m in zip(texts, marks, strict=True)])
+    return rows
 
 
 def _pad(text: str, width: int, right: bool) -> str:
@@ -136,4 +163,4 @@ def _side(right: bool) -> str:
 
 def _cell(text: str, order: object, right: bool) -> str:
     value = f' data-sort="{order}"' if right and not pd.isna(order) else ""  # type: ignore[call-overload]
-    return f"<td{_side(right)}{value}>{html.escape(str(text))}</td>"
+    return f"<td{_side(right)}{value}>{text}</td>"

@@ -1,16 +1,147 @@
-"""Estimates over seeds. Pure functions on arrays; R stands for the runs of one row."""
+"""Estimates, tests and power. Pure functions on arrays; R stands for the runs of one row, S for seeds, B for resamples.
+
+A score varies with the seed and with the choice of examples, and so does a difference between two methods, which is
+paired over both. Seeds are few: their part of the variance is taken from the seeds themselves and referred to
+Student's t. Examples are many: their part is taken from a bootstrap over them.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Array = npt.NDArray[np.float64]
 
 LEVEL = 0.95
+POWER = 0.8
+"""Probability with which a design should find a difference that is there."""
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its error."""
+
+    mean: float
+    seeds: int
+    seed_variance: float
+    """Of the mean: the part that more seeds make smaller. Not-a-number with one seed."""
+    example_variance: float
+    """Of the mean: the part that only more examples make smaller."""
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean over seeds and examples."""
+        return math.sqrt(self.seed_variance + self.example_variance)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom (Satterthwaite 1946): seeds - 1 for the seeds' part, infinite for the examples'."""
+        if self.seed_variance == 0:
+            return math.inf
+        return (self.seeds - 1) * (1 + self.example_variance / self.seed_variance) ** 2
+
+    def half_width(self, level: float = LEVEL) -> float:
+        """Half of the confidence interval."""
+        return _t_quantile((1 + level) / 2, self.freedom) * self.error
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of the hypothesis that the true value is at most `bound`.
+
+        1 where one seed leaves the error unknown.
+        """
+        if math.isnan(self.error):
+            return 1.0
+        if self.error == 0:
+            return float(self.mean <= bound)
+        return 1 - _t_share((self.mean - bound) / self.error, self.freedom)
+
+    def p_differs(self) -> float:
+        """Two-sided p-value of the hypothesis that the true value is 0."""
+        return min(1.0, 2 * min(self.p_above(0), self.negative().p_above(0)))
+
+    def p_within(self, margin: float) -> float:
+        """p-value of the hypothesis that the true value is `margin` or more away from 0 (two one-sided tests)."""
+        return max(self.p_above(-margin), self.negative().p_above(-margin))
+
+    def negative(self) -> Estimate:
+        return Estimate(-self.mean, self.seeds, self.seed_variance, self.example_variance)
+
+    def with_seeds(self, seeds: int) -> Estimate:
+        """What would be expected of another number of seeds."""
+        return Estimate(self.mean, seeds, self.seed_variance * self.seeds / seeds, self.example_variance)
+
+    def detectable(self, alpha: float, power: float = POWER) -> float:
+        """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
+        return (_t_quantile(1 - alpha / 2, self.freedom) + _t_quantile(power, self.freedom)) * self.error
+
+    def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
+        """Seeds with which a true difference would be found; None when no number of them is enough."""
+        for seeds in range(2, MOST_SEEDS + 1):
+            if self.with_seeds(seeds).detectable(alpha, power) <= abs(difference):
+                return seeds
+        return None
+
+
+def estimate(values_S: Array, replicates_SB: Array) -> Estimate:
+    """Mean over seeds of values whose bootstrap replicates over examples are given, the same examples for all seeds.
+
+    The variance between seeds also holds that of the interaction of seeds with examples, and so does the bootstrap
+    variance of their mean; it is counted once. One seed has no variance between seeds.
+    """
+    seeds = len(values_S)
+    of_mean = float(replicates_SB.mean(axis=0).var(ddof=1))
+    if seeds < 2:
+        return Estimate(float(values_S.mean()), seeds, math.nan, of_mean)
+    of_each = float(replicates_SB.var(axis=1, ddof=1).mean())
+    shared = max(0.0, (of_each - of_mean) / (seeds - 1))
+    between = float(values_S.var(ddof=1)) / seeds
+    return Estimate(float(values_S.mean()), seeds, between, max(0.0, of_mean - shared))
+
+
+def fixed(value: float, replicates_B: Array) -> Estimate:
+    """The score of a model that no seed changes."""
+    return Estimate(value, 1, 0.0, float(replicates_B.var(ddof=1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values (Holm 1979): those below alpha may all be rejected with family-wise error alpha."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1)
+    return [float(value) for value in adjusted]
+
+
+def improvement(one_ST: Array, other_ST: Array) -> float:
+    """Probability that a run of the one beats a run of the other on a task drawn at random; ties count half.
+
+    Agarwal et al. 2021, arXiv:2108.13264: the Mann-Whitney statistic averaged over tasks.
+    """
+    above = one_ST[:, None] - other_ST[None, :]
+    return float((above > 0).mean() + (above == 0).mean() / 2)
+
+
+def interquartile_mean(values: Array) -> float:
+    """Mean of the middle half of the values, those at the quartiles in part (Agarwal et al. 2021)."""
+    ordered = np.sort(values.ravel())
+    edges = np.arange(len(ordered) + 1) / len(ordered)
+    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
+    return float((ordered * weights).sum() / weights.sum())
+
+
+def _t_quantile(share: float, freedom: float) -> float:
+    return float(stdtrit(min(freedom, 1e9), share))
+
+
+def _t_share(value: float, freedom: float) -> float:
+    return float(stdtr(min(freedom, 1e9), value))
 
 
 def mean(values_R: Array) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,10 @@ LEDGER = {
     "seconds_teacher": "Teacher (s)",
     "seconds_train": "Training (s)",
     "seconds_evaluation": "Evaluation (s)",
+    "seconds_checkpoint": "Checkpoints (s)",
+    "tuning_trials": "Tuning trials",
+    "micro_batch": "Micro-batch",
+    "out_of_memory": "Out of memory",
 }
 """Ledger entry -> heading; FLOPs get their unit behind it."""
 MAIN_COSTS = ("seconds_train", "student_flops", "sentences", "student_passes")
@@ -74,11 +79,16 @@ class _Builder:
         return Table(name, f"{self.study.name}: {caption}", self.text, self.order, notes, smoke_mark(self.study))
 
 
-def main_table(study: Study) -> Table:
+def average_heading(group: object) -> str:
+    """How the tables head the average of a group."""
+    return f"{group} average" if group != OVERALL else OVERALL
+
+
+def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
     """Averages with intervals, share of the gap closed, and what a run cost."""
     builder = _Builder(study)
     for group in study.averages:
-        builder.add_estimate(f"{group} average" if group != OVERALL else OVERALL, study.average, str(group), 2)
+        builder.add_estimate(average_heading(group), study.average, str(group), 2)
     builder.add_estimate("Gap closed (%)", _methods_only(study, study.gap), OVERALL, 1)
     counts = status_counts(study)
     builder.add("n", counts["completed"].map(str), counts["completed"])
@@ -86,7 +96,9 @@ def main_table(study: Study) -> Table:
     builder.add("Status", status, status)
     for name in MAIN_COSTS:
         builder.add_cost(name, study.cost.mean)
-    return builder.table("main", "scores (x100) and costs (means over completed seeds)", notes(study))
+    return builder.table(
+        "main", "scores (x100) and costs (means over completed seeds)", [*notes(study), *further_notes]
+    )
 
 
 def task_table(study: Study) -> Table:
@@ -104,7 +116,7 @@ def cost_table(study: Study) -> Table:
     for name in [*LEDGER, *sorted(set(map(str, mean)) - set(LEDGER))]:
         builder.add_cost(name, mean)
     notes = [
-        "Means over completed seeds; differences are not yet tested for significance. Every run alone is in runs.csv.",
+        "Means over completed seeds. Every run alone is in runs.csv.",
         "Stored teacher signals were computed once and shared by all runs; online ones were computed for this run.",
     ]
     return builder.table("costs", "what a run cost", notes + ([f"{study.difference}."] if study.difference else []))

@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.artefact import write_folder_atomically
 from bench.record import Record
-from bench.report import INDEX_FILE, tables
+from bench.report import INDEX_FILE, Options, tables
 from bench.report.frame import Study, make_study, read_curves
 from bench.report.prose import paragraph, settings_table
-from bench.report.render import escape_latex, escape_markdown, to_latex, to_markdown
+from bench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
+from bench.report.verdict_tables import emphasis, power_notes, power_table, verdict_matrix, verdict_table
+from bench.report.verdicts import Inference
 
 
-def write_report(records: Sequence[Record], folder: Path, target: Path) -> None:
+def write_report(records: Sequence[Record], folder: Path, target: Path, options: Options) -> None:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
-    study = make_study(folder.name, records)
+    study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
+    made = _tables(study, inference)
 
     def write(out: Path) -> None:
+        from bench.report.drawn import Drawn
         from bench.report.figures import draw_all
         from bench.report.page import to_page
 
         for name in ("tables", "figures"):
             (out / name).mkdir()
-        _write_tables(study, out / "tables")
-        captions = draw_all(study, curves, out / "figures")
-        (out / INDEX_FILE).write_text(to_page(study, out / "figures", captions), encoding="utf-8")
+        _write_tables(study, made, out / "tables")
+        captions = draw_all(Drawn(study, curves, inference, options.reference), out / "figures")
+        (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
 
 
-def _write_tables(study: Study, out: Path) -> None:
-    made = [tables.main_table(study), tables.task_table(study), tables.cost_table(study), settings_table(study)]
-    for table in made:
+def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
+    """The study with intervals over seeds and examples, and what can be said of its differences."""
+    inference = Inference.of(study, folder)
+    if not inference.columns:
+        return study, inference
+    return replace(study, half_widths=inference.half_widths()), inference
+
+
+def _tables(study: Study, inference: Inference) -> dict[str, Table]:
+    averages = {tables.average_heading(group): str(group) for group in study.averages}
+    made = [
+        emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
+        tables.task_table(study),
+        tables.cost_table(study),
+        settings_table(study),
+    ]
+    if inference.comparisons():
+        made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
+    return {table.name: table for table in made}
+
+
+def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
+    for table in made.values():
         (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
         (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+        (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
+        if table.name in ("verdicts", "power"):
+            table.order.to_csv(out / f"{table.name}.csv", index=False)
     text = paragraph(study)
     (out / "method_section.md").write_text(escape_markdown(text) + "\n", encoding="utf-8")
     (out / "method_section.tex").write_text(escape_latex(text) + "\n", encoding="utf-8")

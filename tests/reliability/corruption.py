@@ -21,11 +21,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 
 from bench.checkpoint import Checkpoints, Snapshot
@@ -101,8 +102,17 @@ USE: dict[str, Callable[[Study], None]] = {
 
 def flip(path: Path, rng: random.Random) -> None:
     content = bytearray(path.read_bytes())
-    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    content[rng.choice(_places(path, len(content)))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
+
+
+def _places(path: Path, size: int) -> Sequence[int]:
+    """Where a byte means something: in the teacher's signals, in the rows that are there."""
+    if path.suffix not in (".bin", ".crc") or path.parent.parent.name != "signals":
+        return range(size)
+    marks = np.fromfile(path.with_suffix(".crc"), dtype=np.uint32)
+    row = size // len(marks)
+    return [place for index in np.flatnonzero(marks) for place in range(index * row, (index + 1) * row)]
 
 
 def trial(study: Study, twin: Path, kind: str, rng: random.Random) -> tuple[str, bool, list[str]]:

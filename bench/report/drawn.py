@@ -1,0 +1,37 @@
+"""What figures are drawn from, and what they share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.frame import Study
+from bench.report.verdicts import Inference
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """All that a figure may show."""
+
+    study: Study
+    curves: pd.DataFrame
+    """The logged steps of all runs; see `read_curves`."""
+    inference: Inference
+    reference: str | None = None
+    """Label of the row that others are drawn against; unset, the first of the tables."""
+
+
+def scored_methods(study: Study) -> dict[str, str]:
+    """The rows of trained students with a completed run and at least one average."""
+    scored = study.average.mean.notna().any(axis=1)
+    return {key: name for key, name in study.names("method").items() if scored.loc[key]}
+
+
+def legend(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, below them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))

@@ -1,0 +1,212 @@
+"""Which differences are real: better, worse, equivalent, or undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from bench.report import stats
+from bench.report.bootstrap import Array
+from bench.report.examples import aligned, read_examples, replicates
+from bench.report.frame import ALPHA, OVERALL, RESAMPLES, Study, groups
+
+Verdict = Literal["better", "worse", "equivalent", "undecided"]
+REVERSED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
+CONSTANT = ("ceiling", "reference")
+"""Roles that no seed changes."""
+SEED = 20240
+"""Of the bootstrap, so that the same records give the same report."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference between two rows on one column, one less other, and what can be said of it."""
+
+    one: str
+    other: str
+    column: str
+    difference: stats.Estimate
+    effect: float
+    """Mean difference over its standard deviation between seeds (Cohen's d of paired values)."""
+    improvement: float
+    """Probability that a run of the one beats a run of the other on a task drawn at random."""
+    p_differs: float
+    """Adjusted for all comparisons of the column (Holm)."""
+    p_within: float
+    """Likewise, of the hypothesis that the difference is the margin or more."""
+    verdict: Verdict
+    alpha: float
+    """What is left of the error for this comparison at the first step of Holm's procedure."""
+
+
+@dataclass
+class Inference:
+    """Errors of scores, and comparisons of rows, by seeds and examples."""
+
+    study: Study
+    scores: pd.DataFrame
+    """Completed runs x tasks that can be compared by example."""
+    resampled: Mapping[str, Array]
+    """Task -> its score in every resample, [R, B], runs as in `scores`."""
+    alpha: float = ALPHA
+    _known: dict[str, list[Comparison]] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of(cls, study: Study, folder: Path, resamples: int = RESAMPLES) -> Inference:
+        """Read the examples below a study's folder and resample them."""
+        records = [study.records[str(run_id)] for run_id in study.scores.index]
+        found = aligned(read_examples(records, folder), study.scores)
+        tasks = [task for task in study.scores if task in found]
+        resampled = replicates({task: found[task] for task in tasks}, resamples, np.random.default_rng(SEED))
+        return cls(study, study.scores[tasks], resampled)
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """Column -> its tasks: single tasks, groups, and all; those of which every task can be compared."""
+        named: dict[str, list[str]] = {str(task): [str(task)] for task in self.scores}
+        named |= groups(self.study.tasks)
+        return {name: tasks for name, tasks in named.items() if set(tasks) <= set(self.scores)}
+
+    def score(self, key: str, column: str) -> stats.Estimate | None:
+        """A row's score; None for rows without completed runs, and columns that cannot be compared."""
+        runs = self._runs(key)
+        if column not in self.columns or not runs:
+            return None
+        values_S, replicates_SB = self._values(list(runs.values()), column)
+        if self._is_constant(key):
+            return stats.fixed(float(values_S[0]), replicates_SB[0])
+        return stats.estimate(values_S, replicates_SB)
+
+    def half_widths(self) -> pd.DataFrame:
+        """Rows x columns: half of each score's interval; not-a-number where one seed leaves it unknown."""
+        found = {}
+        for key in map(str, self.study.rows.index):
+            scores = {column: self.score(key, column) for column in self.columns}
+            found[key] = {column: np.nan if item is None else item.half_width() for column, item in scores.items()}
+        return pd.DataFrame.from_dict(found, orient="index", columns=list(self.columns), dtype="float64")
+
+    def leaders(self, column: str) -> dict[str, Literal["best", "second"]]:
+        """The method that is better than all others, and the one that is better than all but that one, if any."""
+        left = [str(key) for key in self.study.rows.index[self.study.rows["role"] == "method"]]
+        found: dict[str, Literal["best", "second"]] = {}
+        for name in ("best", "second"):
+            ahead = [one for one in left if all(self.verdict(one, x, column) == "better" for x in left if x != one)]
+            if len(left) < 2 or not ahead:
+                break
+            found[ahead[0]] = "best" if name == "best" else "second"
+            left.remove(ahead[0])
+        return found
+
+    def ranks(self, column: str) -> pd.DataFrame:
+        """Methods x (mean, low, high): rank by score over resampled seeds and examples, with 95 % intervals.
+
+        Only methods that have all the seeds; empty where there are none, or seeds too few to resample.
+        """
+        methods = [str(key) for key in self.study.rows.index[self.study.rows["role"] == "method"]]
+        runs = {key: self._runs(key) for key in methods}
+        seeds = sorted(set().union(*runs.values()))
+        whole = [key for key in methods if len(runs[key]) == len(seeds)]
+        frame = pd.DataFrame(columns=["mean", "low", "high"], dtype="float64")
+        if column not in self.columns or len(seeds) < 2 or not whole:
+            return frame
+        values = np.stack([self._values([runs[key][seed] for seed in seeds], column)[1] for key in whole])
+        rng = np.random.default_rng(SEED)
+        weights_SB = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), values.shape[2]).T
+        scores_MB = (values * weights_SB).sum(axis=1)
+        ranks_MB = rankdata(-scores_MB, axis=0)
+        frame["mean"] = pd.Series(ranks_MB.mean(axis=1), index=whole)
+        frame["low"], frame["high"] = np.quantile(ranks_MB, [0.025, 0.975], axis=1)
+        return frame
+
+    def comparisons(self, column: str = OVERALL) -> list[Comparison]:
+        """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
+        if column not in self._known:
+            self._known[column] = list(self._compare(column)) if column in self.columns else []
+        return self._known[column]
+
+    def verdict(self, one: str, other: str, column: str = OVERALL) -> Verdict | None:
+        """What can be said of `one` against `other`; None when they were not compared."""
+        for item in self.comparisons(column):
+            if (item.one, item.other) == (one, other):
+                return item.verdict
+            if (item.one, item.other) == (other, one):
+                return REVERSED.get(item.verdict, item.verdict)
+        return None
+
+    def _compare(self, column: str) -> Iterator[Comparison]:
+        rows = self.study.rows
+        keys = [str(key) for key in rows.index[rows["role"] != "ceiling"]]
+        letters = self.study.runs.groupby("key")["letters"].first()
+        pairs = [
+            (one, other)
+            for one, other in combinations(keys, 2)
+            if letters[one] == letters[other] and self._common(one, other)
+        ]
+        differences = [self.difference(one, other, column) for one, other in pairs]
+        differs = stats.holm([item.p_differs() for item in differences])
+        within = stats.holm([item.p_within(self.study.margin) for item in differences])
+        for (one, other), item, p_differs, p_within in zip(pairs, differences, differs, within, strict=True):
+            runs = self._common(one, other)
+            values = [self.scores.loc[list(side)][self.columns[column]].to_numpy() for side in zip(*runs, strict=True)]
+            spread = float((values[0] - values[1]).mean(axis=1).std(ddof=1)) if len(runs) > 1 else np.nan
+            yield Comparison(
+                one=one,
+                other=other,
+                column=column,
+                difference=item,
+                effect=item.mean / spread if spread else np.nan,
+                improvement=stats.improvement(*values),
+                p_differs=p_differs,
+                p_within=p_within,
+                verdict=self._judge(item, p_differs, p_within),
+                alpha=self.alpha / len(pairs),
+            )
+
+    def _judge(self, difference: stats.Estimate, p_differs: float, p_within: float) -> Verdict:
+        if p_within < self.alpha:
+            return "equivalent"
+        if p_differs < self.alpha:
+            return "better" if difference.mean > 0 else "worse"
+        return "undecided"
+
+    def difference(self, one: str, other: str, column: str) -> stats.Estimate:
+        """One row's score less another's, over the seeds that both have."""
+        runs = self._common(one, other)
+        (values_S, replicates_SB), (others_S, other_SB) = (
+            self._values(list(side), column) for side in zip(*runs, strict=True)
+        )
+        if self._is_constant(one) and self._is_constant(other):
+            return stats.fixed(float(values_S[0] - others_S[0]), replicates_SB[0] - other_SB[0])
+        return stats.estimate(values_S - others_S, replicates_SB - other_SB)
+
+    def _common(self, one: str, other: str) -> list[tuple[str, str]]:
+        """Pairs of runs of one seed; a row that no seed changes has one run for all."""
+        mine, theirs = self._runs(one), self._runs(other)
+        if self._is_constant(one) and mine:
+            mine = dict.fromkeys(theirs, next(iter(mine.values())))
+        if self._is_constant(other) and theirs:
+            theirs = dict.fromkeys(mine, next(iter(theirs.values())))
+        return [(mine[seed], theirs[seed]) for seed in sorted(mine.keys() & theirs.keys())]
+
+    def _runs(self, key: str) -> dict[int, str]:
+        """Seed -> run."""
+        runs = self.study.runs.loc[self.scores.index]
+        mine = runs[runs["key"] == key]
+        return dict(zip(mine["seed"], map(str, mine.index), strict=True))
+
+    def _is_constant(self, key: str) -> bool:
+        return bool(self.study.rows.loc[key, "role"] in CONSTANT)
+
+    def _values(self, runs: list[str], column: str) -> tuple[Array, Array]:
+        """Score of each run on a column, [S], and its replicates, [S, B]."""
+        tasks, places = self.columns[column], self.scores.index.get_indexer(pd.Index(runs))
+        values: Array = self.scores.loc[runs, tasks].mean(axis=1).to_numpy(dtype=np.float64)
+        return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
