@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
 FAILED = 1
 EPILOG = "exit codes: 0 fine, 1 a gate found a regression, 2 wrong use, 3 could not evaluate"
+CHECK_EPILOG = (
+    "exit codes: 0 pass or improved, 1 regressed, 2 wrong use, 3 inconclusive, not comparable or not evaluated"
+)
 CONFORM_EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
 
 
@@ -120,6 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--json", action="store_true", help="for programs")
     power.set_defaults(verb=_power)
 
+    check = verbs.add_parser("check", help="compare results with a blessed baseline", epilog=CHECK_EPILOG)
+    check.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, or a run's")
+    check.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
+    check.add_argument("--bless", action="store_true", help="write the candidate as the baseline instead")
+    check.add_argument("--margin", type=_not_negative, default=0.5, metavar="POINTS", help="drop to tolerate (0.5)")
+    check.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="error of each claim (0.05)")
+    check.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks of the baseline")
+    check.add_argument("--json", action="store_true", help="for programs")
+    check.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
+    check.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
+    check.set_defaults(verb=_check)
+
     for name, verb, what in (
         ("methods", _methods, "methods"),
         ("tasks", _tasks, "tasks"),
@@ -153,6 +168,13 @@ def _not_negative(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _not_negative(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
     return value
 
 
@@ -271,6 +293,35 @@ def _report(arguments: argparse.Namespace) -> int:
     for page in build(arguments.results, arguments.out, options):
         _console().print(str(page), soft_wrap=True)
     return FINE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from bench.baseline import bless, read_baseline, scores_of
+    from bench.check import check
+    from bench.check_output import as_table, to_junit
+
+    candidate = scores_of(arguments.candidate)
+    if arguments.bless:
+        bless(candidate, arguments.baseline)
+        _say(f"{arguments.baseline} and its table are written; review and commit them")
+        return FINE
+    baseline = read_baseline(arguments.baseline)
+    outcome = check(candidate, baseline, arguments.margin / 100, arguments.alpha, arguments.tasks)
+    table = as_table(outcome)
+    if arguments.junit:
+        arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
+    if arguments.summary:
+        from bench.report.render import to_markdown
+
+        arguments.summary.write_text(to_markdown(table), encoding="utf-8")
+    if arguments.json:
+        sys.stdout.write(json.dumps({**outcome.as_dict(), "exit_code": outcome.exit_code}, indent=2) + "\n")
+    else:
+        from bench.report.render import to_rich
+
+        _console().print(to_rich(table, len(table.text.columns)))
+    _say(f"distilbench check: {outcome.verdict}")
+    return outcome.exit_code
 
 
 def _power(arguments: argparse.Namespace) -> int:

@@ -38,8 +38,7 @@ SECTIONS = {
     "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
     "Tasks": ("figure tasks", "table tasks"),
     "Costs": ("figure score_vs_cost", "table costs"),
-    "Training": ("figure response", "figure learning_curves"),
-    "Reproduction": ("table reproduction",),
+    "Training": ("figure response", "table response", "figure learning_curves"),
 }
 """What the page shows before the runs and the settings, as far as it is there."""
 
@@ -50,6 +49,8 @@ def to_page(study: Study, tables: Mapping[str, Table], figures: Path, captions: 
     parts = {f"table {name}": to_html(table) for name, table in tables.items()}
     parts |= {f"figure {name}": svg for name, svg in drawn.items()}
     shown = {title: [parts[name] for name in names if name in parts] for title, names in SECTIONS.items()}
+    ledger = [table for name, table in parts.items() if name.startswith("table reproduction")]
+    shown |= {"Reproduction": ledger} if ledger else {}
     shown["Runs"] = [to_html(_run_table(study)), *(_run(study, record) for record in study.records.values())]
     shown["Settings"] = [f"<p>{html.escape(paragraph(study))}</p>", parts["table settings"]]
     body = "".join(_section(title, parts) for title, parts in shown.items() if parts)

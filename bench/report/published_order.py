@@ -16,7 +16,7 @@ Verdicts = Mapping[tuple[str, str], str]
 Order = Literal["agrees", "disagrees", "undecided"]
 
 REFERENCE = "mse"
-OPPOSITE = {"better": "worse", "worse": "better", "equivalent": "equivalent", "undecided": "undecided"}
+OPPOSITE = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,11 @@ class Comparison:
 
 
 def compare(
-    table: PublishedTable,
-    study: Study,
-    verdicts: Verdicts | None = None,
-    margin: float = 0.0,
-    without: Sequence[str] = (),
+    table: PublishedTable, study: Study, verdicts: Verdicts | None = None, without: Sequence[str] = ()
 ) -> Comparison | None:
     """Set `study` beside `table`, leaving out the tasks `without`; None when they share fewer than two methods.
 
-    A row of the study stands for a published method when its label is that method's name. Margin: see `judge`.
+    A row of the study stands for a published method when its label is that method's name.
     """
     letters, keys = _matched(table, study)
     rows = _rows(table, keys)
@@ -107,7 +103,7 @@ def compare(
     scored = dict(study.tasks["metric"])
     tasks = [task for task in common if scored.get(task) == metrics[task] and task not in without]
     lines = _lines(study, rows, keys, common, tasks)
-    return Comparison(table, letters, common, tasks, lines, _pairs(lines, verdicts, margin))
+    return Comparison(table, letters, common, tasks, lines, _pairs(lines, verdicts, study.margin * 100))
 
 
 def judge(there: float, here: float, verdict: str | None = None, margin: float = 0.0) -> Order:
@@ -179,5 +175,5 @@ def _pairs(lines: Sequence[Line], verdicts: Verdicts | None, margin: float) -> l
 def _verdict(verdicts: Verdicts, first: str, second: str) -> str:
     """What is known of `first` against `second`; a pair that nobody tested is undecided."""
     if (second, first) in verdicts:
-        return OPPOSITE[verdicts[second, first]]
+        return OPPOSITE.get(verdicts[second, first], verdicts[second, first])
     return verdicts.get((first, second), "undecided")

@@ -21,24 +21,23 @@ Column = tuple[str, list[str], list[float] | list[str]]
 """Heading, cells as shown, values to sort by."""
 
 
-def reproduction_tables(study: Study, verdicts: Verdicts | None = None, margin: float = 0.0) -> list[Table]:
+def reproduction_tables(study: Study, verdicts: Verdicts | None = None) -> list[Table]:
     """A summary, then for every paper's table that shares two methods with the study the scores, and pairs if any.
 
     `verdicts` has row keys of `study.rows`: the first is 'better', 'worse', 'equivalent' or 'undecided' against the
     second on the tasks that study and papers share; pairs that it lacks are undecided. Without it the sign of the mean
-    difference decides. `margin`, in points: published differences up to it agree with 'equivalent'. Empty when no
-    table shares two methods.
+    difference decides. Empty when no table shares two methods.
     """
     papers = [table for table in load_published() if table.kind == "paper"]
-    found = [compared for table in papers if (compared := compare(table, study, verdicts, margin))]
-    tables = [_summary(study, found)] if found else []
+    found = [compared for table in papers if (compared := compare(table, study, verdicts))]
+    tables = [_summary(study, found, verdicts is not None)] if found else []
     for compared in found:
         tables.append(_scores(study, compared))
         tables += [_pairs(study, compared, verdicts is not None)] if compared.pairs else []
     return tables
 
 
-def _summary(study: Study, found: list[Comparison]) -> Table:
+def _summary(study: Study, found: list[Comparison], tested: bool) -> Table:
     rows: list[Callable[[Comparison], int]] = [
         lambda one: len({line.row.method for line in one.lines}),
         lambda one: len(one.tasks),
@@ -54,9 +53,9 @@ def _summary(study: Study, found: list[Comparison]) -> Table:
         columns.append((heading, list(map(str, counts)), list(map(float, counts))))
     columns.append(_words("Outcome", [one.outcome for one in found]))
     notes = [
-        "Reproduced: every pair of shared methods has the published order here; partly: some pairs; not: none. No "
-        "protocol here is that of a paper, so an outcome speaks of order, not of scores; the differences are listed "
-        "below each table."
+        "Reproduced: every pair of shared methods has the published order here; partly: some pairs; not: none. This "
+        "speaks of order, not of scores: the protocols differ as listed below each table.",
+        _ground(study, tested),
     ]
     return _table(study, "reproduction", "order of methods beside published tables", columns, notes)
 
@@ -93,7 +92,7 @@ def _pairs(study: Study, compared: Comparison, tested: bool) -> Table:
         *([_words("Verdict here", [str(pair.verdict) for pair in pairs])] if tested else []),
         _words("Order", [pair.order for pair in pairs]),
     ]
-    notes = [_ground(tested), *_other_sets(study, compared)]
+    notes = [_ground(study, tested), *_other_sets(study, compared)]
     return _table(study, f"reproduction_{compared.table.id}_pairs", f"pairs of {compared.table.title}", columns, notes)
 
 
@@ -105,8 +104,8 @@ def _reading(compared: Comparison) -> list[str]:
         f"Outcome: {compared.outcome}; {why if compared.pairs else _obstacle(compared)}.",
         f"Published in {table.source}; {table.obtained}.",
         f"Scores x100, averaged over tasks; published averages are of the cells, not as stated. Shared tasks: "
-        f"{', '.join(compared.tasks) or 'none'}. ± is the half-width of the 95 % interval over n seeds, left out where "
-        "n < 2.",
+        f"{', '.join(compared.tasks) or 'none'}. ± is the half-width of the 95 % interval over seeds alone, left out "
+        "where n < 2.",
         f"Gaps are to {_name(_reference(compared.lines[0], compared))}"
         + (", within one encoder of the source." if len({line.row.student for line in compared.lines}) > 1 else "."),
     ]
@@ -122,12 +121,12 @@ def _obstacle(compared: Comparison) -> str:
     return "fewer than two of the shared methods have a score on the shared tasks"
 
 
-def _ground(tested: bool) -> str:
+def _ground(study: Study, tested: bool) -> str:
     if tested:
         return (
             "Order by the study's verdicts, the first method against the second: an undecided pair neither agrees nor "
             "disagrees, nor does one whose verdict goes against the difference shown; equivalent methods disagree with "
-            "a published difference beyond the margin."
+            f"a published difference of more than {study.margin * 100:g} points."
         )
     return "Order by the sign of the mean difference, not tested for significance."
 

@@ -104,6 +104,26 @@ def estimate(values_S: Array, replicates_SB: Array) -> Estimate:
     return Estimate(float(values_S.mean()), seeds, between, max(0.0, of_mean - shared))
 
 
+def estimate_apart(one_S: Array, one_SB: Array, other_S: Array, other_SB: Array) -> Estimate:
+    """Difference of two means over seeds that are not paired, on the same examples.
+
+    Where one side has a single seed, the other's variance between seeds stands for both; where both have, only the
+    two models themselves are compared, and seeds have no part in it.
+    """
+    difference_B = one_SB.mean(axis=0) - other_SB.mean(axis=0)
+    value, counts = float(one_S.mean() - other_S.mean()), (len(one_S), len(other_S))
+    if counts == (1, 1):
+        return fixed(value, difference_B)
+    spread = [float(side.var(ddof=1)) for side in (one_S, other_S) if len(side) > 1]
+    each = [spread[0], spread[-1]]
+    between = each[0] / counts[0] + each[1] / counts[1]
+    if len(spread) == 1 or between == 0:
+        freedom = float(max(counts) - 1)
+    else:
+        freedom = between**2 / sum((v / n) ** 2 / (n - 1) for v, n in zip(each, counts, strict=True))
+    return Estimate(value, round(freedom) + 1, between, float(difference_B.var(ddof=1)))
+
+
 def fixed(value: float, replicates_B: Array) -> Estimate:
     """The score of a model that no seed changes."""
     return Estimate(value, 1, 0.0, float(replicates_B.var(ddof=1)))

@@ -1,0 +1,171 @@
+"""The blessed scores that a candidate is checked against: a small JSON file, and beside it the scores of all examples.
+
+Files, for `results/baselines/ci.json`:
+
+    ci.json      what was scored and how, main scores of every run, provenance; meant to be read and reviewed
+    ci.parquet   label, seed, task, split, example, gold, value
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import UserError
+from bench.identity import file_sha256
+from bench.record import RECORD_FILE, Record, dump_json, read_study
+from bench.report.examples import read_examples
+
+SCHEMA = 1
+PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type")
+PROVENANCE = ("teacher", "student", "text", "train", "budget")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scored runs of a candidate or a baseline."""
+
+    runs: pd.DataFrame
+    """label, seed, start, batches; a line for each run."""
+    scores: pd.DataFrame
+    """Runs x tasks: main score."""
+    examples: pd.DataFrame
+    """run, task, split, example, gold, value."""
+    tasks: dict[str, dict[str, Any]]
+    """Task -> data_sha256, main_metric, type."""
+    mteb: str
+    limit: int | None
+    provenance: dict[str, Any]
+
+
+def scores_of(folder: Path) -> Scores:
+    """What a study's folder, or a run's, holds.
+
+    Raises `UserError` for folders without completed runs, for damaged records, for runs of different mteb versions or
+    data, and for runs that did not complete.
+    """
+    records, parent = _records(folder)
+    bad = [f"{record.label} seed {record.seed} ({record.status})" for record in records if record.status != "completed"]
+    if bad:
+        raise UserError(f"{folder}: {', '.join(bad)}; only completed runs can be checked")
+    kept = [record for record in records if record.role == "method"] or records
+    runs = pd.DataFrame(
+        [
+            {"label": r.label, "seed": r.seed, "start": r.identity.get("start"), "batches": r.identity.get("batches")}
+            for r in kept
+        ],
+        index=[record.run_id for record in kept],
+    )
+    main = [{task: found["main_score"] for task, found in record.scores.items()} for record in kept]
+    return Scores(
+        runs=runs,
+        scores=pd.DataFrame(main, index=runs.index, dtype="float64"),
+        examples=read_examples(kept, parent).rename(columns={"run_id": "run"}),
+        tasks=_one_of_all(folder, kept),
+        mteb=_only(folder, "mteb version", [str(record.environment.get("mteb")) for record in kept]),
+        limit=_only(folder, "--limit", [record.limit for record in kept]),
+        provenance={name: getattr(kept[0], name) for name in PROVENANCE} | {"environment": kept[0].environment},
+    )
+
+
+def _records(folder: Path) -> tuple[list[Record], Path]:
+    if (folder / RECORD_FILE).is_file():
+        return [record for record in read_study(folder.parent) if record.run_id == folder.name], folder.parent
+    records = read_study(folder) if folder.is_dir() else []
+    if not records:
+        raise UserError(f"{folder} holds no records; give a study's folder, or a run's")
+    return records, folder
+
+
+def _one_of_all(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for task, facts in record.tasks.items():
+            own = {name: facts.get(name) for name in PROTOCOL_OF_TASK}
+            if found.setdefault(task, own) != own:
+                raise UserError(f"{folder}: its runs were scored on different data of {task}; run the study again")
+    return found
+
+
+def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
+    if len(set(values)) > 1:
+        raise UserError(f"{folder}: its runs differ in {what} ({', '.join(map(str, set(values)))}); run it again")
+    return values[0]
+
+
+def bless(candidate: Scores, path: Path) -> None:
+    """Write a candidate as the baseline. Raises `UserError` for scores that are no numbers."""
+    if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
+        raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    examples = candidate.examples.sort_values(["run", "task", "split", "example"])
+    examples.to_parquet(path.with_suffix(".parquet"), index=False, compression="zstd")
+    runs = candidate.runs.join(candidate.scores)
+    content = {
+        "schema": SCHEMA,
+        "mteb": candidate.mteb,
+        "limit": candidate.limit,
+        "tasks": candidate.tasks,
+        "runs": {
+            str(run): {
+                "label": row["label"],
+                "seed": int(row["seed"]),
+                "start": row["start"],
+                "batches": row["batches"],
+                "scores": {task: float(row[task]) for task in candidate.tasks},
+            }
+            for run, row in runs.iterrows()
+        },
+        "provenance": candidate.provenance,
+        "examples_sha256": file_sha256(path.with_suffix(".parquet")),
+    }
+    dump_json({**content, "sha256": _sha256(content)}, path)
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    """Of a baseline's content, however it is laid out."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_baseline(path: Path) -> Scores:
+    """Read what `bless` wrote.
+
+    Raises `UserError` when it is missing, damaged, changed by hand, or of another schema.
+    """
+    table = path.with_suffix(".parquet")
+    for file in (path, table):
+        if not file.is_file():
+            raise UserError(f"the baseline {file} is missing; write one with --bless and commit it")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise UserError(f"{path} has schema {content['schema']}, not {SCHEMA}; bless it again")
+        if content.pop("sha256") != _sha256(content):
+            raise UserError(f"{path} was changed after it was written; restore it or bless again")
+        if content["examples_sha256"] != file_sha256(table):
+            raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
+        runs = pd.DataFrame.from_dict(content["runs"], orient="index")
+        scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
+        baseline = Scores(
+            runs=runs,
+            scores=scores[list(content["tasks"])],
+            examples=pd.read_parquet(table),
+            tasks=content["tasks"],
+            mteb=content["mteb"],
+            limit=content["limit"],
+            provenance=content["provenance"],
+        )
+    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is no baseline ({type(error).__name__}: {error}); bless it again") from None
+    if not all(math.isfinite(value) for value in baseline.scores.to_numpy().ravel()):
+        raise UserError(f"{path} holds scores that are no numbers; bless it again")
+    return baseline

@@ -1,0 +1,243 @@
+"""The gate: is a candidate as good as the blessed baseline? Reads results only.
+
+Each row is compared on each task, on each average of a task type, and overall, paired by example, and by seed where
+both sides were trained from the same weights on the same batches. Averages decide; single tasks stand guard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.baseline import Scores
+from bench.errors import UserError
+from bench.report import stats
+from bench.report.bootstrap import Array
+from bench.report.examples import aligned, replicates
+
+Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
+RESAMPLES, SEED = 2000, 20240
+OVERALL = "Overall"
+BAD: tuple[Verdict, ...] = ("not comparable", "not evaluated")
+EXIT: dict[Verdict, int] = {"pass": 0, "improved": 0, "regressed": 1}
+COULD_NOT_TELL = 3
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the baseline on one column."""
+
+    label: str
+    column: str
+    decides: bool
+    """Averages decide; tasks stand guard: they can fail a candidate, but never hold it up."""
+    verdict: Verdict
+    baseline: float | None = None
+    candidate: float | None = None
+    difference: float | None = None
+    half_width: float | None = None
+    """Of the 95 % interval of the difference."""
+    detectable: float | None = None
+    """The drop that would be found with probability 0.8."""
+    paired: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gate says. Scores, differences and the margin are fractions."""
+
+    verdict: Verdict
+    lines: list[Line]
+    margin: float
+    alpha: float
+    notes: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass or improved, 1 regressed, 3 could not tell."""
+        return EXIT.get(self.verdict, COULD_NOT_TELL)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: list[str] | None = None) -> Outcome:
+    """Compare a candidate with a baseline.
+
+    A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
+    dropped and did not pass, and is inconclusive otherwise; `alpha` is the error of each claim, for regressions over
+    all columns together (Holm). Raises `UserError` for `tasks` that the baseline does not have.
+    """
+    wanted = _wanted(baseline, tasks)
+    if refusals := _refusals(candidate, baseline, wanted):
+        lines = [Line(str(label), OVERALL, True, "not comparable", reason=refusals[0]) for label in _labels(baseline)]
+        return Outcome("not comparable", lines, margin, alpha, refusals)
+    compared = _Compared(candidate, baseline, wanted)
+    lines = [_missing(label) for label in _labels(baseline) if label not in _labels(candidate)]
+    found = [item for label in _labels(baseline) if label in _labels(candidate) for item in compared.lines(label)]
+    lines += _judge(found, margin, alpha)
+    return Outcome(_overall(lines), lines, margin, alpha, _notes(candidate, baseline))
+
+
+@dataclass(frozen=True)
+class _Found:
+    label: str
+    column: str
+    decides: bool
+    values: tuple[float, float]
+    difference: stats.Estimate
+    paired: bool
+
+
+class _Compared:
+    """Both sides' runs, resampled together."""
+
+    def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str]) -> None:
+        self.runs = pd.concat([_marked(candidate, "new"), _marked(baseline, "old")])
+        sides = [(candidate, "new"), (baseline, "old")]
+        scores = [side.scores.set_axis(f"{name}:" + side.scores.index, axis=0) for side, name in sides]
+        self.scores = pd.concat(scores)[tasks]
+        examples = pd.concat([side.examples.assign(run_id=f"{name}:" + side.examples["run"]) for side, name in sides])
+        found = aligned(examples[examples["task"].isin(tasks)], self.scores)
+        self.unaligned = [task for task in tasks if task not in found]
+        self.resampled = replicates(found, RESAMPLES, np.random.default_rng(SEED))
+        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
+        self.columns = {task: ([task], False) for task in tasks}
+        for kind in dict.fromkeys(kinds.values()):
+            self.columns[f"{kind} average"] = ([task for task in tasks if kinds[task] == kind], True)
+        self.columns[OVERALL] = (tasks, True)
+
+    def lines(self, label: str) -> Iterator[_Found]:
+        mine = self.runs[self.runs["label"] == label]
+        new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
+        paired = self._paired(new, old)
+        for column, (tasks, decides) in self.columns.items():
+            if set(tasks) & set(self.unaligned):
+                nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
+                yield _Found(label, column, decides, (math.nan, math.nan), nothing, False)
+                continue
+            order = sorted(old.index) if paired else None
+            one, one_B = self._values(new if order is None else new.loc[order], tasks)
+            other, other_B = self._values(old if order is None else old.loc[order], tasks)
+            difference = (
+                stats.estimate(one - other, one_B - other_B)
+                if paired and len(one) > 1
+                else stats.estimate_apart(one, one_B, other, other_B)
+            )
+            yield _Found(label, column, decides, (float(other.mean()), float(one.mean())), difference, paired)
+
+    @staticmethod
+    def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
+        """Whether the same seeds began with the same weights and read the same batches on both sides."""
+        if sorted(new.index) != sorted(old.index):
+            return False
+        same = new.loc[old.index, ["start", "batches"]].to_numpy() == old[["start", "batches"]].to_numpy()
+        return bool(same.all()) and bool(old[["start", "batches"]].notna().all(axis=None))
+
+    def _values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+        places = self.scores.index.get_indexer(pd.Index(runs["run"]))
+        values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
+        return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
+
+
+def _marked(side: Scores, name: str) -> pd.DataFrame:
+    return side.runs.assign(side=name, run=f"{name}:" + side.runs.index)
+
+
+def _labels(side: Scores) -> list[str]:
+    return list(dict.fromkeys(map(str, side.runs["label"])))
+
+
+def _wanted(baseline: Scores, tasks: list[str] | None) -> list[str]:
+    for task in tasks or []:
+        if task not in baseline.tasks:
+            raise UserError(f"--tasks: the baseline has no scores of {task}; it has {', '.join(baseline.tasks)}")
+    return tasks or list(baseline.tasks)
+
+
+def _refusals(candidate: Scores, baseline: Scores, tasks: list[str]) -> list[str]:
+    """Why the two cannot be compared, in sentences."""
+    found = []
+    if candidate.mteb != baseline.mteb:
+        found.append(f"The candidate was scored with mteb {candidate.mteb}, the baseline with {baseline.mteb}.")
+    if candidate.limit != baseline.limit:
+        found.append(f"The candidate was run with --limit {candidate.limit}, the baseline with {baseline.limit}.")
+    for task in tasks:
+        if task not in candidate.tasks:
+            found.append(f"The candidate has no scores of {task}.")
+        elif candidate.tasks[task] != baseline.tasks[task]:
+            differing = [name for name, value in baseline.tasks[task].items() if candidate.tasks[task][name] != value]
+            found.append(f"{task} is not the task of the baseline: {', '.join(differing)} differ.")
+        elif not np.isfinite(candidate.scores[task].to_numpy()).all():
+            found.append(f"The candidate has runs whose score of {task} is missing or no number.")
+    return found
+
+
+def _missing(label: str) -> Line:
+    return Line(label, OVERALL, True, "not evaluated", reason="the candidate has no such row")
+
+
+def _judge(found: list[_Found], margin: float, alpha: float) -> list[Line]:
+    drops = stats.holm([item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
+    rises = stats.holm([item.difference.p_above(0) if _known(item) else 1.0 for item in found])
+    return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
+
+
+def _known(item: _Found) -> bool:
+    return math.isfinite(item.difference.error)
+
+
+def _line(item: _Found, p_drop: float, p_rise: float, margin: float, alpha: float) -> Line:
+    if math.isnan(item.difference.mean):
+        reason = "the two sides were not scored on the same examples"
+        return Line(item.label, item.column, item.decides, "not comparable", reason=reason)
+    verdict: Verdict = "inconclusive"
+    if item.difference.p_above(-margin) < alpha:
+        verdict = "improved" if p_rise < alpha else "pass"
+    elif p_drop < alpha:
+        verdict = "regressed"
+    known = _known(item)
+    return Line(
+        label=item.label,
+        column=item.column,
+        decides=item.decides,
+        verdict=verdict,
+        baseline=item.values[0],
+        candidate=item.values[1],
+        difference=item.difference.mean,
+        half_width=item.difference.half_width() if known else None,
+        detectable=item.difference.detectable(2 * alpha) if known else None,
+        paired=item.paired,
+    )
+
+
+def _overall(lines: list[Line]) -> Verdict:
+    """The worst line that counts; of single tasks, only what failed."""
+    deciding = [line.verdict for line in lines if line.decides]
+    guards = [line.verdict for line in lines if not line.decides]
+    if any(verdict in BAD for verdict in deciding + guards):
+        return "not evaluated" if "not evaluated" in deciding + guards else "not comparable"
+    if "regressed" in deciding + guards:
+        return "regressed"
+    if "inconclusive" in deciding or not deciding:
+        return "inconclusive"
+    return "improved" if "improved" in deciding else "pass"
+
+
+def _notes(candidate: Scores, baseline: Scores) -> list[str]:
+    """What else differs: not part of the protocol, but what a reader would ask first."""
+    found = []
+    for section, before in baseline.provenance.items():
+        now = candidate.provenance.get(section)
+        if isinstance(before, dict) and isinstance(now, dict):
+            names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            if names:
+                found.append(f"{section} differs from the baseline's in {', '.join(names)}.")
+    more = [label for label in _labels(candidate) if label not in _labels(baseline)]
+    return found + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])

@@ -1,0 +1,118 @@
+"""The papers' tables and MTEB's published figures as facts: how `published.json` beside this file is read.
+
+`results/README.md` describes the fields. Imports neither torch nor mteb.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+SCHEMA = 1
+PUBLISHED_FILE = "published.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTask:
+    """One column of a table."""
+
+    name: str
+    """As mteb names the task, where mteb has it."""
+    metric: str
+    """As mteb names the metric, e.g. `cosine_spearman`."""
+    examples: int | None
+    """Pairs or queries that were scored; None when not stated."""
+    ranked: bool = True
+    """Whether the column enters averages and the order of the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedRow:
+    """One model of a table."""
+
+    label: str
+    method: str | None
+    """The method's name here; None when there is no such method, or the source does not settle which it is."""
+    role: Literal["teacher", "student", "other"]
+    student: str
+    """The encoder that was trained. Only rows of one encoder are compared with each other."""
+    parameters: int | None
+    width: int | None
+    scores: Mapping[str, float]
+    """Task -> score x100."""
+    average: float | None
+    """As stated by the source."""
+    average_follows: bool = True
+    """Whether the stated average is that of the cells, up to rounding."""
+
+    def mean(self, tasks: Sequence[str]) -> float:
+        """Average of the cells of `tasks`, each of which the row must have; not-a-number without tasks."""
+        return sum(self.scores[task] for task in tasks) / len(tasks) if tasks else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How the numbers of a table came about, in words; None where that is not stated."""
+
+    family: str
+    evaluation: str | None
+    teacher: str | None
+    student: str | None
+    text: str | None
+    supervised_stage: str | None
+    budget: str | None
+    selection: str | None
+    """How hyperparameters and checkpoint were chosen."""
+    seeds: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a table was published."""
+
+    paper: str
+    year: int | None
+    arxiv: str | None
+
+    def __str__(self) -> str:
+        """The citation in one line."""
+        parts = [self.paper, str(self.year or ""), f"arXiv:{self.arxiv}" if self.arxiv else ""]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTable:
+    """One table of numbers with all that must be known to read it."""
+
+    id: str
+    kind: Literal["paper", "mteb"]
+    title: str
+    source: Source
+    obtained: str
+    """How the numbers came here: read in the paper, in a README, quoted by others."""
+    caveats: tuple[str, ...]
+    protocol: Protocol
+    tasks: tuple[PublishedTask, ...]
+    rows: tuple[PublishedRow, ...]
+
+
+def load_published() -> list[PublishedTable]:
+    """All tables of the installed `published.json`, in its order. Raises `ValueError` when it has another schema."""
+    values = json.loads(resources.files("bench").joinpath(PUBLISHED_FILE).read_text(encoding="utf-8"))
+    if values["schema"] != SCHEMA:
+        raise ValueError(f"{PUBLISHED_FILE} has schema {values['schema']}, this version reads {SCHEMA}")
+    return [_table(table) for table in values["tables"]]
+
+
+def _table(values: dict[str, Any]) -> PublishedTable:
+    parts = {
+        "source": Source(**values["source"]),
+        "caveats": tuple(values["caveats"]),
+        "protocol": Protocol(**values["protocol"]),
+        "tasks": tuple(PublishedTask(**task) for task in values["tasks"]),
+        "rows": tuple(PublishedRow(**row) for row in values["rows"]),
+    }
+    return PublishedTable(**(values | parts))

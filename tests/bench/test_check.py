@@ -1,0 +1,307 @@
+"""The gate: a drop fails, no drop passes, noise is inconclusive, and what cannot be compared is never a pass."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from bench.artefact import write_sealed
+from bench.baseline import Scores, bless, read_baseline, scores_of
+from bench.check import Outcome, check
+from bench.cli import main
+from bench.errors import UserError
+from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+
+Make = Callable[..., Path]
+PAIRS, QUERIES = 400, 120
+
+
+def examples(noise: float, key: tuple[int, ...], spread: float) -> pd.DataFrame:
+    shared, own = np.random.default_rng(5), np.random.default_rng(key)
+    level, frames = noise + spread * own.normal(), []
+    for task in ("STS-A", "STS-B"):
+        gold, hard = np.round(shared.uniform(0, 5, PAIRS), 1), shared.normal(size=PAIRS)
+        similarity = gold / 5 + 0.4 * level * (hard + 0.1 * own.normal(size=PAIRS))
+        frames.append(pd.DataFrame({"gold": gold, "similarity": similarity, "task": task}))
+    ndcg = np.clip(1 - level * shared.uniform(size=QUERIES) + 0.02 * own.normal(size=QUERIES), 0, 1)
+    frames.append(pd.DataFrame({"ndcg_at_10": ndcg, "task": "Search"}))
+    return pd.concat([frame.assign(split="test", example=frame.index.astype(str)) for frame in frames])
+
+
+def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record:
+    pairs = {name: part for name, part in found.groupby("task") if name != "Search"}
+    scores = {str(name): float(spearmanr(part["gold"], part["similarity"]).statistic) for name, part in pairs.items()}
+    scores["Search"] = float(found["ndcg_at_10"].dropna().mean())
+    kinds = {"STS-A": "STS", "STS-B": "STS", "Search": "Retrieval"}
+    metrics = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}
+    return Record(
+        run_id=f"{label}-{seed}",
+        study="demo",
+        role="method",
+        label=label,
+        method=label,
+        hyperparameters={},
+        status="completed",
+        seed=seed,
+        teacher={"sha256": "t"},
+        student={"layers": 2},
+        text={"sha256": "x"},
+        train={"batch_size": 16},
+        budget={"currency": "steps", "amount": 4},
+        ledger={"steps": 4, "seconds": {}},
+        tasks={n: {"type": k, "main_metric": metrics[k], "data_sha256": f"data of {n}"} for n, k in kinds.items()},
+        scores={name: {"main_score": score} for name, score in scores.items()},
+        identity={"start": f"start {seed}", "batches": f"batches {seed} {stream}"},
+        environment={"mteb": "2.0"},
+    )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def write(
+        name: str,
+        labels: dict[str, float] | None = None,
+        seeds: int = 3,
+        stream: int = 0,
+        spread: float = 0.002,
+        change: Callable[[Record], Record] = lambda record: record,
+    ) -> Path:
+        folder = tmp_path / name
+        for number, (label, noise) in enumerate((labels or {"mse": 0.6, "ckd": 0.7}).items()):
+            for seed in range(1, seeds + 1):
+                found = examples(noise, (number, seed, stream), spread)
+                record = change(record_of(label, seed, found, stream))
+
+                def leave(path: Path, record: Record = record, found: pd.DataFrame = found) -> None:
+                    dump_json(to_dict(record), path / RECORD_FILE)
+                    found.to_parquet(path / EXAMPLES_FILE, index=False)
+
+                write_sealed(folder / record.run_id, leave)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def baseline(make: Make, tmp_path: Path) -> Path:
+    path = tmp_path / "baselines" / "demo.json"
+    bless(scores_of(make("blessed")), path)
+    return path
+
+
+def verdicts(outcome: Outcome, column: str) -> dict[str, str]:
+    return {line.label: line.verdict for line in outcome.lines if line.column == column}
+
+
+def against(folder: Path, baseline: Path, margin: float = 0.005) -> Outcome:
+    return check(scores_of(folder), read_baseline(baseline), margin, 0.05)
+
+
+def test_the_same_results_pass_with_no_difference(make: Make, baseline: Path) -> None:
+    outcome = against(make("again"), baseline)
+    assert (outcome.verdict, outcome.exit_code) == ("pass", 0)
+    assert {line.difference for line in outcome.lines} == {0.0}
+    assert all(line.paired for line in outcome.lines)
+    assert {line.column for line in outcome.lines if line.decides} == {"STS average", "Retrieval average", "Overall"}
+
+
+def test_fresh_seeds_of_the_same_code_do_not_regress(make: Make, baseline: Path) -> None:
+    outcomes = [against(make(f"fresh-{stream}", stream=stream), baseline) for stream in range(1, 6)]
+    assert [outcome.verdict for outcome in outcomes].count("regressed") == 0
+    assert not any(line.paired for outcome in outcomes for line in outcome.lines)
+    wide = against(make("fresh", stream=9), baseline, margin=0.05)
+    assert wide.verdict == "pass"
+
+
+def test_a_drop_regresses_and_a_rise_improves(make: Make, baseline: Path) -> None:
+    worse = against(make("worse", {"mse": 0.7, "ckd": 0.7}, stream=1), baseline)
+    assert (worse.verdict, worse.exit_code) == ("regressed", 1)
+    assert verdicts(worse, "Overall")["mse"] == "regressed"
+    assert verdicts(worse, "Overall")["ckd"] != "regressed"
+    better = against(make("better", {"mse": 0.5, "ckd": 0.6}, stream=1), baseline)
+    assert (better.verdict, better.exit_code) == ("improved", 0)
+
+
+def test_noise_is_inconclusive_and_never_a_pass(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "noisy.json"
+    bless(scores_of(make("noisy", spread=0.1, seeds=2)), path)
+    outcome = against(make("other", spread=0.1, seeds=2, stream=1), path, margin=0.001)
+    assert (outcome.verdict, outcome.exit_code) == ("inconclusive", 3)
+
+
+def test_a_drop_of_one_task_alone_is_caught_by_its_guard(make: Make, baseline: Path) -> None:
+    folder = make("one-task")
+    for path in folder.iterdir():
+        found = pd.read_parquet(path / EXAMPLES_FILE)
+        record = json.loads((path / RECORD_FILE).read_text())
+        mine = found["task"] == "STS-A"
+        worse = found.loc[mine, "similarity"] + 0.4 * np.random.default_rng(3).normal(size=PAIRS)
+        found.loc[mine, "similarity"] = worse
+        score = float(spearmanr(found.loc[mine, "gold"], worse).statistic)
+        record["scores"]["STS-A"]["main_score"] = score
+
+        def leave(target: Path, record: dict[str, Any] = record, found: pd.DataFrame = found) -> None:
+            dump_json(record, target / RECORD_FILE)
+            found.to_parquet(target / EXAMPLES_FILE, index=False)
+
+        write_sealed(path, leave)
+    outcome = against(folder, baseline)
+    assert outcome.verdict == "regressed"
+    assert set(verdicts(outcome, "STS-A").values()) == {"regressed"}
+    assert set(verdicts(outcome, "STS-B").values()) == {"pass"}
+
+
+def other_data(record: Record) -> Record:
+    return replace(record, tasks={name: {**facts, "data_sha256": "other"} for name, facts in record.tasks.items()})
+
+
+def other_mteb(record: Record) -> Record:
+    return replace(record, environment={"mteb": "3.0"})
+
+
+def limited(record: Record) -> Record:
+    return replace(record, limit=32)
+
+
+def one_task_less(record: Record) -> Record:
+    tasks, scores = dict(record.tasks), dict(record.scores)
+    del tasks["Search"], scores["Search"]
+    return replace(record, tasks=tasks, scores=scores)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (other_data, "data_sha256 differ"),
+        (other_mteb, "scored with mteb 3.0, the baseline with 2.0"),
+        (limited, "--limit 32"),
+        (one_task_less, "no scores of Search"),
+    ],
+)
+def test_what_was_scored_otherwise_is_not_comparable(
+    make: Make, baseline: Path, change: Callable[[Record], Record], reason: str
+) -> None:
+    outcome = against(make("changed", change=change), baseline)
+    assert (outcome.verdict, outcome.exit_code) == ("not comparable", 3)
+    assert any(reason in note for note in outcome.notes)
+    assert not any(line.verdict in ("pass", "improved") for line in outcome.lines)
+
+
+def test_other_examples_are_not_comparable(make: Make, baseline: Path) -> None:
+    scores = scores_of(make("again"))
+    moved = scores.examples.copy()
+    moved.loc[(moved["task"] == "STS-A") & (moved["example"] == "3"), "gold"] += 1.0
+    outcome = check(replace(scores, examples=moved), read_baseline(baseline), 0.005, 0.05)
+    assert outcome.verdict == "not comparable"
+    assert set(verdicts(outcome, "STS-A").values()) == {"not comparable"}
+
+
+def test_a_missing_row_is_never_a_pass(make: Make, baseline: Path) -> None:
+    outcome = against(make("less", {"mse": 0.6}), baseline)
+    assert (outcome.verdict, outcome.exit_code) == ("not evaluated", 3)
+    assert verdicts(outcome, "Overall")["ckd"] == "not evaluated"
+
+
+def test_a_score_that_is_no_number_is_never_a_pass(make: Make, baseline: Path, tmp_path: Path) -> None:
+    scores = scores_of(make("again"))
+    broken = scores.scores.copy()
+    broken.iloc[0, 0] = np.nan
+    assert check(replace(scores, scores=broken), read_baseline(baseline), 0.005, 0.05).verdict == "not comparable"
+    with pytest.raises(UserError, match="missing or no numbers"):
+        bless(replace(scores, scores=broken), tmp_path / "x.json")
+
+
+def test_runs_that_did_not_complete_cannot_be_checked(make: Make) -> None:
+    folder = make("failed", change=lambda record: replace(record, status="failed", scores={}, tasks={}))
+    with pytest.raises(UserError, match=r"mse seed 1 \(failed\).*only completed runs"):
+        scores_of(folder)
+    with pytest.raises(UserError, match="holds no records"):
+        scores_of(folder.parent / "nowhere")
+
+
+def test_one_run_is_checked_as_the_model_that_it_is(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "single.json"
+    bless(scores_of(make("single", seeds=1) / "mse-1"), path)
+    assert against(make("again", seeds=1) / "mse-1", path).verdict == "pass"
+    worse = against(make("worse", {"mse": 0.7}, seeds=1, stream=1) / "mse-1", path)
+    assert worse.verdict == "regressed"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+TAMPERING: dict[str, Callable[[Path], object]] = {
+    "score raised": lambda p: edit(p, lambda c: c["runs"]["mse-1"]["scores"].update({"STS-A": 0.99})),
+    "label changed": lambda p: edit(p, lambda c: c["runs"]["mse-1"].update(label="ckd")),
+    "seed changed": lambda p: edit(p, lambda c: c["runs"]["mse-1"].update(seed=7)),
+    "run removed": lambda p: edit(p, lambda c: c["runs"].pop("mse-1")),
+    "task removed": lambda p: edit(p, lambda c: c["tasks"].pop("Search")),
+    "data hash changed": lambda p: edit(p, lambda c: c["tasks"]["STS-A"].update(data_sha256="other")),
+    "mteb changed": lambda p: edit(p, lambda c: c.update(mteb="9.9")),
+    "limit changed": lambda p: edit(p, lambda c: c.update(limit=8)),
+    "provenance changed": lambda p: edit(p, lambda c: c["provenance"].update(teacher={})),
+    "hash of the table changed": lambda p: edit(p, lambda c: c.update(examples_sha256="0" * 64)),
+    "own hash changed": lambda p: edit(p, lambda c: c.update(sha256="0" * 64)),
+    "own hash removed": lambda p: edit(p, lambda c: c.pop("sha256")),
+    "another schema": lambda p: edit(p, lambda c: c.update(schema=99)),
+    "schema removed": lambda p: edit(p, lambda c: c.pop("schema")),
+    "not a mapping": lambda p: p.write_text("[]"),
+    "not JSON": lambda p: p.write_text("{"),
+    "empty": lambda p: p.write_text(""),
+    "table missing": lambda p: p.with_suffix(".parquet").unlink(),
+    "table cut": lambda p: p.with_suffix(".parquet").write_bytes(p.with_suffix(".parquet").read_bytes()[:-9]),
+    "table of another study": lambda p: pd.DataFrame({"run": []}).to_parquet(p.with_suffix(".parquet")),
+    "file missing": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_a_baseline_that_was_tampered_with_is_refused(
+    make: Make, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidate = make("again")
+    TAMPERING[how](baseline)
+    assert main(["check", str(candidate), "--baseline", str(baseline)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("distilbench: error: ") and err.count("\n") == 1
+    assert "bless" in err or "restore" in err
+
+
+def test_the_command_writes_what_ci_reads(
+    make: Make, baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = make("worse", {"mse": 0.7, "ckd": 0.7}, stream=1)
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    arguments = ["check", str(worse), "--baseline", str(baseline), "--junit", str(junit), "--summary", str(summary)]
+    assert main([*arguments, "--json"]) == 1
+    outcome = json.loads(capsys.readouterr().out)
+    assert (outcome["verdict"], outcome["exit_code"]) == ("regressed", 1)
+    suite = ElementTree.fromstring(junit.read_text())
+    assert int(suite.get("failures", "0")) == len(suite.findall("testcase/failure")) > 0
+    assert "regressed" in summary.read_text()
+    assert main([*arguments, "--margin", "50"]) == 0
+    assert "Detectable" in capsys.readouterr().out
+    assert main(["check", str(worse), "--baseline", str(baseline), "--tasks", "STS-B", "Srch"]) == 2
+    assert "no scores of Srch" in capsys.readouterr().err
+
+
+def test_blessing_writes_the_same_bytes_again(make: Make, baseline: Path, tmp_path: Path) -> None:
+    before = baseline.read_bytes(), baseline.with_suffix(".parquet").read_bytes()
+    shutil.rmtree(tmp_path / "baselines")
+    assert main(["check", str(make("again")), "--baseline", str(baseline), "--bless"]) == 0
+    assert (baseline.read_bytes(), baseline.with_suffix(".parquet").read_bytes()) == before
+    loaded: Scores = read_baseline(baseline)
+    assert loaded.runs["seed"].tolist() == scores_of(tmp_path / "again").runs["seed"].tolist()

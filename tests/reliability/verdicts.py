@@ -1,0 +1,147 @@
+"""How often verdicts are wrong: simulated studies drawn from the real runs of one.
+
+    python -m tests.reliability.verdicts results/minilm-50k --simulations 400
+
+New runs of a method are its mean over seeds plus random mixtures of its seeds' deviations, which vary and covary from
+example to example as the real ones do; every simulated study draws its examples anew. In the first kind of study all
+methods are copies of one; in the second, one copy is shifted towards a real, worse method until the true difference is
+what the design should find with a probability of 80 %. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from bench.record import read_study
+from bench.report import stats
+from bench.report.bootstrap import Array, TaskExamples
+from bench.report.examples import aligned, read_examples
+from bench.report.frame import ALPHA, make_study
+
+METHODS, RESAMPLES = 4, 200
+
+
+@dataclass(frozen=True)
+class Population:
+    """What runs of one method give on all examples, per task."""
+
+    mean: list[Array]
+    """[N] for each task."""
+    deviations: list[Array]
+    """[S, N] for each task, scaled so that mixtures with independent normal weights have the seeds' covariance."""
+    gold: list[Array | None]
+
+    def runs(self, count: int, rng: np.random.Generator) -> list[Array]:
+        """Values of new runs, [count, N] for each task."""
+        weights = rng.normal(size=(count, len(self.deviations[0])))
+        return [mean + weights @ part for mean, part in zip(self.mean, self.deviations, strict=True)]
+
+    def towards(self, other: Population, share: float) -> Population:
+        """The same seeds' deviations about a mean that lies between the two."""
+        mixed = [(1 - share) * mine + share * theirs for mine, theirs in zip(self.mean, other.mean, strict=True)]
+        return Population(mixed, self.deviations, self.gold)
+
+    def score(self, count: int = 50) -> float:
+        """The average score of many runs on all examples."""
+        values = self.runs(count, np.random.default_rng(0))
+        tasks = [TaskExamples(part, gold).metric().mean() for part, gold in zip(values, self.gold, strict=True)]
+        return float(np.mean(tasks))
+
+
+def populations(folder: Path) -> dict[str, Population]:
+    """Label -> population, of the methods with more than one seed."""
+    study = make_study(folder.name, read_study(folder))
+    records = [study.records[str(run_id)] for run_id in study.scores.index]
+    tasks = [split for splits in aligned(read_examples(records, folder), study.scores).values() for split in splits]
+    keys = study.runs["key"].reindex(study.scores.index).to_numpy()
+    found = {}
+    for key, name in study.names("method").items():
+        places = np.flatnonzero(keys == key)
+        if len(places) > 1:
+            values = [task.values_RN[places] for task in tasks]
+            means = [part.mean(axis=0) for part in values]
+            scale = np.sqrt(len(places) - 1)
+            deviations = [(part - mean) / scale for part, mean in zip(values, means, strict=True)]
+            found[name] = Population(means, deviations, [task.gold_N for task in tasks])
+    return found
+
+
+def differences(methods: list[Population], seeds: int, rng: np.random.Generator) -> list[stats.Estimate]:
+    """One simulated study: the estimated difference of every pair."""
+    drawn = [method.runs(seeds, rng) for method in methods]
+    values, replicates = [], []
+    for task, gold in enumerate(methods[0].gold):
+        chosen = rng.integers(0, drawn[0][task].shape[1], drawn[0][task].shape[1])
+        joined = np.concatenate([runs[task][:, chosen] for runs in drawn])
+        examples = TaskExamples(joined, None if gold is None else gold[chosen])
+        values.append(examples.metric().reshape(len(methods), seeds))
+        replicates.append(examples.replicates(RESAMPLES, rng).reshape(len(methods), seeds, RESAMPLES))
+    value, replicate = np.mean(values, axis=0), np.mean(replicates, axis=0)
+    pairs = combinations(range(len(methods)), 2)
+    return [stats.estimate(value[a] - value[b], replicate[a] - replicate[b]) for a, b in pairs]
+
+
+def equal_methods(method: Population, seeds: int, simulations: int, rng: np.random.Generator) -> dict[str, float]:
+    """Studies of copies of one method."""
+    studies = [differences([method] * METHODS, seeds, rng) for _ in range(simulations)]
+    flat = [item for found in studies for item in found]
+    judged = [stats.holm([item.p_differs() for item in found]) for found in studies]
+    return {
+        "false_verdict_in_a_study": float(np.mean([min(p_values) < ALPHA for p_values in judged])),
+        "false_alarm_in_a_pair_unadjusted": float(np.mean([item.p_differs() < ALPHA for item in flat])),
+        "coverage_of_95_percent": float(np.mean([abs(item.mean) <= item.half_width() for item in flat])),
+        "median_detectable_points": float(np.median([100 * item.detectable(ALPHA) for item in flat])),
+    }
+
+
+def planted_difference(
+    one: Population, worse: Population, seeds: int, simulations: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Studies of a method and a worse copy of it."""
+    wanted = float(np.median([differences([one, one], seeds, rng)[0].detectable(ALPHA) for _ in range(40)]))
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        share = (low + high) / 2
+        low, high = (low, share) if one.score() - one.towards(worse, share).score() > wanted else (share, high)
+    shifted = one.towards(worse, high)
+    truth = one.score() - shifted.score()
+    found = [differences([one, shifted], seeds, rng)[0] for _ in range(simulations)]
+    return {
+        "true_points": 100 * truth,
+        "predicted_power": stats.POWER,
+        "power": float(np.mean([item.p_differs() < ALPHA and item.mean > 0 for item in found])),
+        "wrong_direction": float(np.mean([item.p_differs() < ALPHA and item.mean < 0 for item in found])),
+        "coverage_of_95_percent": float(np.mean([abs(item.mean - truth) <= item.half_width() for item in found])),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="a study with two seeds or more")
+    parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    found = populations(arguments.results.resolve())
+    ranked = sorted(found, key=lambda name: -found[name].score())
+    outcome = {
+        "simulations": arguments.simulations,
+        "seeds": arguments.seeds,
+        "methods_in_a_study": METHODS,
+        "equal": {name: equal_methods(found[name], arguments.seeds, arguments.simulations, rng) for name in ranked},
+        "planted": planted_difference(found[ranked[0]], found[ranked[-1]], arguments.seeds, arguments.simulations, rng),
+    }
+    sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
