@@ -34,7 +34,7 @@ class Scores:
     """The scored runs of a candidate or a baseline."""
 
     runs: pd.DataFrame
-    """label, seed, start, batches; a line for each run."""
+    """label, seed, batches; a line for each run."""
     scores: pd.DataFrame
     """Runs x tasks: main score."""
     examples: pd.DataFrame
@@ -58,10 +58,7 @@ def scores_of(folder: Path) -> Scores:
         raise UserError(f"{folder}: {', '.join(bad)}; only completed runs can be checked")
     kept = [record for record in records if record.role == "method"] or records
     runs = pd.DataFrame(
-        [
-            {"label": r.label, "seed": r.seed, "start": r.identity.get("start"), "batches": r.identity.get("batches")}
-            for r in kept
-        ],
+        [{"label": record.label, "seed": record.seed, "batches": record.identity.get("batches")} for record in kept],
         index=[record.run_id for record in kept],
     )
     main = [{task: found["main_score"] for task, found in record.scores.items()} for record in kept]
@@ -118,7 +115,6 @@ def bless(candidate: Scores, path: Path) -> None:
             str(run): {
                 "label": row["label"],
                 "seed": int(row["seed"]),
-                "start": row["start"],
                 "batches": row["batches"],
                 "scores": {task: float(row[task]) for task in candidate.tasks},
             }

@@ -38,19 +38,23 @@ def check(records: list[Record]) -> None:
         assert 0 < best < scores["main_score"]
 
 
+BASELINE = Path(__file__).parents[1] / "results" / "baselines" / "ci.json"
+
+
 @pytest.mark.slow
 @pytest.mark.mirror
-def test_on_official_data(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_official_data_and_the_gate(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
     text = 'text={source: "mirror:train/mixed-sentences.parquet", sentences: 1024}'
-    records = run(tmp_path, monkeypatch, text, "tasks=[STSBenchmark]", "seeds=1")
+    records = run(tmp_path, monkeypatch, text, "tasks=[STSBenchmark]", "seeds=2")
     check(records)
     (teacher,) = (record for record in records if record.role == "ceiling")
     assert teacher.scores["STSBenchmark"]["main_score"] == pytest.approx(PUBLISHED_STSBENCHMARK, abs=1e-4)
+    assert main(["check", "results/ci", "--baseline", str(BASELINE)]) == 0
 
 
 @pytest.mark.slow
 def test_on_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.environ.get("DISTILBENCH_MIRROR"):
         pytest.skip("the matrix ran on official data")
-    check(run(tmp_path, monkeypatch, "seeds=1", "tasks=[DistilbenchSTS]"))
+    check(run(tmp_path, monkeypatch, "seeds=2", "tasks=[DistilbenchSTS]"))

@@ -112,7 +112,9 @@ def _run(study: Study, record: Record) -> str:
     row = study.runs["row"].loc[record.run_id]
     summary = html.escape(f"{row}, seed {record.seed}: {record.status}")
     error = f'<p class="error">{html.escape(record.error)}</p>' if record.error else ""
-    parts = "".join(_values(name, getattr(record, name)) for name in DETAILS)
+    details = {name: getattr(record, name) for name in DETAILS}
+    details["response"] = {f"{row['share']:.4g} of the budget": row["score"] for row in record.response}
+    parts = "".join(_values(name, values) for name, values in details.items())
     return f"<details><summary>{summary} <code>{html.escape(record.run_id)}</code></summary>{error}{parts}</details>\n"
 
 

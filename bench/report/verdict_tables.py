@@ -117,13 +117,15 @@ def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
 def _settling(undecided: list[Comparison]) -> str:
     seeds = [item.difference.seeds_needed(item.difference.mean, item.alpha) for item in undecided]
     reachable = [count for count in seeds if count is not None]
-    text = f"Of {len(undecided)} undecided pairs"
+    parts = []
     if reachable:
-        text += f", {len(reachable)} would be settled at their observed difference by {min(reachable)} to "
-        text += f"{max(reachable)} seeds"
+        parts.append(f"{len(reachable)} would be settled by {min(reachable)} to {max(reachable)} seeds")
     if len(reachable) < len(seeds):
-        text += f", {len(seeds) - len(reachable)} by more examples only"
-    return f"{text}; `distilbench power` lists them."
+        parts.append(f"{len(seeds) - len(reachable)} only by more examples")
+    return (
+        f"Of {len(undecided)} undecided pairs, if their true difference is the observed one, {' and '.join(parts)}; "
+        "distilbench power lists them."
+    )
 
 
 def emphasis(table: Table, study: Study, inference: Inference, columns: dict[str, str]) -> Table:

@@ -93,7 +93,7 @@ def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(
 
     assert cli(study())[0] == 0
     with monkeypatch.context() as patch:
-        patch.setattr(f"bench.{where}", refuse)
+        patch.setattr(where, refuse)
         code, err = cli(study(methods=["mse", "simcse"]), "--checkpoint-seconds", "0")
     assert code == 2
     assert "error: nothing more can be written (No space left on device: /some/file); make room and run" in err

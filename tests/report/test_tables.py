@@ -181,10 +181,9 @@ def test_numbers_are_short(value: float, text: str) -> None:
     assert tables.number(value) == text
 
 
-def test_every_table_says_what_is_not_tested(plain: list[Record]) -> None:
+def test_without_examples_the_interval_says_what_it_leaves_out(plain: list[Record]) -> None:
     table = tables.main_table(make_study("demo", plain))
 
-    assert any("not yet tested for significance" in note for note in table.notes)
     assert any("seeds only" in note and "n = 1 to 2" in note for note in table.notes)
     assert "**" not in to_markdown(table) and "textbf" not in to_latex(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def study_folder(make: Make, tmp_path: Path) -> Callable[..., Path]:
         rows += [("teacher", 0, 0.3, "ceiling"), *(("untrained", seed, 1.5, "floor") for seed in range(1, seeds + 1))]
         for number, (label, seed, noise, role) in enumerate(rows):
             # Rows of one quality differ by what is their own only.
+            watched = [{"share": share, "sentences": 100 * share, "score": 1 - noise} for share in (0.5, 1.0)]
             found = examples(noise + number * 1e-3 * (role == "method" and label == "also-good"), seed, spread)
-            record = record_of(make, label, seed, found, role)
+            record = replace(record_of(make, label, seed, found, role), response=watched if role == "method" else [])
 
             def leave(path: Path, record: Record = record, found: pd.DataFrame = found) -> None:
                 dump_json(to_dict(record), path / RECORD_FILE)
@@ -173,8 +175,9 @@ def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., P
     content = json.loads((tables / "verdicts.json").read_text())
     assert len(content["values"]) == 6
     assert {line["Verdict"] for line in content["shown"]} <= {"better", "worse", "equivalent", "undecided"}
-    assert all((page.parent / "figures" / f"{name}.svg").is_file() for name in ("differences", "ranks"))
+    assert all((page.parent / "figures" / f"{name}.svg").is_file() for name in ("differences", "ranks", "response"))
     text = page.read_text()
+    assert "0.5 of the budget" in text
     assert "Verdicts" in text and "less than 1 points" in text and "Power: with this design" in text
     assert "adjusted by Holm" in (tables / "method_section.md").read_text()
     with pytest.raises(UserError, match="unknown method 'por'; did you mean 'poor'"):
