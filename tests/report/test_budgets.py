@@ -24,13 +24,9 @@ def under(plain: list[Record]) -> Callable[..., Study]:
         budget = {"currency": currency, "amount": amount}
         records = []
         for record in plain:
-            scores = {
-                task: {**found, "main_score": found["main_score"] + shift} for task, found in record.scores.items()
-            }
-            moved = {"study": name, "scores": scores, "run_id": f"{name}-{record.run_id}"}
-            records.append(
-                replace(record, **moved, **({"budget": budget, **changed} if record.role == "method" else {}))
-            )
+            scores = {task: {**of, "main_score": of["main_score"] + shift} for task, of in record.scores.items()}
+            moved = replace(record, study=name, scores=scores, run_id=f"{name}-{record.run_id}")
+            records.append(replace(moved, budget=budget, **changed) if record.role == "method" else moved)
         return make_study(name, records)
 
     return build
