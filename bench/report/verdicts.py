@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from bench.report import stats
 from bench.report.bootstrap import Array
@@ -142,7 +141,7 @@ class Inference:
         rng = np.random.default_rng(SEED)
         weights_SB = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), values.shape[2]).T
         scores_MB = (values * weights_SB).sum(axis=1)
-        ranks_MB = rankdata(-scores_MB, axis=0)
+        ranks_MB = pd.DataFrame(-scores_MB).rank().to_numpy()
         frame["mean"] = pd.Series(ranks_MB.mean(axis=1), index=whole)
         frame["low"], frame["high"] = np.quantile(ranks_MB, [0.025, 0.975], axis=1)
         return frame
