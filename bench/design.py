@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.record import dump_json
 
 SCHEMA = 1
+TUNED = "-tuned"
+"""Ends the label of the row with the settings that were chosen for the row whose label it follows."""
 ABLATIONS_FILE, TUNING_FILE = "ablations.json", "tuning.json"
 
 
@@ -127,7 +128,8 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        dump_json({"schema": SCHEMA, **content}, Path(name))
+        # Not sorted: the order of factors and levels is that of the study.
+        Path(name).write_text(json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n", "utf-8")
         Path(name).chmod(0o644)
         Path(name).replace(path)
     finally:
