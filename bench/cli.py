@@ -16,10 +16,11 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.design import Trial
     from bench.plan import Plan
     from bench.record import Record
     from bench.run import Finished
-    from bench.study import Run
+    from bench.study import MethodEntry, Run
     from bench.workbench import Workbench
 
 FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
@@ -206,11 +207,34 @@ def _run(arguments: argparse.Namespace) -> int:
 
         for bench in benches:
             _print_plan(bench, make_plan(bench))
+        if study.tune:
+            from bench.plan import planned_tuning
+
+            _console().print(planned_tuning(study))
         return FINE
     if study.ablate:
         write_ablations(chosen.out / benches[0].name, designs(study))
+    if study.tune:
+        benches = [_tuned(benches[0])]
     finished = _run_with_progress(benches)
     return _summary(benches[0], list({item.record.run_id: item.record for item in finished}.values()))
+
+
+def _tuned(bench: Workbench) -> Workbench:
+    """The study's final runs, after its methods were tuned."""
+    from bench.tuning import Told, tune, with_tuned
+
+    total = bench.study.tune.trials if bench.study.tune else 0
+
+    def on_trial(entry: MethodEntry, number: int, trial: Trial, known: bool) -> None:
+        outcome = trial.error if trial.score is None else f"dev {100 * trial.score:.2f}"
+        settings = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial.hyperparameters.items()
+        )
+        _say(f"[trial {number + 1}/{total}] {entry.label}: {settings}: {outcome}{' (found complete)' if known else ''}")
+
+    return with_tuned(bench, tune(bench, Told(trial=on_trial)))
 
 
 def _quiet_libraries() -> None:

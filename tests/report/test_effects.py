@@ -38,7 +38,7 @@ def planted() -> Simulated:
 
 
 def test_a_planted_effect_is_found_and_an_idle_component_is_not(planted: Simulated) -> None:
-    found = effects(planted.inference(300, np.random.default_rng(0), margin=0.02), [ABLATION])
+    found = effects(planted.inference(300, np.random.default_rng(0), margin=0.04), [ABLATION])
     assert {item.factor: item.says for item in found} == {
         "matters": "worse",
         "idle": "equivalent",
