@@ -16,10 +16,11 @@ from bench.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.design import Trial
     from bench.plan import Plan
     from bench.record import Record
     from bench.run import Finished
-    from bench.study import Run, Study
+    from bench.study import MethodEntry, Run
     from bench.workbench import Workbench
 
 FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
@@ -196,16 +197,44 @@ def _run(arguments: argparse.Namespace) -> int:
     study = load_study(arguments.study, arguments.overrides, arguments.limit, arguments.budget)
     chosen = settings(arguments.out, arguments.mirror, arguments.device, writing=not arguments.dry_run)
     chosen = replace(chosen, checkpoint_seconds=arguments.checkpoint_seconds)
-    from bench.workbench import Workbench
+    from bench.ablation import designs, parts
+    from bench.design import write_ablations
+    from bench.workbench import workbenches
 
-    bench = Workbench(study, chosen, announce=lambda text: _say(f"{study.name}: {text}"))
+    benches = workbenches(parts(study), chosen, announce=lambda text: _say(f"{study.name}: {text}"))
     if arguments.dry_run:
         from bench.plan import make_plan
 
-        _print_plan(bench, make_plan(bench))
+        for bench in benches:
+            _print_plan(bench, make_plan(bench))
+        if study.tune:
+            from bench.plan import planned_tuning
+
+            _console().print(planned_tuning(study))
         return FINE
-    finished = _run_with_progress(bench, study)
-    return _summary(bench, [item.record for item in finished])
+    if study.ablate:
+        write_ablations(chosen.out / benches[0].name, designs(study))
+    if study.tune:
+        benches = [_tuned(benches[0])]
+    finished = _run_with_progress(benches)
+    return _summary(benches[0], list({item.record.run_id: item.record for item in finished}.values()))
+
+
+def _tuned(bench: Workbench) -> Workbench:
+    """The study's final runs, after its methods were tuned."""
+    from bench.tuning import Told, tune, with_tuned
+
+    total = bench.study.tune.trials if bench.study.tune else 0
+
+    def on_trial(entry: MethodEntry, number: int, trial: Trial, known: bool) -> None:
+        outcome = trial.error if trial.score is None else f"dev {100 * trial.score:.2f}"
+        settings = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial.hyperparameters.items()
+        )
+        _say(f"[trial {number + 1}/{total}] {entry.label}: {settings}: {outcome}{' (found complete)' if known else ''}")
+
+    return with_tuned(bench, tune(bench, Told(trial=on_trial)))
 
 
 def _quiet_libraries() -> None:
@@ -223,23 +252,23 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="mteb")
 
 
-def _run_with_progress(bench: Workbench, study: Study) -> list[Finished]:
+def _run_with_progress(benches: Sequence[Workbench]) -> list[Finished]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bench.run import run_study
     from bench.study import runs_of
 
     console = _console(stderr=True)
-    total = len(runs_of(study))
+    total = sum(len(runs_of(bench.study)) for bench in benches)
     finished: list[Finished] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(study.name, total=total)
+        bar = progress.add_task(benches[0].name, total=total)
 
         def on_progress(run: Run, share: float) -> None:
             progress.update(bar, completed=len(finished) + share, description=f"{run.entry.label} seed {run.seed}")
 
-        for item in run_study(bench, on_progress):
+        for item in (item for bench in benches for item in run_study(bench, on_progress)):
             finished.append(item)
             progress.update(bar, completed=len(finished))
             _say(f"[{len(finished)}/{total}] {_one_line(item)}")
@@ -268,9 +297,10 @@ def _summary(bench: Workbench, records: list[Record]) -> int:
 
 
 def _print_plan(bench: Workbench, plan: Plan) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("run", "method", "seed", "budget", "state", "est. TFLOPs", "est. training s", title=bench.study.name)
+    method = Column("method", overflow="fold")
+    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=bench.study.name)
     for item in plan.runs:
         flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
         seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"

@@ -10,8 +10,9 @@ import torch
 from bench.budget import synchronize
 from bench.evaluation.profiles import PROFILES, expand
 from bench.run import known_record
+from bench.search import rows_to_tune, space_of
 from bench.store import stored_rows
-from bench.study import Run, Stage, runs_of
+from bench.study import Run, Stage, Study, runs_of
 from bench.trained import is_trained
 from bench.workbench import Workbench
 from methods.base import Needs
@@ -59,6 +60,20 @@ def make_plan(bench: Workbench) -> Plan:
     text = f"{len(bench.corpus)} sentences, tokenised" if built else "not tokenised yet"
     rows = stored_rows(bench.store_folder, bench.store_arrays) if built else 0
     return Plan(runs, text, f"{rows} sentences in the store")
+
+
+def planned_tuning(study: Study) -> str:
+    """What a study's tuning would train, in words; which trials are there already is found when it runs."""
+    if study.tune is None:
+        return ""
+    rows = rows_to_tune(study)
+    trials, seeds = study.tune.trials, len(study.tune.seeds)
+    count = f"{len(rows)} rows x {trials} trials x {seeds} seed{'s' if seeds > 1 else ''}"
+    spaces = "; ".join(f"{entry.label}: {', '.join(space_of(entry))}" for entry in rows)
+    return (
+        f"before these, tuning: {count} = {len(rows) * trials * seeds} trainings by {study.tune.sampler} points "
+        f"({spaces}); after these, {len(rows)} tuned rows x {len(study.seeds)} seeds"
+    )
 
 
 def _check_tasks(bench: Workbench) -> None:

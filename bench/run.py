@@ -129,6 +129,7 @@ def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Re
     try:
         reset_peak_memory()
         training = training_of(bench, run, ledger, on_progress)
+        ledger.tuning_trials = run.entry.tuning_trials
         scores = _score(bench, training.model, ledger) if training.status == "completed" else []
         identity = {**training.identity, "weights": training.model.hashes()["weights"]}
         scored = [*scores, *_kept_scores(folder, identity["weights"], {item.name for item in scores})]

@@ -11,6 +11,9 @@ methods:
   - mse
   - ibkd-hot: {method: ibkd, temperature: 0.05}
   - mse-then-supervised: [mse, simcse-supervised: {share: 0.2}]
+ablate:                               # rows that differ from one in a component: see bench/ablation.py
+  ibkd: {factors: {hsic_weight: 0, temperature: [0.05, 0.5], student.layers: [3]}}
+tune: {trials: 16}                    # or: search every method's own space before the final runs: see bench/tuning.py
 seeds: 5                              # or a list
 tasks: [embedded]                     # profiles or names of mteb tasks
 """
@@ -177,6 +180,31 @@ class TrainSpec(Section):
     its last stage)."""
 
 
+class AblateSpec(Section):
+    """Cells that differ from one row in some factors: a method's hyperparameters, or settings of the study."""
+
+    of: Any = None
+    """The row that is taken apart, as in `methods`. Unset: the method by whose name the ablation goes."""
+    design: Literal["leave-one-out", "one-at-a-time", "factorial"] = "one-at-a-time"
+    """`leave-one-out`: each factor at the value that switches it off, the others as they are; `one-at-a-time`: each
+    factor at each of its levels, the others as they are; `factorial`: all combinations, first levels for reference."""
+    factors: Annotated[dict[str, Any], Field(min_length=1)]
+    """Hyperparameter (`stage.hyperparameter` of a recipe), or `student.layers`, `text.sentences`, `train.batch_size`
+    and the like -> a level or a list of them; or any name -> named levels, each a mapping of such keys to values."""
+
+
+class TuneSpec(Section):
+    """Equal tuning: as many trials for each method, each a training with settings from the method's search space."""
+
+    trials: Annotated[int, Field(ge=2, le=1000)]
+    sampler: Literal["quasi-random", "tpe"] = "quasi-random"
+    """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """Seeds of the trials, each trained once for each; never those of the final runs."""
+    methods: list[str] | None = None
+    """Labels of the rows to tune. Unset: all; otherwise the study is marked as tuned unequally."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A method with its hyperparameters, all defaults filled in, and its share of the budget."""
@@ -195,6 +223,8 @@ class MethodEntry:
 
     label: str
     stages: tuple[Stage, ...]
+    tuning_trials: int = 0
+    """Trainings that were spent on the choice of its hyperparameters."""
 
     @property
     def name(self) -> str:
@@ -219,7 +249,9 @@ class Study(Section):
     dev: DevSpec | None = None
     static: StaticSpec | None = None
     budget: BudgetSpec
-    methods: Annotated[list[MethodEntry], Field(min_length=1)]
+    methods: list[MethodEntry] = []
+    ablate: dict[Label, AblateSpec] = {}
+    tune: TuneSpec | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     tasks: Annotated[list[str], Field(min_length=1)]
     train: TrainSpec = TrainSpec()
@@ -232,7 +264,7 @@ class Study(Section):
             raise ValueError(
                 f"give a list of method names or of `label: {{hyperparameter: value}}`, got {_given(value)}"
             )
-        return [_method_entry(item) for item in value]
+        return [item if isinstance(item, MethodEntry) else method_entry(item) for item in value]
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -250,6 +282,28 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _something_to_run(self) -> Study:
+        if not self.methods and not self.ablate:
+            raise ValueError("methods: list should have at least 1 item, or the study a section `ablate`")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_is_apart(self) -> Study:
+        if self.tune is None:
+            return self
+        if self.ablate:
+            raise ValueError("tune and ablate cannot be had in one study; tune first, then ablate what was found")
+        if self.dev is None:
+            raise ValueError("tune needs dev: {source: FILE, columns: [...], scores: [...]} to choose settings by")
+        if shared := sorted(set(self.tune.seeds) & set(self.seeds)):
+            raise ValueError(f"tune.seeds has the seed {shared[0]} of the final runs; choose by other seeds")
+        labels = [entry.label for entry in self.methods]
+        for label in self.tune.methods or []:
+            if label not in labels:
+                raise ValueError(f"tune.methods: {one_of('label', label, labels)}")
+        return self
+
+    @model_validator(mode="after")
     def _no_repeats(self) -> Study:
         listed: dict[str, list[Any]] = {"methods": [entry.label for entry in self.methods], "seeds": self.seeds}
         for key, values in listed.items():
@@ -258,7 +312,7 @@ class Study(Section):
                 raise ValueError(f"{key} has {repeated[0]!r} twice; leave one out")
         for number, entry in enumerate(self.methods):
             for other in self.methods[:number]:
-                if entry.stages == other.stages:
+                if entry.stages == other.stages and entry.tuning_trials == other.tuning_trials:
                     raise ValueError(
                         f"methods {other.label} and {entry.label} are the same method with the same hyperparameters; "
                         "leave one out"
@@ -266,7 +320,11 @@ class Study(Section):
         return self
 
 
-def _method_entry(item: Any) -> MethodEntry:
+def method_entry(item: Any) -> MethodEntry:
+    """A row as `methods` lists it: a name, or `label: {hyperparameter: value}`, or `label: [stage, stage]`.
+
+    Raises `ValueError` for what is none.
+    """
     label, given = (item, {}) if isinstance(item, str) else _single_pair(item)
     if not isinstance(label, str):
         raise ValueError(f"{shown(item)}: labels and names of methods are text")
@@ -419,11 +477,23 @@ def load_study(
         _apply(values, f"budget.{budget}")
         if "name" in values:
             values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
+    changed = f" with {' '.join(changes)}" if changes else ""
+    return _validated(values, f"{path}{changed}")
+
+
+def _validated(values: dict[str, Any], where: str) -> Study:
+    from bench.ablation import parts
+    from bench.search import check_spaces
+
     try:
-        return Study.model_validate(values)
+        study = Study.model_validate(values)
+        parts(study)
+        check_spaces(study)
     except ValidationError as error:
-        changed = f" with {' '.join(changes)}" if changes else ""
-        raise UserError(f"{path}{changed}: {_explain(error)}") from None
+        raise UserError(f"{where}: {_explain(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return study
 
 
 def _is_file(path: Path) -> bool:
@@ -529,12 +599,14 @@ SECTIONS: dict[str, type[Section]] = {
     "static": StaticSpec,
     "budget": BudgetSpec,
     "train": TrainSpec,
+    "ablate": AblateSpec,
+    "tune": TuneSpec,
 }
 
 
 def _unknown_key(location: tuple[int | str, ...]) -> str:
     *parents, key = (str(part) for part in location)
-    section = SECTIONS.get(parents[-1], Study) if parents else Study
+    section = SECTIONS.get(parents[-1], SECTIONS.get(parents[0], Study)) if parents else Study
     within = f" in {'.'.join(parents)}" if parents else ""
     return one_of("key", key, section.model_fields) + within
 

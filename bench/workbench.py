@@ -62,19 +62,25 @@ class Workbench:
     study: Study
     settings: Settings
     announce: Announce = lambda _: None
+    origin: Workbench | None = None
+    """A workbench of an equal teacher and equal tasks, which are then not loaded again."""
+    companions: list[Workbench] = field(default_factory=list)
+    """Workbenches of other parts of the study: what their methods read of an equal text is stored by one pass."""
     _stages: dict[tuple[str, int], list[tuple[Stage, Needs]]] = field(default_factory=dict, init=False)
     _run_ids: dict[tuple[str, str, int], str] = field(default_factory=dict, init=False)
 
     @cached_property
     def teacher_model(self) -> StoredModel:
-        return find_model(self.study.teacher)
+        return self.origin.teacher_model if self.origin else find_model(self.study.teacher)
 
     @cached_property
     def teacher_hashes(self) -> dict[str, str]:
-        return self.teacher_model.hashes()
+        return self.origin.teacher_hashes if self.origin else self.teacher_model.hashes()
 
     @cached_property
     def teacher(self) -> Encoder:
+        if self.origin:
+            return self.origin.teacher
         return load_encoder(self.teacher_model.folder).requires_grad_(False).to(self.settings.device)
 
     @cached_property
@@ -116,6 +122,8 @@ class Workbench:
         """What students are watched by, if the study asks for it."""
         if self.study.dev is None:
             return None
+        if self.origin and self.origin.study.dev is not None and self.origin.dev_key == self.dev_key:
+            return self.origin.dev
         text = labelled_texts.build_or_open(
             self.study, self.teacher_model.folder, self.dev_key, self.settings.cache, self.settings.mirror, "dev"
         )
@@ -138,7 +146,8 @@ class Workbench:
 
     @cached_property
     def labelled_store(self) -> TeacherStore:
-        arrays = self._arrays(lambda needs: needs.candidates > 0)
+        alike = [other for other in self.companions if other.study.labelled and other.labelled_key == self.labelled_key]
+        arrays = self._arrays(alike, lambda needs: needs.candidates > 0)
         return TeacherStore(self._signals_folder(self.labelled_key), self.teacher, self.labelled.corpus, arrays)
 
     def store_of(self, needs: Needs) -> TeacherStore:
@@ -148,10 +157,12 @@ class Workbench:
     @cached_property
     def store_arrays(self) -> list[str]:
         """What the study's methods read between them, so that one teacher pass serves all."""
-        return self._arrays(lambda needs: not needs.candidates)
+        alike = [other for other in self.companions if other.corpus_key == self.corpus_key]
+        return self._arrays(alike, lambda needs: not needs.candidates)
 
-    def _arrays(self, chosen: Callable[[Needs], bool]) -> list[str]:
-        all_needs = [needs for entry in self.study.methods for _, needs in self.stages(entry)]
+    def _arrays(self, alike: list[Workbench], chosen: Callable[[Needs], bool]) -> list[str]:
+        benches = [self, *alike]
+        all_needs = [needs for one in benches for entry in one.study.methods for _, needs in one.stages(entry)]
         return sorted({name for needs in all_needs if chosen(needs) for name in array_names(needs)})
 
     def stages(self, entry: MethodEntry) -> list[tuple[Stage, Needs]]:
@@ -194,6 +205,8 @@ class Workbench:
 
     @cached_property
     def tasks(self) -> list[Task]:
+        if self.origin:
+            return self.origin.tasks
         from bench.evaluation.tasks import load_task
 
         self.announce("loading tasks")
@@ -221,10 +234,12 @@ class Workbench:
             self.labelled  # noqa: B018
         self.dev  # noqa: B018
         if self.study.train.checkpoint == "best-on-dev":
-            self._check_dev_is_apart()
+            self._check_dev_is_apart("train.checkpoint best-on-dev", "set train.checkpoint to last")
+        if self.study.tune is not None:
+            self._check_dev_is_apart("tune", "leave tune out")
 
-    def _check_dev_is_apart(self) -> None:
-        """Refuse to choose weights by pairs that the scores are made of."""
+    def _check_dev_is_apart(self, what: str, cure: str) -> None:
+        """Refuse to choose weights or settings by pairs that the scores are made of."""
         from bench.evaluation.overlap import shared_pairs
 
         dev = corpora.texts_of(self.settings.cache, self.dev_key)
@@ -232,8 +247,8 @@ class Workbench:
         for task in self.tasks:
             if found := shared_pairs(task, pairs):
                 raise UserError(
-                    f"train.checkpoint best-on-dev: {len(found)} pairs of dev are also in the task {task.name}, such "
-                    f"as {found[0][0]!r} with {found[0][1]!r}; choose by other pairs, or set train.checkpoint to last"
+                    f"{what}: {len(found)} pairs of dev are also in the task {task.name}, such as {found[0][0]!r} with "
+                    f"{found[0][1]!r}; choose by other pairs, or {cure}"
                 )
 
     @property
@@ -287,6 +302,8 @@ class Workbench:
             parts["text"] = self.corpus_key
         if any(needs.candidates for _, needs in stages):
             parts["labelled"] = self.labelled_key
+        if run.entry.tuning_trials:
+            parts["tuning_trials"] = run.entry.tuning_trials
         if self.study.dev is not None:
             parts["dev"] = [self.dev_key, self.study.dev.points]
         return parts
@@ -321,3 +338,13 @@ class Workbench:
         width = min((self.study.static or StaticSpec()).width, self.teacher.dims.width)
         vocabulary = self.teacher.backbone.get_input_embeddings().num_embeddings
         return {"width": width, "layers": 0, "heads": 0, "output_width": width, "parameters": vocabulary * width}
+
+
+def workbenches(studies: list[Study], settings: Settings, announce: Announce) -> list[Workbench]:
+    """A workbench for each part of a study; teacher and tasks are loaded once, and so are the teacher's signals."""
+    first, *others = studies
+    benches = [Workbench(first, settings, announce)]
+    benches += [Workbench(study, settings, announce, origin=benches[0]) for study in others]
+    for bench in benches:
+        bench.companions = [other for other in benches if other is not bench]
+    return benches

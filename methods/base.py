@@ -17,6 +17,8 @@ from typing import ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
+from methods.space import Space, space
+
 NOT_ASKED = cast(Tensor, None)
 """Value of a signal that `Needs` did not declare: reading one fails, which the conformance tests provoke."""
 
@@ -197,6 +199,8 @@ class Method(ABC):
     """Paper and equation, and where this implementation had to choose."""
     unverified: ClassVar[str] = ""
     """What of the source could not be checked against its text or code."""
+    search_space: ClassVar[Space] = space()
+    """Hyperparameters that `tune` may set, and to what; the defaults lie within. A method without cannot be tuned."""
 
     @property
     def coupled(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, State, check_not_negative, matmul_flops
 from methods.functional import in_full_precision, projection, unit
+from methods.space import Space, Span, space
 
 NO_ROW = -1
 """Marks places of the queue that nothing has been written to yet."""
@@ -47,6 +48,11 @@ class CKD(Method):
         "that follows in the paper is a recipe: `[ckd, simcse-supervised]`. The map starts as an isometry."
     )
     unverified: ClassVar[str] = "Read in the released code; the paper's text was not at hand."
+    search_space: ClassVar[Space] = space(
+        queue_size=Span(512, 16_384, log=True),
+        initial_log_scale=Span(0.0, 4.0),
+        mse_weight=Span(0.0, 2.0),
+    )
 
     queue_size: int = 4096
     """Teacher vectors of earlier batches that serve as further negatives; at most as many as the text has sentences."""

@@ -23,6 +23,7 @@ from methods.base import (
     matmul_flops,
 )
 from methods.functional import cosine_distance
+from methods.space import Space, Span, space
 
 LayerMap = Literal["all", "last", "code"]
 
@@ -96,6 +97,12 @@ class CoDIR(LayerContrast):
         "The paper's weights of the terms were not found, so both are 1; nor were its number of negatives, width and "
         "temperature for distillation on plain text: those are the released code's. Pooling and layers follow "
         "second-hand summaries; bias, normalisation and which side supplies the negatives are from memory."
+    )
+    search_space: ClassVar[Space] = space(
+        contrastive_weight=Span(0.1, 10.0, log=True),
+        num_negatives=Span(32, 512, log=True),
+        temperature=Span(0.02, 0.5, log=True),
+        bank_momentum=Span(0.0, 0.9),
     )
 
     contrastive_weight: float = 1.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from methods.banks import NoiseContrast
 from methods.base import LayerPooling, Signals
 from methods.codir import LayerContrast, LayerMap
+from methods.space import Space, Span, space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,12 @@ class CoDIRCode(LayerContrast, NoiseContrast):
     unverified: ClassVar[str] = (
         "The code's effective weight is its coefficient divided by the batch size, and that coefficient was swept; 1 "
         "is our choice, as is the weight of the final term."
+    )
+    search_space: ClassVar[Space] = space(
+        contrastive_weight=Span(0.1, 10.0, log=True),
+        num_negatives=Span(32, 512, log=True),
+        temperature=Span(0.02, 0.5, log=True),
+        bank_momentum=Span(0.0, 0.9),
     )
 
     contrastive_weight: float = 1.0

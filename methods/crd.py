@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.banks import NoiseContrast, summarise
 from methods.base import Dims, Needs, Signals
+from methods.space import Space, Span, space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,12 @@ class CRD(NoiseContrast):
     unverified: ClassVar[str] = (
         "Read in a reference implementation; the paper's text was not at hand. The number of negatives is cut to what "
         "a CPU can train with, and the weight of the final term is ours."
+    )
+    search_space: ClassVar[Space] = space(
+        contrastive_weight=Span(0.1, 10.0, log=True),
+        final_weight=Span(0.1, 10.0, log=True),
+        num_negatives=Span(64, 1024, log=True),
+        temperature=Span(0.02, 0.5, log=True),
     )
 
     contrastive_weight: float = 0.8

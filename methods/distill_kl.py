@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, check_one_of, check_positive, matmul_flops
 from methods.functional import candidate_scores, in_full_precision
+from methods.space import Space, Span, space
 
 Similarity = Literal["dot", "cosine"]
 
@@ -42,6 +43,10 @@ class DistillKL(Method):
     unverified: ClassVar[str] = (
         "The formula follows the library's code; the paper's text was not at hand. The default temperature is ours, "
         "chosen for cosines."
+    )
+    search_space: ClassVar[Space] = space(
+        temperature=Span(0.01, 0.5, log=True),
+        scale=Span(0.5, 30.0, log=True),
     )
 
     num_candidates: int = 2

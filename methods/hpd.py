@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, State, UnsuitableError, check_positive, matmul_flops
 from methods.functional import in_full_precision, principal_components, principal_components_flops, unit
+from methods.space import Choice, Space, space
 
 
 @in_full_precision
@@ -41,6 +42,9 @@ class HPD(Method):
     unverified: ClassVar[str] = (
         "Code and paper disagree on how many vectors the components are fitted to (40 000 or 100 000): the code's "
         "number is the default. The paper's text was not at hand."
+    )
+    search_space: ClassVar[Space] = space(
+        width=Choice(64, 128),
     )
 
     width: int = 128

@@ -33,6 +33,7 @@ from methods.kernels import (
     kernel_dependence,
     kernel_matrix,
 )
+from methods.space import Choice, Space, Span, space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,12 @@ class IBKD(Method):
     unverified: ClassVar[str] = (
         "Only the paper's abstract was at hand: its weight, temperature, kernel, bandwidth, negatives and choice of "
         "input are not confirmed, nor whether its targets were raw or reduced to 128 dimensions."
+    )
+    search_space: ClassVar[Space] = space(
+        hsic_weight=Span(0.0, 2.0),
+        temperature=Span(0.02, 1.0, log=True),
+        gamma=Choice(1.0, "median"),
+        detach_input=Choice(False, True),
     )
 
     hsic_weight: float = 0.2

@@ -23,6 +23,7 @@ from methods.kernels import (
     kernel_dependence,
     kernel_matrix,
 )
+from methods.space import Choice, Space, Span, space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class SupervisedIBKD(Method):
     unverified: ClassVar[str] = (
         "Only the paper's abstract was at hand. Whether the paper's retrieval models used the penalty in this stage "
         "is not known; the code leaves it undefined for pairs without hard negatives, where it is defined here."
+    )
+    search_space: ClassVar[Space] = space(
+        hsic_weight=Span(0.0, 2.0),
+        temperature=Span(0.01, 0.5, log=True),
+        gamma=Choice(0.1, "median"),
     )
 
     hsic_weight: float = 1.0

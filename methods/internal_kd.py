@@ -25,6 +25,7 @@ from methods.base import (
     evenly_spaced,
 )
 from methods.functional import cosine_distance, in_full_precision, projection, projection_flops
+from methods.space import Choice, Space, Span, space
 
 HeadReduction = Literal["mean", "sum"]
 Procedure = Literal["id", "pid", "sid"]
@@ -99,6 +100,12 @@ class InternalKD(Method):
         "unit weights, and the rule by which stages advance are from memory; thresholds, epochs per layer and whether "
         "lower layers are frozen were not found. The mean over heads and the weight of the final term are our "
         "choices."
+    )
+    search_space: ClassVar[Space] = space(
+        attention_weight=Span(0.1, 10.0, log=True),
+        hidden_weight=Span(0.1, 10.0, log=True),
+        final_weight=Span(0.1, 10.0, log=True),
+        head_reduction=Choice("mean", "sum"),
     )
 
     attention_weight: float = 1.0

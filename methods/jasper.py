@@ -23,6 +23,7 @@ from methods.base import (
     matmul_flops,
 )
 from methods.functional import cosine_distance, in_full_precision, isometry, unit
+from methods.space import Space, Span, space
 
 KNUTH = 2_654_435_761
 """Multiplicative hashing: neighbouring numbers land far apart on a ring of 2^32."""
@@ -76,6 +77,12 @@ class Jasper(Method):
     unverified: ClassVar[str] = (
         "Read in the released code; of the paper only the abstract was at hand. Its stages (dimension reduction, "
         "vision) are left out."
+    )
+    search_space: ClassVar[Space] = space(
+        cosine_weight=Span(1.0, 100.0, log=True),
+        similarity_weight=Span(20.0, 2000.0, log=True),
+        ranking_weight=Span(2.0, 200.0, log=True),
+        margin=Span(0.005, 0.1, log=True),
     )
 
     cosine_weight: float = 10.0

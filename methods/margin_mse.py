@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, check_one_of, check_positive, matmul_flops
 from methods.functional import candidate_scores, in_full_precision
+from methods.space import Space, Span, space
 
 Similarity = Literal["dot", "cosine"]
 
@@ -38,6 +39,9 @@ class MarginMSE(Method):
         "its vectors are not of unit length."
     )
     unverified: ClassVar[str] = "The formula follows the library's code; the paper's text was not at hand."
+    search_space: ClassVar[Space] = space(
+        scale=Span(0.5, 30.0, log=True),
+    )
 
     num_negatives: int = 1
     """Negatives of each anchor: so many of the text's candidates beside the first."""

@@ -21,6 +21,7 @@ from methods.base import (
     check_positive,
 )
 from methods.functional import cosine_distance, in_full_precision, projection, projection_flops
+from methods.space import Space, Span, space
 
 PARTS = ("query", "key", "value")
 
@@ -64,6 +65,12 @@ class MiniLM(Method):
         "Of the second paper only the abstract was at hand: formulas and the number of relation heads are from "
         "memory; unit weights are an assumption. Large teachers are said to give an upper-middle layer in place of "
         "the last."
+    )
+    search_space: ClassVar[Space] = space(
+        query_weight=Span(0.1, 10.0, log=True),
+        key_weight=Span(0.1, 10.0, log=True),
+        value_weight=Span(0.1, 10.0, log=True),
+        final_weight=Span(0.1, 10.0, log=True),
     )
 
     query_weight: float = 1.0

@@ -33,6 +33,7 @@ from methods.functional import (
     projection_flops,
     unit,
 )
+from methods.space import Choice, Space, space
 
 Metric = Literal["mse", "l2", "cosine"]
 Projection = Literal["student", "teacher-pca", "shipped"]
@@ -77,6 +78,10 @@ class MSE(Method):
         "The paper's own objective, a sum of such terms over a text and its translation, is quoted from memory; the "
         "formulas here were checked against the library's code. LEAF is known from a summary, which does not settle "
         "whether it takes the distance or its square; its texts and hyperparameters are not reproduced."
+    )
+    search_space: ClassVar[Space] = space(
+        metric=Choice("mse", "l2", "cosine"),
+        normalize=Choice(True, False),
     )
 
     metric: Metric = "mse"

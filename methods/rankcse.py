@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from methods.base import Dims, Method, Needs, Signals, check_not_negative, check_one_of, check_positive, matmul_flops
 from methods.functional import cosine_similarities, cross_similarities, in_full_precision, info_nce
 from methods.simdist import similarity_cross_entropy
+from methods.space import Space, Span, space
 
 Form = Literal["listnet", "listmle"]
 
@@ -55,6 +56,12 @@ class RankCSE(Method):
         "The paper's equations and its code were not at hand: forms and temperatures come from the notes of a "
         "community re-implementation, whose clamping and unused teacher temperature were not taken over. The weights "
         "of 1 are ours."
+    )
+    search_space: ClassVar[Space] = space(
+        consistency_weight=Span(0.1, 10.0, log=True),
+        rank_weight=Span(0.1, 10.0, log=True),
+        temperature=Span(0.01, 0.5, log=True),
+        teacher_temperature=Span(0.005, 0.1, log=True),
     )
 
     contrastive_weight: float = 1.0

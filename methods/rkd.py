@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from methods.base import Dims, Method, Needs, Signals, check_not_negative, matmul_flops
 from methods.functional import in_full_precision, unit
 from methods.kernels import squared_distances
+from methods.space import Space, Span, space
 
 SMALLEST_SQUARE = 1e-12
 """Squared distances below this count as none: the square root has no gradient at 0."""
@@ -71,6 +72,10 @@ class RKD(Method):
         "students cannot be mixed with the teacher's index."
     )
     unverified: ClassVar[str] = "The paper's text was not at hand; formulas follow the reference implementation."
+    search_space: ClassVar[Space] = space(
+        distance_weight=Span(2.5, 250.0, log=True),
+        angle_weight=Span(5.0, 500.0, log=True),
+    )
 
     distance_weight: float = 25.0
     """Weight of the term on pairwise distances."""

@@ -24,6 +24,7 @@ from methods.base import (
     num_masked,
 )
 from methods.functional import in_full_precision, info_nce
+from methods.space import Choice, Space, Span, space
 
 Head = Literal["dropped", "shipped", "none"]
 
@@ -62,6 +63,10 @@ class SimCSE(Method):
         "The head (dense and tanh) is used in training only. The authors put it on the first token's vector, which "
         "they also ship; here it stands on the bench's shipped pooling, mean pooling by default. The optional masked "
         "language term masks a fixed number of tokens (15 % of the padded batch), with BERT's head and tied table."
+    )
+    search_space: ClassVar[Space] = space(
+        temperature=Span(0.01, 0.5, log=True),
+        head=Choice("dropped", "none"),
     )
 
     temperature: float = 0.05

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from methods.base import Dims, Method, Needs, Signals, check_one_of, check_positive, matmul_flops
 from methods.functional import hard_negative_info_nce
 from methods.simcse import Head, tanh_head
+from methods.space import Choice, Space, Span, space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,10 @@ class SupervisedSimCSE(Method):
         "Gao, Yao and Chen 2021, arXiv:2104.08821, eq. 5: InfoNCE over the fitting texts and the hard negatives of "
         "the batch. The authors ship a head (dense and tanh) on the first token's vector; on mean-pooled vectors none "
         "is the default here. As a second stage: `[mse, simcse-supervised: {share: 0.2}]`."
+    )
+    search_space: ClassVar[Space] = space(
+        temperature=Span(0.01, 0.5, log=True),
+        head=Choice("dropped", "none"),
     )
 
     temperature: float = 0.05

@@ -18,6 +18,7 @@ from methods.functional import (
     projection,
     projection_flops,
 )
+from methods.space import Space, Span, space
 
 Form = Literal["kl", "listnet"]
 
@@ -49,6 +50,11 @@ class SimDist(Method):
         "variance. Without the final term nothing ties the student's space to the teacher's."
     )
     unverified: ClassVar[str] = "Read in the released code; the paper's text was not at hand."
+    search_space: ClassVar[Space] = space(
+        final_weight=Span(0.0, 2.0),
+        student_temperature=Span(0.01, 0.2, log=True),
+        teacher_temperature=Span(0.005, 0.1, log=True),
+    )
 
     similarity_weight: float = 1.0
     """Weight of the similarity term."""

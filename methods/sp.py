@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, check_positive, matmul_flops
 from methods.functional import in_full_precision, unit
+from methods.space import Choice, Space, Span, space
 
 
 @in_full_precision
@@ -39,6 +40,10 @@ class SP(Method):
     unverified: ClassVar[str] = (
         "The paper's text was not at hand; the formula follows the reference implementation. No weight for text is "
         "known."
+    )
+    search_space: ClassVar[Space] = space(
+        similarity_weight=Span(300.0, 30_000.0, log=True),
+        normalize=Choice(True, False),
     )
 
     similarity_weight: float = 3000.0

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from methods.base import Dims, Method, Needs, Signals, UnsuitableError, check_not_negative, evenly_spaced
 from methods.functional import cosine_distance, in_full_precision, projection, projection_flops
+from methods.space import Space, Span, space
 
 
 @in_full_precision
@@ -49,6 +50,12 @@ class TinyBERT(Method):
         "weight."
     )
     unverified: ClassVar[str] = "Neither paper nor code was at hand: equations and unit weights are from memory."
+    search_space: ClassVar[Space] = space(
+        embedding_weight=Span(0.1, 10.0, log=True),
+        hidden_weight=Span(0.1, 10.0, log=True),
+        attention_weight=Span(0.1, 10.0, log=True),
+        final_weight=Span(0.1, 10.0, log=True),
+    )
 
     embedding_weight: float = 1.0
     """Weight of the term on the embedding block."""

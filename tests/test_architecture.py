@@ -44,7 +44,8 @@ def test_the_report_reads_files_only(path: Path) -> None:
     assert not {name.split(".")[0] for name in names} & set(HEAVY)
     from_bench = {name for name in names if name.startswith("bench")}
     assert all(
-        name.startswith("bench.report") or name in ("bench.record", "bench.published", "bench.errors", "bench.artefact")
+        name.startswith("bench.report")
+        or name in ("bench.record", "bench.published", "bench.errors", "bench.artefact", "bench.design")
         for name in from_bench
     )
 

@@ -23,6 +23,7 @@ from bench.conform.declared import (
     counts_are_whole,
     describes_itself,
     hyperparameters_survive,
+    search_space_fits,
     starts_from_the_seed,
     suits_models,
 )
@@ -52,6 +53,7 @@ Check = Callable[[Kit], "str | None"]
 CHECKS: dict[str, Check] = {
     "describes-itself": describes_itself,
     "hyperparameters": hyperparameters_survive,
+    "search-space": search_space_fits,
     "suits-models": suits_models,
     "counts": counts_are_whole,
     "seeded-start": starts_from_the_seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, cast
 
 from bench.catalogue import describe_method
@@ -12,6 +12,7 @@ from bench.conform.kit import (
     DIFFERENT,
     DIMS,
     Kit,
+    NotApplicable,
     NotConforming,
     differing,
     said,
@@ -53,6 +54,25 @@ def hyperparameters_survive(kit: Kit) -> None:
         raise NotConforming(f"its hyperparameters do not pass through JSON: {said(error)}") from None
     if back != kit.method:
         raise NotConforming(f"its hyperparameters come back from JSON as {back}, not {kit.method}")
+
+
+def search_space_fits(kit: Kit) -> None:
+    """What it lets be tuned are hyperparameters whose defaults lie within, and the ends of every range are accepted."""
+    if not kit.kind.search_space:
+        raise NotApplicable("it declares nothing to be tuned")
+    defaults = {item.name: item.default for item in fields(cast(Any, kit.kind))}
+    for name, values in kit.kind.search_space.items():
+        if name not in defaults:
+            raise NotConforming(f"search_space names {name}, which is no hyperparameter")
+        if defaults[name] not in values:
+            raise NotConforming(
+                f"search_space has {name} at {values.described()}, which leaves out its default {defaults[name]}"
+            )
+        for end in values.ends():
+            try:
+                kit.kind(**{name: end})
+            except ValueError as error:
+                raise NotConforming(f"search_space has {name} {end!r}, which the method refuses: {error}") from None
 
 
 def suits_models(kit: Kit) -> str:

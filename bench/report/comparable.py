@@ -39,6 +39,8 @@ class Variants:
 def settings_of(record: Record) -> Settings:
     """All that must be equal for two runs to be compared, as name -> JSON text."""
     found: dict[str, Any] = {"limit": record.limit, f"run of {record.label}, seed {record.seed}": record.run_id}
+    if record.role == "method":
+        found["tuning trials"] = record.ledger.get("tuning_trials", 0)
     for section in SECTIONS[record.role]:
         values: dict[str, Any] = getattr(record, section)
         hashed = {key for name, key in NAME_OF_CONTENT if name == section and "sha256" in values}

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.design import Design
 from bench.report.frame import Study
 from bench.report.verdicts import Inference
 
@@ -20,6 +21,7 @@ class Drawn:
     curves: pd.DataFrame
     """The logged steps of all runs; see `read_curves`."""
     inference: Inference
+    design: Design
     reference: str | None = None
     """Label of the row that others are drawn against; unset, the first of the tables."""
 

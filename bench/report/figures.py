@@ -11,9 +11,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.design_figures import ablation, interactions
 from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL, Study
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
 from bench.report.tables import flop_unit
 from bench.report.verdict_figures import differences, ranks, response
@@ -32,7 +33,7 @@ def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
             figure = draw(given)
             if figure is None:
                 continue
-            if mark := smoke_mark(study):
+            if mark := caution(study):
                 figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
             save(figure, folder, name)
         drawn[name] = caption
@@ -156,6 +157,17 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         "Ranks by overall score over resampled seeds and examples, with 95 % intervals; a bar joins methods of which "
         "none is shown to be better than another.",
         ranks,
+    ),
+    "ablation": (
+        "What each change of an ablation does to the overall score, paired over seeds and examples, with 95 % "
+        "intervals (not adjusted): filled where the verdict is better or worse, square where equivalent, hollow where "
+        "undecided.",
+        ablation,
+    ),
+    "interactions": (
+        "Factorial ablations: means over seeds (and over the levels of other factors) with 95 % intervals; lines that "
+        "are not parallel show an interaction.",
+        interactions,
     ),
     "response": (
         "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from bench.design import TUNED
 from bench.record import Record
 from bench.report.frame import Study, references
 
@@ -17,6 +18,30 @@ def smoke_mark(study: Study) -> str | None:
     if not limits:
         return None
     return f"smoke run (--limit {', '.join(map(str, limits))}): not a result"
+
+
+def caution(study: Study) -> str | None:
+    """What stands before every table of a study whose rows are no results, or were not treated alike."""
+    return "; ".join(filter(None, [smoke_mark(study), unequal_tuning(study)])) or None
+
+
+def unequal_tuning(study: Study) -> str | None:
+    """The mark of a study in which some methods were tuned more than others; None where all had the same chance.
+
+    A row at a method's own settings beside the tuned row of the same method is no inequality: it is another regime.
+    """
+    spent: dict[str, set[int]] = {}
+    for record in study.records.values():
+        if record.role == "method":
+            trials = int(record.ledger.get("tuning_trials", 0))
+            spent.setdefault(record.label.removesuffix(TUNED) if trials else record.label, set()).add(trials)
+    most = {label: max(trials) for label, trials in spent.items()}
+    if len(set(most.values())) < 2:
+        return None
+    parts = "; ".join(
+        f"{trials}: {', '.join(n for n in most if most[n] == trials)}" for trials in sorted(set(most.values()))
+    )
+    return f"unequal tuning (trials: methods) {parts}"
 
 
 def status_counts(study: Study) -> pd.DataFrame:

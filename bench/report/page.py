@@ -13,7 +13,7 @@ import pandas as pd
 
 from bench.record import Record
 from bench.report.frame import OVERALL, Study
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.prose import paragraph
 from bench.report.render import Table, to_html
 from bench.report.tables import number
@@ -36,6 +36,7 @@ DETAILS = (
 SECTIONS = {
     "Scores": ("table main", "figure scores"),
     "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
+    "Ablation": ("table ablation", "figure ablation", "figure interactions"),
     "Tasks": ("figure tasks", "table tasks"),
     "Costs": ("figure score_vs_cost", "table costs"),
     "Training": ("figure response", "table response", "figure learning_curves"),
@@ -56,7 +57,7 @@ def to_page(study: Study, tables: Mapping[str, Table], figures: Path, captions: 
     body = "".join(_section(title, parts) for title, parts in shown.items() if parts)
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in shown.items() if parts)
     title = html.escape(study.name)
-    mark = smoke_mark(study)
+    mark = caution(study)
     banner = f'<p class="mark">{html.escape(mark)}</p>' if mark else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -105,7 +106,7 @@ def _run_table(study: Study) -> Table:
         Overall=order["Overall"].map(lambda value: number(value) if pd.isna(value) else f"{value:.2f}"),
         **{"Training (s)": order["Training (s)"].map(number)},
     )
-    return Table("runs", f"{study.name}: every run", text, order, [], smoke_mark(study))
+    return Table("runs", f"{study.name}: every run", text, order, [], caution(study))
 
 
 def _run(study: Study, record: Record) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.record import Record
 from bench.report.frame import ALPHA, RESAMPLES, Study, groups
-from bench.report.notes import smoke_mark, status_counts
+from bench.report.notes import caution, smoke_mark, status_counts
 from bench.report.render import Table
 from bench.report.tables import number
 
@@ -26,7 +26,7 @@ def settings_table(study: Study) -> Table:
     seeds = sorted({record.seed for record in study.records.values() if record.role == "method"})
     rows.append(("seeds", "seeds", ", ".join(map(str, seeds))))
     frame = pd.DataFrame(rows, columns=["Section", "Setting", "Value"])
-    return Table("settings", f"{study.name}: settings", frame, frame, [], smoke_mark(study))
+    return Table("settings", f"{study.name}: settings", frame, frame, [], caution(study))
 
 
 def paragraph(study: Study) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.published import load_published
 from bench.report.frame import Study
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.protocol import differences, other_sets
 from bench.report.published_order import REFERENCE, Comparison, Line, Verdicts, compare
 from bench.report.render import Table
@@ -176,4 +176,4 @@ def _numbers(heading: str, values: list[float], widths: list[float] | None = Non
 def _table(study: Study, name: str, caption: str, columns: list[Column], notes: list[str]) -> Table:
     text = pd.DataFrame({heading: cells for heading, cells, _ in columns})
     order = pd.DataFrame({heading: values for heading, _, values in columns})
-    return Table(name, f"{study.name}: {caption}", text, order, notes, smoke_mark(study))
+    return Table(name, f"{study.name}: {caption}", text, order, notes, caution(study))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.frame import Study
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.render import Table
 
 DASH = "—"
@@ -56,7 +56,7 @@ def response_table(study: Study) -> Table | None:
         "off a straight line over the logarithm.",
         *crossings(study, found, currency),
     ]
-    return Table("response", f"{study.name}: dev score over the budget", text, order, notes, smoke_mark(study))
+    return Table("response", f"{study.name}: dev score over the budget", text, order, notes, caution(study))
 
 
 def reached(curve: pd.Series[float], target: float) -> float:

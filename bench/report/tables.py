@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report.frame import OVERALL, Estimate, Study
-from bench.report.notes import notes, smoke_mark, status_counts, status_text
+from bench.report.notes import caution, notes, status_counts, status_text
 from bench.report.render import Table
 
 DASH = "—"
@@ -83,7 +83,7 @@ class Builder:
         self.add(heading, values.map(number), values)
 
     def table(self, name: str, caption: str, notes: list[str]) -> Table:
-        return Table(name, f"{self.study.name}: {caption}", self.text, self.order, notes, smoke_mark(self.study))
+        return Table(name, f"{self.study.name}: {caption}", self.text, self.order, notes, caution(self.study))
 
 
 def average_heading(group: object) -> str:

@@ -8,7 +8,7 @@ from statistics import median
 import pandas as pd
 
 from bench.report.frame import OVERALL, Study
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.render import Emphasis, Table
 from bench.report.stats import POWER, Estimate
 from bench.report.verdicts import Comparison, Inference
@@ -47,7 +47,7 @@ def verdict_table(study: Study, inference: Inference, column: str = OVERALL) -> 
         *power_notes(inference, column),
     ]
     caption = f"{study.name}: which differences are real ({column})"
-    return Table("verdicts", caption, _frame(text), _frame(order), notes, smoke_mark(study))
+    return Table("verdicts", caption, _frame(text), _frame(order), notes, caution(study))
 
 
 def verdict_matrix(study: Study, inference: Inference, column: str = OVERALL) -> Table:
@@ -65,7 +65,7 @@ def verdict_matrix(study: Study, inference: Inference, column: str = OVERALL) ->
         f"{study.margin * 100:g} points.",
     ]
     frame = _frame(lines)
-    return Table("verdict_matrix", f"{study.name}: verdicts ({column})", frame, frame, notes, smoke_mark(study))
+    return Table("verdict_matrix", f"{study.name}: verdicts ({column})", frame, frame, notes, caution(study))
 
 
 def power_table(study: Study, inference: Inference, delta: float | None = None, column: str = OVERALL) -> Table:
@@ -95,7 +95,7 @@ def power_table(study: Study, inference: Inference, delta: float | None = None, 
         *power_notes(inference, column),
     ]
     caption = f"{study.name}: what this design can find ({column})"
-    return Table("power", caption, _frame(text), _frame(order), notes, smoke_mark(study))
+    return Table("power", caption, _frame(text), _frame(order), notes, caution(study))
 
 
 def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:

@@ -186,11 +186,12 @@ class Inference:
                 improvement=stats.improvement(*values),
                 p_differs=p_differs,
                 p_within=p_within,
-                verdict=self._judge(item, p_differs, p_within),
+                verdict=self.judge(item, p_differs, p_within),
                 alpha=self.alpha / len(pairs),
             )
 
-    def _judge(self, difference: stats.Estimate, p_differs: float, p_within: float) -> Verdict:
+    def judge(self, difference: stats.Estimate, p_differs: float, p_within: float) -> Verdict:
+        """What can be said of a difference, given its adjusted p-values."""
         if p_within < self.alpha:
             return "equivalent"
         if p_differs < self.alpha:
@@ -207,6 +208,17 @@ class Inference:
             return stats.fixed(float(values_S[0] - others_S[0]), replicates_SB[0] - other_SB[0])
         return stats.estimate(values_S - others_S, replicates_SB - other_SB)
 
+    def contrast(self, weights: Mapping[str, float], column: str) -> stats.Estimate | None:
+        """A weighted sum of the scores of trained rows, over the seeds that all of them have; None without any."""
+        runs = {key: self._runs(key) for key in weights}
+        seeds = sorted(set.intersection(*(set(mine) for mine in runs.values())))
+        if not seeds or column not in self.columns:
+            return None
+        parts = {key: self._values([runs[key][seed] for seed in seeds], column) for key in weights}
+        values_S = np.sum([weight * parts[key][0] for key, weight in weights.items()], axis=0)
+        replicates_SB = np.sum([weight * parts[key][1] for key, weight in weights.items()], axis=0)
+        return stats.estimate(values_S, replicates_SB)
+
     def _common(self, one: str, other: str) -> list[tuple[str, str]]:
         """Pairs of runs of one seed; a row that no seed changes has one run for all."""
         mine, theirs = self._runs(one), self._runs(other)
@@ -218,15 +230,30 @@ class Inference:
 
     def _runs(self, key: str) -> dict[int, str]:
         """Seed -> run."""
+        return self._runs_of_keys.get(key, {})
+
+    @cached_property
+    def _runs_of_keys(self) -> dict[str, dict[int, str]]:
+        found: dict[str, dict[int, str]] = {}
         runs = self.study.runs.loc[self.scores.index]
-        mine = runs[runs["key"] == key]
-        return dict(zip(mine["seed"], map(str, mine.index), strict=True))
+        for run_id, key, seed in zip(map(str, runs.index), runs["key"], runs["seed"], strict=True):
+            found.setdefault(str(key), {})[int(seed)] = run_id
+        return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Run -> its place in `scores`."""
+        return {str(run_id): place for place, run_id in enumerate(self.scores.index)}
+
+    @cached_property
+    def _columns_of_scores(self) -> dict[str, Array]:
+        return {str(task): self.scores[task].to_numpy(dtype=np.float64) for task in self.scores}
 
     def _is_constant(self, key: str) -> bool:
         return bool(self.study.rows.loc[key, "role"] in CONSTANT)
 
     def _values(self, runs: list[str], column: str) -> tuple[Array, Array]:
         """Score of each run on a column, [S], and its replicates, [S, B]."""
-        tasks, places = self.columns[column], self.scores.index.get_indexer(pd.Index(runs))
-        values: Array = self.scores.loc[runs, tasks].mean(axis=1).to_numpy(dtype=np.float64)
+        tasks, places = self.columns[column], [self._places[run] for run in runs]
+        values: Array = np.mean([self._columns_of_scores[task][places] for task in tasks], axis=0)
         return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)

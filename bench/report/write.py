@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.artefact import write_folder_atomically
+from bench.design import Design, read_design
 from bench.record import Record, read_study
 from bench.report import INDEX_FILE, Options, tables
 from bench.report.budgets import budget_table, siblings
+from bench.report.effects import effect_table, effects
 from bench.report.frame import Study, make_study, read_curves
 from bench.report.prose import paragraph, settings_table
 from bench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
@@ -26,7 +28,8 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     beside = [
         with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
     ]
-    made = _tables(study, inference, beside)
+    design = read_design(folder)
+    made = _tables(study, inference, design, beside)
 
     def write(out: Path) -> None:
         from bench.report.drawn import Drawn
@@ -36,7 +39,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         for name in ("tables", "figures"):
             (out / name).mkdir()
         _write_tables(study, made, out / "tables")
-        captions = draw_all(Drawn(study, curves, inference, options.reference), out / "figures")
+        captions = draw_all(Drawn(study, curves, inference, design, options.reference), out / "figures")
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
@@ -50,7 +53,7 @@ def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
     return replace(study, half_widths=inference.half_widths()), inference
 
 
-def _tables(study: Study, inference: Inference, beside: Sequence[Study]) -> dict[str, Table]:
+def _tables(study: Study, inference: Inference, design: Design, beside: Sequence[Study]) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
     made = [
         emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
@@ -60,7 +63,12 @@ def _tables(study: Study, inference: Inference, beside: Sequence[Study]) -> dict
     ]
     if inference.comparisons():
         made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
-    made += [table for table in (response_table(study), budget_table(study, beside)) if table is not None]
+    further = [
+        effect_table(study, inference, effects(inference, design.ablations)),
+        response_table(study),
+        budget_table(study, beside),
+    ]
+    made += [table for table in further if table is not None]
     # The published tables that compare with ours are of STS tasks.
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
     made += reproduction_tables(study, verdicts or None)
@@ -72,7 +80,7 @@ def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
         (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
         (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
         (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
-        if table.name in ("verdicts", "power"):
+        if table.name in ("verdicts", "power", "ablation"):
             table.order.to_csv(out / f"{table.name}.csv", index=False)
     text = paragraph(study)
     (out / "method_section.md").write_text(escape_markdown(text) + "\n", encoding="utf-8")

@@ -23,6 +23,7 @@ from bench.conform import CHECKS, Kit, Outcome, conform, run_check
 from bench.conform.fakes import Maker, make_dims
 from bench.conform.kit import batch_first, is_refusal
 from methods.base import Dims, Method, Needs, Signals, State, UnsuitableError, matmul_flops
+from methods.space import Span, space
 
 Patch = dict[str, Any]
 
@@ -237,6 +238,7 @@ def divide_by_the_others(self: Toy, signals: Signals, aux: nn.ModuleDict, terms:
 BROKEN: dict[str, tuple[Patch, str]] = {
     "describes-itself": ({"source": " "}, "`source` is empty"),
     "hyperparameters": ({"__eq__": lambda self, other: False}, "come back from JSON as"),
+    "search-space": ({"search_space": space(final_weight=Span(2.0, 3.0))}, "2 to 3, which leaves out its default 1.0"),
     "suits-models": ({"needs": refuse}, "none of the 5 pairs of models that were tried suits it; the last: planted"),
     "counts": ({"negatives_per_step": lambda self, size: 1.5}, "negatives_per_step(1) is 1.5"),
     "seeded-start": ({"build_aux": another_start}, "another state.centre under the same seed"),
@@ -374,6 +376,12 @@ def planted(self: Toy, signals: Signals, aux: nn.ModuleDict, terms: dict[str, Te
 FURTHER: list[tuple[str, Patch, str]] = [
     ("describes-itself", {"name": "other"}, "registered as 'toy', but its class calls itself 'other'"),
     ("hyperparameters", {"__dataclass_params__": None}, "must be a frozen dataclass"),
+    ("search-space", {"search_space": space(unknown=Span(0, 1))}, "names unknown, which is no hyperparameter"),
+    (
+        "search-space",
+        {"search_space": space(final_weight=Span(-1.0, 3.0))},
+        "-1.0, which the method refuses",
+    ),
     ("suits-models", {"needs": lambda *_: Needs(teacher_rows=next(COUNTER) + 1)}, "another answer"),
     ("counts", {"frozen_layers": lambda *_: 3}, "frozen_layers is 3, not a whole number from 0 to the student's 2"),
     ("counts", {"coupled": property(lambda self: None)}, "coupled is None, not text"),

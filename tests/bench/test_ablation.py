@@ -1,0 +1,135 @@
+"""Ablations: the cells of each design, the parts of a study, and one clear sentence for factors that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.ablation import designs, parts
+from bench.errors import UserError
+from bench.study import Study, load_study
+
+BASE: dict[str, Any] = {
+    "name": "mine",
+    "teacher": "some/teacher",
+    "student": {"layers": 2, "width": 192},
+    "text": {"source": "text.txt", "sentences": 500},
+    "labelled": {"source": "embedded"},
+    "budget": {"sentences": 1000},
+    "seeds": 3,
+    "tasks": ["embedded"],
+}
+
+
+def study(folder: Path, ablate: dict[str, Any], **changes: Any) -> Study:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "ablate": ablate, **changes}, sort_keys=False))
+    return load_study(str(path))
+
+
+def labels(part: Study) -> list[str]:
+    return [entry.label for entry in part.methods]
+
+
+def test_one_at_a_time_leaves_the_rest_as_it_is(tmp_path: Path) -> None:
+    made = study(tmp_path, {"ibkd": {"factors": {"hsic_weight": [0, 0.2], "kernel": ["imq", "linear"]}}})
+    (part,) = parts(made)
+    assert labels(part) == ["ibkd", "ibkd+hsic_weight-0", "ibkd+kernel-imq", "ibkd+kernel-linear"]
+    found = [(entry.hyperparameters["hsic_weight"], entry.hyperparameters["kernel"]) for entry in part.methods]
+    assert found == [(0.2, "rbf"), (0.0, "rbf"), (0.2, "imq"), (0.2, "linear")]
+    assert part.seeds == [1, 2, 3] and part.ablate == {}
+    (design,) = designs(made)
+    assert design.factors == {"hsic_weight": ["0.2", "0"], "kernel": ["rbf", "imq", "linear"]}
+
+
+def test_settings_of_the_study_make_parts_of_it(tmp_path: Path) -> None:
+    factors = {"student.layers": [2, 3], "train.batch_size": 32, "text.sentences": 250, "student.width": None}
+    made = study(tmp_path, {"mse": {"factors": factors}})
+    found = [(labels(part), part.student.layers, part.student.width, part.train.batch_size) for part in parts(made)]
+    assert found == [
+        (["mse"], 2, 192, 64),
+        (["mse+student.layers-3"], 3, 192, 64),
+        (["mse+train.batch_size-32"], 2, 192, 32),
+        (["mse+text.sentences-250"], 2, 192, 64),
+        (["mse+student.width-unset"], 2, None, 64),
+    ]
+    assert [part.text.sentences for part in parts(made)] == [500, 500, 500, 250, 500]
+    assert designs(made)[0].apart["train.batch_size"] == ["train.batch_size"]
+
+
+def test_a_factorial_design_has_all_combinations_once(tmp_path: Path) -> None:
+    factors = {"attention_weight": [1, 0], "procedure": ["id", "pid"], "head_reduction": ["mean", "sum"]}
+    made = study(tmp_path, {"fact": {"of": "internal-kd", "design": "factorial", "factors": factors}})
+    (part,) = parts(made)
+    assert len(part.methods) == 8 and labels(part)[0] == "internal-kd"
+    assert labels(part)[-1] == "internal-kd+attention_weight-0+procedure-pid+head_reduction-sum"
+    (design,) = designs(made)
+    assert [cell.label for cell in design.cells] == labels(part)
+    assert len({tuple(cell.levels.values()) for cell in design.cells}) == 8
+
+
+def test_cells_that_train_alike_are_one_row(tmp_path: Path) -> None:
+    ablate = {
+        "one": {"of": "ibkd", "factors": {"temperature": 0.05}},
+        "two": {"of": {"cool": {"method": "ibkd", "temperature": 0.05}}, "factors": {"kernel": "linear"}},
+    }
+    made = study(tmp_path, ablate, methods=["ibkd"])
+    assert [labels(part) for part in parts(made)] == [["ibkd", "ibkd+temperature-0.05", "cool+kernel-linear"]]
+    assert [cell.label for cell in designs(made)[1].cells] == ["ibkd+temperature-0.05", "cool+kernel-linear"]
+
+
+def test_a_recipe_loses_a_stage_or_a_term_of_one(tmp_path: Path) -> None:
+    recipe = {"both": ["ibkd", {"ibkd-supervised": {"share": 0.25}}]}
+    factors = {"ibkd-supervised.share": [0, 0.5], "ibkd-supervised.hsic_weight": 0}
+    (part,) = parts(study(tmp_path, {"stage-2": {"of": recipe, "factors": factors}}))
+    shares = {entry.label: [(stage.name, stage.share) for stage in entry.stages] for entry in part.methods}
+    assert shares == {
+        "both": [("ibkd", 0.75), ("ibkd-supervised", 0.25)],
+        "both+ibkd-supervised.share-0": [("ibkd", 1.0)],
+        "both+ibkd-supervised.share-0.5": [("ibkd", 0.5), ("ibkd-supervised", 0.5)],
+        "both+ibkd-supervised.hsic_weight-0": [("ibkd", 0.75), ("ibkd-supervised", 0.25)],
+    }
+    assert part.methods[-1].stages[1].hyperparameters["hsic_weight"] == 0
+
+
+def test_named_levels_change_several_hyperparameters(tmp_path: Path) -> None:
+    levels = {"pca": {"projection": "teacher-pca"}, "head": {"projection": "shipped", "normalize": False}}
+    made = study(tmp_path, {"mse": {"factors": {"widths": levels}}})
+    assert labels(parts(made)[0]) == ["mse", "mse+widths-pca", "mse+widths-head"]
+    assert designs(made)[0].factors == {"widths": ["as it is", "pca", "head"]}
+
+
+@pytest.mark.parametrize(
+    ("ablate", "expected"),
+    [
+        (
+            {"ibkd": {"factors": {"temprature": 1}}},
+            "ablate.ibkd: unknown factor of ibkd: 'temprature'; did you mean 'te",
+        ),
+        ({"ibkd": {"factors": {"student.layer": 1}}}, "unknown setting of student: 'layer'; did you mean 'layers'?"),
+        ({"ibkd": {"factors": {"temperature": -1}}}, "temperature must be positive, got -1"),
+        ({"ibkd": {"factors": {"temperature": 1.0}}}, "temperature has no level besides that of ibkd"),
+        ({"ibdk": {"factors": {"temperature": 2}}}, "unknown method 'ibdk'; did you mean 'ibkd'?"),
+        ({"ibkd": {"design": "factorial", "factors": {"kernel": "imq"}}}, "kernel has one level, a factorial design"),
+        ({"ibkd": {"factors": {}}}, "ablate.ibkd.factors: dictionary should have at least 1 item"),
+        ({"ibkd": {"factor": {"kernel": "imq"}}}, "unknown key 'factor'; did you mean 'factors'? in ablate.ibkd"),
+        ({"ibkd": {"factors": {"x": {"a": 3}}}}, "x: the level 'a' must be a mapping"),
+        ({"mse": {"factors": {"student.layers": 0}}}, "student.layers: input should be greater than 0"),
+        ({"ibkd": {"design": "factorial", "factors": {"temperature": [*range(1, 300)]}}}, "299 cells, more than 256"),
+        (
+            {"a": {"of": {"a": ["mse", "ckd"]}, "factors": {"temperature": 3}}},
+            "of the recipe a; begin with mse. or ckd.",
+        ),
+        ({"a": {"of": {"a": ["mse", "ckd"]}, "factors": {"mse.share": 1}}}, "shares of its stages must add up to 1"),
+        ({"mse": {"factors": {"share": 0}}}, "unknown factor of mse: 'share'"),
+        ({}, "methods: list should have at least 1 item, or the study a section `ablate`"),
+    ],
+)
+def test_bad_ablations_are_one_sentence(tmp_path: Path, ablate: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        study(tmp_path, ablate)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,98 @@
+"""Effects of ablations: planted ones are found, idle ones are not, and every design asks for the right differences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import report
+from bench.design import Ablation, Cell, read_design
+from bench.report.effects import effect_table, effects
+from bench.report.frame import OVERALL
+from tests.report.planted import Simulated, factorial, simulate
+
+ABLATION = factorial(matters=["on", "off"], idle=["on", "off"])
+ONE = Ablation(
+    "one",
+    "one-at-a-time",
+    {"matters": ["on", "off"], "idle": ["on", "off"], "train.batch_size": ["64", "32"]},
+    [
+        Cell("base", {"matters": "on", "idle": "on", "train.batch_size": "64"}),
+        Cell("without", {"matters": "off"}),
+        Cell("idle-off", {"idle": "off"}),
+        Cell("small", {"train.batch_size": "32"}),
+    ],
+    {"matters": [], "idle": [], "train.batch_size": ["train.batch_size"]},
+)
+
+
+@pytest.fixture(scope="module")
+def planted() -> Simulated:
+    def quality(levels: dict[str, str]) -> float:
+        return 0.5 + 0.1 * (levels["matters"] == "on")
+
+    return simulate(ABLATION, quality, 6, np.random.default_rng(3), spread=0.004)  # type: ignore[arg-type]
+
+
+def test_a_planted_effect_is_found_and_an_idle_component_is_not(planted: Simulated) -> None:
+    found = effects(planted.inference(300, np.random.default_rng(0), margin=0.04), [ABLATION])
+    assert {item.factor: item.says for item in found} == {
+        "matters": "worse",
+        "idle": "equivalent",
+        "matters x idle": "the sum",
+    }
+    strict = effects(planted.inference(300, np.random.default_rng(0), margin=1e-5), [ABLATION])
+    assert {item.factor: item.says for item in strict} == {
+        "matters": "worse",
+        "idle": "undecided",
+        "matters x idle": "undecided",
+    }
+
+
+def test_effects_are_the_differences_of_cell_means(planted: Simulated) -> None:
+    inference = planted.inference(100, np.random.default_rng(0))
+    runs = inference.study.runs
+    means = inference.study.averages[OVERALL].groupby(runs["label"]).mean()
+    found = {item.factor: item.estimates[OVERALL].mean for item in effects(inference, [ABLATION])}
+    on, off = (means[f"{level}+on"] + means[f"{level}+off"] for level in ("on", "off"))
+    assert found["matters"] == pytest.approx((off - on) / 2)
+    crossed = means["off+off"] - means["on+off"] - means["off+on"] + means["on+on"]
+    assert found["matters x idle"] == pytest.approx(crossed)
+
+
+def test_cells_of_other_settings_are_compared_only_where_the_ablation_changes_them() -> None:
+    made = simulate(ONE, lambda levels: 0.6, 3, np.random.default_rng(1))
+    records = [
+        replace(record, train={**record.train, "batch_size": 32 if record.label == "small" else 64})
+        for record in made.records
+    ]
+    found = effects(replace(made, records=records).inference(50, np.random.default_rng(0)), [ONE])
+    assert [(item.factor, item.change) for item in found] == [
+        ("matters", "on → off"),
+        ("idle", "on → off"),
+        ("train.batch_size", "64 → 32"),
+    ]
+    assert all(item.verdict is not None for item in found)
+    stray = [
+        replace(record, train={**record.train, "learning_rate": 1.0}) if record.label == "idle-off" else record
+        for record in records
+    ]
+    inference = replace(made, records=stray).inference(50, np.random.default_rng(0))
+    found = effects(inference, [ONE])
+    assert [item.says == "a cell is missing" for item in found] == [False, True, False]
+    table = effect_table(inference.study, inference, found)
+    assert table is not None and list(table.text["Verdict"])[1] == "a cell is missing"
+
+
+def test_the_report_has_table_and_figures(planted: Simulated, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "demo"
+    planted.write(folder, ABLATION)
+    assert read_design(folder).ablations == [ABLATION]
+    (page,) = report.build(folder, tmp_path / "reports")
+    text = page.read_text(encoding="utf-8")
+    assert "what the components do (Overall)" in text and 'id="ablation"' in text
+    made = {path.name for path in page.parent.rglob("*") if path.is_file()}
+    assert {"ablation.md", "ablation.csv", "ablation.svg", "interactions.svg"} <= made
