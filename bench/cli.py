@@ -296,9 +296,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from bench.baseline import bless, read_baseline, scores_of
-    from bench.check import check
-    from bench.check_output import as_table, to_junit
+    from bench.gate.baseline import bless, read_baseline, scores_of
+    from bench.gate.check import check
+    from bench.gate.output import as_table, to_junit, to_text
 
     candidate = scores_of(arguments.candidate)
     if arguments.bless:
@@ -307,19 +307,16 @@ def _check(arguments: argparse.Namespace) -> int:
         return FINE
     baseline = read_baseline(arguments.baseline)
     outcome = check(candidate, baseline, arguments.margin / 100, arguments.alpha, arguments.tasks)
-    table = as_table(outcome)
     if arguments.junit:
         arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
     if arguments.summary:
         from bench.report.render import to_markdown
 
-        arguments.summary.write_text(to_markdown(table), encoding="utf-8")
+        arguments.summary.write_text(to_markdown(as_table(outcome)), encoding="utf-8")
     if arguments.json:
         sys.stdout.write(json.dumps({**outcome.as_dict(), "exit_code": outcome.exit_code}, indent=2) + "\n")
     else:
-        from bench.report.render import to_rich
-
-        _console().print(to_rich(table, len(table.text.columns)))
+        sys.stdout.write(to_text(outcome))
     _say(f"distilbench check: {outcome.verdict}")
     return outcome.exit_code
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from bench.baseline import Scores
 from bench.errors import UserError
+from bench.gate.baseline import Scores
 from bench.report import stats
 from bench.report.bootstrap import Array
 from bench.report.examples import aligned, replicates
@@ -72,7 +72,7 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
 
     A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
     dropped and did not pass, and is inconclusive otherwise; `alpha` is the error of each claim, for regressions over
-    all columns together (Holm). Raises `UserError` for `tasks` that the baseline does not have.
+    all columns together. Raises `UserError` for `tasks` that the baseline does not have.
     """
     wanted = _wanted(baseline, tasks)
     if refusals := _refusals(candidate, baseline, wanted):
@@ -107,11 +107,7 @@ class _Compared:
         found = aligned(examples[examples["task"].isin(tasks)], self.scores)
         self.unaligned = [task for task in tasks if task not in found]
         self.resampled = replicates(found, RESAMPLES, np.random.default_rng(SEED))
-        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
-        self.columns = {task: ([task], False) for task in tasks}
-        for kind in dict.fromkeys(kinds.values()):
-            self.columns[f"{kind} average"] = ([task for task in tasks if kinds[task] == kind], True)
-        self.columns[OVERALL] = (tasks, True)
+        self.columns = _columns({task: str(baseline.tasks[task]["type"]) for task in tasks})
 
     def lines(self, label: str) -> Iterator[_Found]:
         mine = self.runs[self.runs["label"] == label]
@@ -143,6 +139,19 @@ class _Compared:
         places = self.scores.index.get_indexer(pd.Index(runs["run"]))
         values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
         return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
+
+
+def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:
+    """Name -> tasks, and whether it decides. What has the same tasks is one column, under its most specific name."""
+    tasks = list(kinds)
+    named = [(task, [task], False) for task in tasks]
+    for kind in dict.fromkeys(kinds.values()):
+        named.append((f"{kind} average", [task for task in tasks if kinds[task] == kind], True))
+    found: dict[tuple[str, ...], tuple[str, bool]] = {}
+    for name, members, decides in [*named, (OVERALL, tasks, True)]:
+        first, before = found.get(tuple(members), (name, False))
+        found[tuple(members)] = (first, before or decides)
+    return {name: (list(members), decides) for members, (name, decides) in found.items()}
 
 
 def _marked(side: Scores, name: str) -> pd.DataFrame:
@@ -183,9 +192,23 @@ def _missing(label: str) -> Line:
 
 
 def _judge(found: list[_Found], margin: float, alpha: float) -> list[Line]:
-    drops = stats.holm([item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
-    rises = stats.holm([item.difference.p_above(0) if _known(item) else 1.0 for item in found])
+    drops = _adjusted(found, [item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
+    rises = _adjusted(found, [item.difference.p_above(0) if _known(item) else 1.0 for item in found])
     return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
+
+
+def _adjusted(found: list[_Found], p_values: list[float]) -> list[float]:
+    """Holm's adjustment among what decides and among the guards, each with its half of the error.
+
+    However many guards there are, the columns that decide lose no more than that half to them.
+    """
+    families = [[place for place, item in enumerate(found) if item.decides is kind] for kind in (True, False)]
+    families = [family for family in families if family]
+    adjusted = [1.0] * len(found)
+    for family in families:
+        for place, value in zip(family, stats.holm([p_values[place] for place in family]), strict=True):
+            adjusted[place] = min(1.0, len(families) * value)
+    return adjusted
 
 
 def _known(item: _Found) -> bool:
