@@ -32,7 +32,7 @@ def headline(outcome: Outcome) -> str:
 def _why(line: Line, outcome: Outcome) -> str:
     where = f"{line.label} on {line.column}"
     if line.difference is None or line.verdict in BAD:
-        return f"{where}: {line.reason}".rstrip(".")
+        return f"{where}: {line.reason.partition('; ')[0]}".rstrip(".")
     if line.reason:
         return f"{where}: {_change(line)} points; {line.reason}"
     if line.verdict == "inconclusive":
@@ -56,13 +56,28 @@ def explanations(outcome: Outcome) -> list[str]:
 def to_text(outcome: Outcome) -> str:
     """At most 80 columns, but for names that are longer; words are never broken."""
     parts = [textwrap.fill(headline(outcome), WIDTH, break_long_words=False, break_on_hyphens=False)]
-    for label, lines in groupby(outcome.lines, key=lambda line: line.label):
-        rows = [HEADINGS, *(_cells(line) for line in lines)]
-        parts.append("\n".join([label, *(text for row in rows for text in _row(row))]))
+    columns = {line.column for line in outcome.lines}
+    if len(columns) == 1:
+        parts.append("\n".join([*_row((f"On {columns.pop()}", *HEADINGS[1:])), *_block(outcome.lines, by_label=True)]))
+    else:
+        parts.append("\n".join(_row(HEADINGS)))
+        for label, lines in groupby(outcome.lines, key=lambda line: line.label):
+            parts.append("\n".join([label, *_block(list(lines), by_label=False)]))
     notes = [
         textwrap.fill(note, WIDTH, subsequent_indent="  ", break_long_words=False) for note in explanations(outcome)
     ]
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def _block(lines: list[Line], *, by_label: bool) -> list[str]:
+    found = []
+    for line in lines:
+        cells = _cells(line)
+        found += _row((line.label, *cells[1:]) if by_label else cells)
+        for reason in line.reason.split("; ") if line.reason else []:
+            indent = " " * 6
+            found.append(textwrap.fill(reason, WIDTH, initial_indent=" " * 4, subsequent_indent=indent))
+    return found
 
 
 def _row(cells: tuple[str, ...]) -> list[str]:
