@@ -125,12 +125,17 @@ def _parser() -> argparse.ArgumentParser:
     power.set_defaults(verb=_power)
 
     check = verbs.add_parser("check", help="compare results with a blessed baseline", epilog=CHECK_EPILOG)
-    check.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, or a run's")
+    check.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, a run's, or a model's")
     check.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
     check.add_argument("--bless", action="store_true", help="write the candidate as the baseline instead")
     check.add_argument("--margin", type=_not_negative, default=0.5, metavar="POINTS", help="drop to tolerate (0.5)")
     check.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="error of each claim (0.05)")
-    check.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks of the baseline")
+    check.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks of the baseline")
+    check.add_argument("--row", metavar="LABEL", help="the baseline's row that a model folder stands for")
+    check.add_argument("--changed", action="store_true", help="the model differs on purpose: let its scores decide")
+    check.add_argument("--drift", action="store_true", help="look for drift in the models of a results folder, too")
+    check.add_argument("--mirror", metavar="DIR", help="folder of official task data, to score a model folder on")
+    check.add_argument("--device", default="auto", help="where a model runs: auto (default), cpu, cuda ...")
     check.add_argument("--json", action="store_true", help="for programs")
     check.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
     check.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
@@ -326,30 +331,41 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from bench.baseline import bless, read_baseline, scores_of
-    from bench.check import check
-    from bench.check_output import as_table, to_junit
+    from bench.gate.candidate import is_model
+    from bench.gate.output import as_table, headline, to_junit, to_text
+    from bench.gate.run import Options, bless_candidate, check_candidate
 
-    candidate = scores_of(arguments.candidate)
+    options = Options(
+        margin=arguments.margin / 100,
+        alpha=arguments.alpha,
+        tasks=tuple(arguments.tasks),
+        row=arguments.row,
+        changed=arguments.changed,
+        drift=arguments.drift,
+        mirror=arguments.mirror,
+        device=arguments.device,
+    )
+    if options.drift or is_model(arguments.candidate):
+        _quiet_libraries()
     if arguments.bless:
-        bless(candidate, arguments.baseline)
-        _say(f"{arguments.baseline} and its table are written; review and commit them")
+        for note in bless_candidate(arguments.candidate, arguments.baseline, options):
+            _say(note)
+        _say(f"{arguments.baseline} and its tables are written; review and commit them")
         return FINE
-    baseline = read_baseline(arguments.baseline)
-    outcome = check(candidate, baseline, arguments.margin / 100, arguments.alpha, arguments.tasks)
-    table = as_table(outcome)
+    outcome = check_candidate(arguments.candidate, arguments.baseline, options)
     if arguments.junit:
         arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
     if arguments.summary:
         from bench.report.render import to_markdown
 
-        arguments.summary.write_text(to_markdown(table), encoding="utf-8")
+        arguments.summary.write_text(to_markdown(as_table(outcome)), encoding="utf-8")
     if arguments.json:
-        sys.stdout.write(json.dumps({**outcome.as_dict(), "exit_code": outcome.exit_code}, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps({"headline": headline(outcome), **outcome.as_dict(), "exit_code": outcome.exit_code}, indent=2)
+            + "\n"
+        )
     else:
-        from bench.report.render import to_rich
-
-        _console().print(to_rich(table, len(table.text.columns)))
+        sys.stdout.write(to_text(outcome))
     _say(f"distilbench check: {outcome.verdict}")
     return outcome.exit_code
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from numpy.typing import NDArray
 
+from bench.embed import embed
 from bench.encoder import Encoder
-from bench.store import length_batches
-
-TOKENS_PER_PASS = 2048
-BATCH_RULE = f"distinct texts by length, at most {TOKENS_PER_PASS} padded tokens a batch"
 
 
 class BenchEncoder(AbsEncoder):  # type: ignore[misc]
@@ -38,18 +34,6 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
     def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
         """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again."""
         texts = [text for batch in inputs for text in batch["text"]]
-        self._embed([text for text in dict.fromkeys(texts) if text not in self._known])
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._known.update(zip(new, embed(self.model, self._tokenizer, new), strict=True))
         return np.stack([self._known[text] for text in texts])
-
-    @torch.inference_mode()
-    def _embed(self, texts: list[str]) -> None:
-        if not texts:
-            return
-        rows = self._tokenizer(texts, truncation=True, max_length=self.model.max_length)["input_ids"]
-        lengths = np.array([len(row) for row in rows])
-        for part in length_batches(np.arange(len(texts)), lengths, TOKENS_PER_PASS):
-            batch = self._tokenizer.pad({"input_ids": [rows[i] for i in part]}, return_tensors="pt").to(
-                self.model.device
-            )
-            vectors = self.model(batch["input_ids"], batch["attention_mask"]).final.float().cpu().numpy()
-            self._known.update(zip((texts[i] for i in part), vectors, strict=True))

@@ -15,8 +15,9 @@ import pandas as pd
 import pytrec_eval
 
 from bench.artefact import clear_up, is_sound, write_sealed
+from bench.embed import BATCH_RULE
 from bench.encoder import StoredModel, load_encoder, load_tokenizer
-from bench.evaluation.encoder import BATCH_RULE, BenchEncoder
+from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
 from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of

@@ -16,10 +16,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from bench.artefact import write_sealed
-from bench.baseline import Scores, bless, read_baseline, scores_of
-from bench.check import Outcome, check
 from bench.cli import main
 from bench.errors import UserError
+from bench.gate.baseline import Scores, bless, read_baseline, scores_of
+from bench.gate.check import Outcome, check
 from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 
 Make = Callable[..., Path]
@@ -112,7 +112,7 @@ def test_the_same_results_pass_with_no_difference(make: Make, baseline: Path) ->
     assert (outcome.verdict, outcome.exit_code) == ("pass", 0)
     assert {line.difference for line in outcome.lines} == {0.0}
     assert all(line.paired for line in outcome.lines)
-    assert {line.column for line in outcome.lines if line.decides} == {"STS average", "Retrieval average", "Overall"}
+    assert {line.column for line in outcome.lines if line.decides} == {"STS average", "Search", "Overall"}
 
 
 def test_fresh_seeds_of_the_same_code_do_not_regress(make: Make, baseline: Path) -> None:
@@ -293,7 +293,7 @@ def test_the_command_writes_what_ci_reads(
     assert int(suite.get("failures", "0")) == len(suite.findall("testcase/failure")) > 0
     assert "regressed" in summary.read_text()
     assert main([*arguments, "--margin", "50"]) == 0
-    assert "Detectable" in capsys.readouterr().out
+    assert "MDE" in capsys.readouterr().out
     assert main(["check", str(worse), "--baseline", str(baseline), "--tasks", "STS-B", "Srch"]) == 2
     assert "no scores of Srch" in capsys.readouterr().err
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from bench.baseline import Scores
 from bench.errors import UserError
+from bench.gate.baseline import Scores
 from bench.report import stats
 from bench.report.bootstrap import Array
 from bench.report.examples import aligned, replicates
@@ -72,21 +72,23 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
 
     A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
     dropped and did not pass, and is inconclusive otherwise; `alpha` is the error of each claim, for regressions over
-    all columns together (Holm). Raises `UserError` for `tasks` that the baseline does not have.
+    all columns together. Raises `UserError` for `tasks` that the baseline does not have.
     """
-    wanted = _wanted(baseline, tasks)
+    wanted = wanted_tasks(baseline, tasks)
     if refusals := _refusals(candidate, baseline, wanted):
         lines = [Line(str(label), OVERALL, True, "not comparable", reason=refusals[0]) for label in _labels(baseline)]
         return Outcome("not comparable", lines, margin, alpha, refusals)
-    compared = _Compared(candidate, baseline, wanted)
+    compared = Compared(candidate, baseline, wanted, RESAMPLES)
     lines = [_missing(label) for label in _labels(baseline) if label not in _labels(candidate)]
     found = [item for label in _labels(baseline) if label in _labels(candidate) for item in compared.lines(label)]
-    lines += _judge(found, margin, alpha)
-    return Outcome(_overall(lines), lines, margin, alpha, _notes(candidate, baseline))
+    lines += judge(found, margin, alpha)
+    return Outcome(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """A row on a column, not yet judged."""
+
     label: str
     column: str
     decides: bool
@@ -95,10 +97,10 @@ class _Found:
     paired: bool
 
 
-class _Compared:
-    """Both sides' runs, resampled together."""
+class Compared:
+    """Both sides' runs, resampled together; `runs` may be cut down afterwards, to compare some of them."""
 
-    def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str]) -> None:
+    def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str], resamples: int) -> None:
         self.runs = pd.concat([_marked(candidate, "new"), _marked(baseline, "old")])
         sides = [(candidate, "new"), (baseline, "old")]
         scores = [side.scores.set_axis(f"{name}:" + side.scores.index, axis=0) for side, name in sides]
@@ -106,21 +108,18 @@ class _Compared:
         examples = pd.concat([side.examples.assign(run_id=f"{name}:" + side.examples["run"]) for side, name in sides])
         found = aligned(examples[examples["task"].isin(tasks)], self.scores)
         self.unaligned = [task for task in tasks if task not in found]
-        self.resampled = replicates(found, RESAMPLES, np.random.default_rng(SEED))
-        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
-        self.columns = {task: ([task], False) for task in tasks}
-        for kind in dict.fromkeys(kinds.values()):
-            self.columns[f"{kind} average"] = ([task for task in tasks if kinds[task] == kind], True)
-        self.columns[OVERALL] = (tasks, True)
+        self.resampled = replicates(found, resamples, np.random.default_rng(SEED))
+        self.columns = _columns({task: str(baseline.tasks[task]["type"]) for task in tasks})
 
-    def lines(self, label: str) -> Iterator[_Found]:
+    def lines(self, label: str) -> Iterator[Found]:
+        """What was found of a row on every column."""
         mine = self.runs[self.runs["label"] == label]
         new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
         paired = self._paired(new, old)
         for column, (tasks, decides) in self.columns.items():
             if set(tasks) & set(self.unaligned):
                 nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
-                yield _Found(label, column, decides, (math.nan, math.nan), nothing, False)
+                yield Found(label, column, decides, (math.nan, math.nan), nothing, False)
                 continue
             order = sorted(old.index) if paired else None
             one, one_B = self._values(new if order is None else new.loc[order], tasks)
@@ -130,7 +129,7 @@ class _Compared:
                 if paired and len(one) > 1
                 else stats.estimate_apart(one, one_B, other, other_B)
             )
-            yield _Found(label, column, decides, (float(other.mean()), float(one.mean())), difference, paired)
+            yield Found(label, column, decides, (float(other.mean()), float(one.mean())), difference, paired)
 
     @staticmethod
     def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
@@ -145,15 +144,29 @@ class _Compared:
         return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
 
 
+def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:
+    """Name -> tasks, and whether it decides. What has the same tasks is one column, under its most specific name."""
+    tasks = list(kinds)
+    named = [(task, [task], False) for task in tasks]
+    for kind in dict.fromkeys(kinds.values()):
+        named.append((f"{kind} average", [task for task in tasks if kinds[task] == kind], True))
+    found: dict[tuple[str, ...], tuple[str, bool]] = {}
+    for name, members, decides in [*named, (OVERALL, tasks, True)]:
+        first, before = found.get(tuple(members), (name, False))
+        found[tuple(members)] = (first, before or decides)
+    return {name: (list(members), decides) for members, (name, decides) in found.items()}
+
+
 def _marked(side: Scores, name: str) -> pd.DataFrame:
     return side.runs.assign(side=name, run=f"{name}:" + side.runs.index)
 
 
 def _labels(side: Scores) -> list[str]:
-    return list(dict.fromkeys(map(str, side.runs["label"])))
+    return sorted(set(map(str, side.runs["label"])))
 
 
-def _wanted(baseline: Scores, tasks: list[str] | None) -> list[str]:
+def wanted_tasks(baseline: Scores, tasks: list[str] | None) -> list[str]:
+    """`tasks`, or all of the baseline's. Raises `UserError` for one that the baseline does not have."""
     for task in tasks or []:
         if task not in baseline.tasks:
             raise UserError(f"--tasks: the baseline has no scores of {task}; it has {', '.join(baseline.tasks)}")
@@ -182,17 +195,32 @@ def _missing(label: str) -> Line:
     return Line(label, OVERALL, True, "not evaluated", reason="the candidate has no such row")
 
 
-def _judge(found: list[_Found], margin: float, alpha: float) -> list[Line]:
-    drops = stats.holm([item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
-    rises = stats.holm([item.difference.p_above(0) if _known(item) else 1.0 for item in found])
+def judge(found: list[Found], margin: float, alpha: float) -> list[Line]:
+    """The verdict of every row on every column."""
+    drops = _adjusted(found, [item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
+    rises = _adjusted(found, [item.difference.p_above(0) if _known(item) else 1.0 for item in found])
     return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
 
 
-def _known(item: _Found) -> bool:
+def _adjusted(found: list[Found], p_values: list[float]) -> list[float]:
+    """Holm's adjustment among what decides and among the guards, each with its half of the error.
+
+    However many guards there are, the columns that decide lose no more than that half to them.
+    """
+    families = [[place for place, item in enumerate(found) if item.decides is kind] for kind in (True, False)]
+    families = [family for family in families if family]
+    adjusted = [1.0] * len(found)
+    for family in families:
+        for place, value in zip(family, stats.holm([p_values[place] for place in family]), strict=True):
+            adjusted[place] = min(1.0, len(families) * value)
+    return adjusted
+
+
+def _known(item: Found) -> bool:
     return math.isfinite(item.difference.error)
 
 
-def _line(item: _Found, p_drop: float, p_rise: float, margin: float, alpha: float) -> Line:
+def _line(item: Found, p_drop: float, p_rise: float, margin: float, alpha: float) -> Line:
     if math.isnan(item.difference.mean):
         reason = "the two sides were not scored on the same examples"
         return Line(item.label, item.column, item.decides, "not comparable", reason=reason)
@@ -216,7 +244,7 @@ def _line(item: _Found, p_drop: float, p_rise: float, margin: float, alpha: floa
     )
 
 
-def _overall(lines: list[Line]) -> Verdict:
+def overall(lines: list[Line]) -> Verdict:
     """The worst line that counts; of single tasks, only what failed."""
     deciding = [line.verdict for line in lines if line.decides]
     guards = [line.verdict for line in lines if not line.decides]

@@ -2,8 +2,10 @@
 
 Files, for `results/baselines/ci.json`:
 
-    ci.json      what was scored and how, main scores of every run, provenance; meant to be read and reviewed
-    ci.parquet   label, seed, task, split, example, gold, value
+    ci.json          what was scored and how, main scores of every run, provenance; meant to be read and reviewed
+    ci.parquet       run, task, split, example, gold, value
+    ci.safetensors   for the drift stage, if it was blessed with models: vectors of the pinned texts, in half precision,
+                     of one run of each row; the texts are in its header
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bench.errors import UserError
@@ -26,6 +29,7 @@ from bench.report.examples import read_examples
 
 SCHEMA = 1
 PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type")
+TEXTS = "texts"
 PROVENANCE = ("teacher", "student", "text", "train", "budget")
 
 
@@ -34,7 +38,7 @@ class Scores:
     """The scored runs of a candidate or a baseline."""
 
     runs: pd.DataFrame
-    """label, seed, batches; a line for each run."""
+    """label, seed, batches, weights (their hash); a line for each run."""
     scores: pd.DataFrame
     """Runs x tasks: main score."""
     examples: pd.DataFrame
@@ -44,6 +48,10 @@ class Scores:
     mteb: str
     limit: int | None
     provenance: dict[str, Any]
+    texts: list[str] = field(default_factory=list)
+    """The pinned texts of the drift stage."""
+    vectors: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
+    """Run -> vectors of these texts, [N, W]."""
 
 
 def scores_of(folder: Path) -> Scores:
@@ -58,7 +66,11 @@ def scores_of(folder: Path) -> Scores:
         raise UserError(f"{folder}: {', '.join(bad)}; only completed runs can be checked")
     kept = [record for record in records if record.role == "method"] or records
     runs = pd.DataFrame(
-        [{"label": record.label, "seed": record.seed, "batches": record.identity.get("batches")} for record in kept],
+        [
+            {"label": record.label, "seed": record.seed}
+            | {name: record.identity.get(name) for name in ("batches", "weights")}
+            for record in kept
+        ],
         index=[record.run_id for record in kept],
     )
     main = [{task: found["main_score"] for task, found in record.scores.items()} for record in kept]
@@ -99,12 +111,14 @@ def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
 
 
 def bless(candidate: Scores, path: Path) -> None:
-    """Write a candidate as the baseline. Raises `UserError` for scores that are no numbers."""
+    """Write a candidate as the baseline. Raises `UserError` for scores, or vectors, that are no numbers."""
     if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
         raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
     path.parent.mkdir(parents=True, exist_ok=True)
     examples = candidate.examples.sort_values(["run", "task", "split", "example"])
     examples.to_parquet(path.with_suffix(".parquet"), index=False, compression="zstd")
+    vectors = path.with_suffix(".safetensors")
+    _write_vectors(candidate, vectors)
     runs = candidate.runs.join(candidate.scores)
     content = {
         "schema": SCHEMA,
@@ -116,14 +130,37 @@ def bless(candidate: Scores, path: Path) -> None:
                 "label": row["label"],
                 "seed": int(row["seed"]),
                 "batches": row["batches"],
+                "weights": row["weights"],
                 "scores": {task: float(row[task]) for task in candidate.tasks},
             }
             for run, row in runs.iterrows()
         },
         "provenance": candidate.provenance,
         "examples_sha256": file_sha256(path.with_suffix(".parquet")),
+        "vectors_sha256": file_sha256(vectors) if candidate.vectors else None,
     }
     dump_json({**content, "sha256": _sha256(content)}, path)
+
+
+def _write_vectors(candidate: Scores, path: Path) -> None:
+    if not candidate.vectors:
+        path.unlink(missing_ok=True)
+        return
+    halves = {run: np.ascontiguousarray(found, dtype=np.float16) for run, found in candidate.vectors.items()}
+    if not all(np.isfinite(found).all() for found in halves.values()):
+        raise UserError("some vectors of the candidate are no numbers in half precision; it cannot become a baseline")
+    # Imported where it is needed: results without models are checked without it.
+    from safetensors.numpy import save_file
+
+    save_file(halves, path, metadata={TEXTS: json.dumps(candidate.texts)})
+
+
+def _read_vectors(path: Path) -> tuple[list[str], dict[str, npt.NDArray[np.floating]]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as stored:
+        vectors = {run: stored.get_tensor(run) for run in stored.keys()}  # noqa: SIM118
+        return json.loads(stored.metadata()[TEXTS]), vectors
 
 
 def _sha256(content: dict[str, Any]) -> str:
@@ -149,7 +186,10 @@ def read_baseline(path: Path) -> Scores:
             raise UserError(f"{path} was changed after it was written; restore it or bless again")
         if content["examples_sha256"] != file_sha256(table):
             raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
+        texts, vectors = _sealed_vectors(path, content.get("vectors_sha256"))
         runs = pd.DataFrame.from_dict(content["runs"], orient="index")
+        # Baselines of earlier versions have none.
+        runs["weights"] = runs.get("weights")
         scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
         baseline = Scores(
             runs=runs,
@@ -159,9 +199,22 @@ def read_baseline(path: Path) -> Scores:
             mteb=content["mteb"],
             limit=content["limit"],
             provenance=content["provenance"],
+            texts=texts,
+            vectors=vectors,
         )
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise UserError(f"{path} is no baseline ({type(error).__name__}: {error}); bless it again") from None
     if not all(math.isfinite(value) for value in baseline.scores.to_numpy().ravel()):
         raise UserError(f"{path} holds scores that are no numbers; bless it again")
     return baseline
+
+
+def _sealed_vectors(path: Path, sha256: str | None) -> tuple[list[str], dict[str, npt.NDArray[np.floating]]]:
+    file = path.with_suffix(".safetensors")
+    if sha256 is None:
+        return [], {}
+    if not file.is_file():
+        raise UserError(f"the baseline's {file} is missing; restore it or bless again")
+    if sha256 != file_sha256(file):
+        raise UserError(f"{file} is not what {path} was written with; restore both or bless again")
+    return _read_vectors(file)

@@ -1,0 +1,1 @@
+"""The gate: is a candidate as good as the blessed baseline?"""

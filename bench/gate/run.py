@@ -1,0 +1,146 @@
+"""Both stages of the gate: drift in seconds, then the scores. The command line and the pytest plug-in come here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.errors import UserError, one_of
+from bench.gate.baseline import Scores, bless, read_baseline, scores_of
+from bench.gate.check import Line, Outcome, check, wanted_tasks
+from bench.gate.sample import Encode
+
+STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
+NOT_EMBEDDED = "{} was not looked at for drift: its model is not in the cache."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to check; `margin` and `alpha` as of `bench.gate.check.check`."""
+
+    margin: float = 0.005
+    alpha: float = 0.05
+    tasks: tuple[str, ...] = ()
+    """Only these; all of the baseline's where it is empty."""
+    row: str | None = None
+    """The baseline's row that a model folder is checked against; not needed where there is one."""
+    changed: bool = False
+    """The model was changed on purpose: drift is measured, and fails only what no sound model does."""
+    drift: bool = False
+    """Look at the models of a results folder, too."""
+    mirror: str | None = None
+    device: str = "auto"
+
+
+def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]:
+    """Write a candidate as the baseline; returns what the user should know about it.
+
+    Raises `UserError` for a model folder without tasks to score it on.
+    """
+    from bench.gate import candidate
+
+    if candidate.is_model(folder):
+        if not options.tasks:
+            raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
+        label = options.row or folder.resolve().name
+        scores = candidate.score_model(folder, label, options.tasks, options.mirror, options.device)
+        models = {str(scores.runs.index[0]): folder}
+    else:
+        scores = scores_of(folder)
+        models = candidate.models_of(scores.runs) if options.drift else {}
+    bless(candidate.with_vectors(scores, models, _device(options)) if models else scores, baseline)
+    return (
+        [] if models else ["It has no vectors, so there is no drift stage; --drift adds them from models in the cache"]
+    )
+
+
+def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
+    """Check a model folder, a study's folder or a run's against a baseline.
+
+    Raises `UserError` for what cannot be read, and for a model folder where it is not clear what it stands for.
+    """
+    from bench.gate.candidate import is_model
+
+    blessed = read_baseline(baseline)
+    if is_model(folder):
+        return _check_model(folder, blessed, options)
+    scores = scores_of(folder)
+    lines, notes = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
+    if any(line.verdict != "pass" for line in lines):
+        return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+    outcome = check(scores, blessed, options.margin, options.alpha, list(options.tasks))
+    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
+    from bench.gate import candidate
+    from bench.gate.sample import encoder_of
+
+    label = row_of(blessed, options.row)
+    only = _row(blessed, label)
+    lines: list[Line] = []
+    notes = ["The baseline has no vectors, so there was no drift stage."]
+    if blessed.vectors:
+        encode = encoder_of(folder, _device(options))
+        line, notes = candidate.drift_line(encode, label, blessed, same=not options.changed)
+        lines = [line]
+        if line.verdict != "pass":
+            return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+    tasks = wanted_tasks(only, list(options.tasks))
+    scores = candidate.score_model(folder, label, tasks, options.mirror, options.device)
+    outcome = check(scores, only, options.margin, options.alpha, tasks)
+    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def check_encoder(encode: Encode, baseline: Path, options: Options) -> Outcome:
+    """The drift stage for whatever turns texts into vectors: a server's client, an exported graph, a quantised model.
+
+    Raises `UserError` for a baseline without vectors.
+    """
+    from bench.gate.candidate import drift_line
+
+    blessed = read_baseline(baseline)
+    line, notes = drift_line(encode, row_of(blessed, options.row), blessed, same=not options.changed)
+    return Outcome(line.verdict, [line], options.margin, options.alpha, notes)
+
+
+def row_of(blessed: Scores, row: str | None) -> str:
+    """The row of a baseline that a single model stands for. Raises `UserError` where it is not clear."""
+    labels = sorted(set(map(str, blessed.runs["label"])))
+    if row is not None and row not in labels:
+        raise UserError(f"--row: {one_of('row', row, labels)}")
+    if row is None and len(labels) > 1:
+        raise UserError(f"say which row of the baseline the model stands for with --row: {', '.join(labels)}")
+    return row or labels[0]
+
+
+def _row(blessed: Scores, label: str) -> Scores:
+    runs = blessed.runs[blessed.runs["label"] == label]
+    examples = blessed.examples[blessed.examples["run"].isin(runs.index)]
+    return replace(blessed, runs=runs, scores=blessed.scores.loc[runs.index], examples=examples)
+
+
+def _drift_of_runs(scores: Scores, blessed: Scores, options: Options) -> tuple[list[Line], list[str]]:
+    from bench.gate import candidate
+    from bench.gate.sample import encoder_of
+
+    models = candidate.models_of(scores.runs)
+    embedded = {str(scores.runs.loc[run, "label"]) for run in models}
+    lines, notes = [], []
+    for label in sorted(set(map(str, scores.runs["label"])) - embedded):
+        notes.append(NOT_EMBEDDED.format(label))
+    for run, folder in models.items():
+        label, weights = str(scores.runs.loc[run, "label"]), scores.runs.loc[run, "weights"]
+        if label not in set(blessed.runs["label"]):
+            continue
+        same = candidate.blessed_weights(blessed, label) == weights
+        line, more = candidate.drift_line(encoder_of(folder, _device(options)), label, blessed, same=same)
+        lines.append(line)
+        notes += more
+    return lines, notes
+
+
+def _device(options: Options) -> str:
+    from bench.settings import choose_device
+
+    return choose_device(options.device)

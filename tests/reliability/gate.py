@@ -1,0 +1,134 @@
+"""How often the gate is wrong: candidates simulated from the real runs of a study.
+
+    python -m tests.reliability.gate results/gate --candidates 200
+
+Every candidate is a random half of the seeds, held against a baseline of the other half, on the same examples. Three
+kinds: the same code (A/A); and similarities disturbed by noise of its own for each run, of a size tuned until the mean
+over all seeds has dropped by 1.0, and by 0.3 points on the average of the tasks. The drop hits all rows, or only one.
+"Two in a row": a candidate is held against the same baseline twice, on halves of its seeds, as --confirm does. Prints
+JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from bench.gate.baseline import Scores, scores_of
+from bench.gate.check import Compared, Line, judge, overall
+
+MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 500
+DROPS = (0.01, 0.003)
+
+
+def only(scores: Scores, labels: list[str]) -> Scores:
+    runs = scores.runs[scores.runs["label"].isin(labels)]
+    examples = scores.examples[scores.examples["run"].isin(runs.index)]
+    return replace(scores, runs=runs, scores=scores.scores.loc[runs.index], examples=examples)
+
+
+def disturbed(scores: Scores, size: float, rows: set[str]) -> Scores:
+    """The same runs with noise on their similarities, in units of their own spread; scores computed anew."""
+    rng = np.random.default_rng(11)
+    hit = set(scores.runs.index[scores.runs["label"].isin(rows)])
+    examples, values = scores.examples.copy(), scores.scores.copy()
+    for (run, task), part in examples.groupby(["run", "task"], sort=True):
+        noise = rng.normal(size=len(part))
+        if run in hit:
+            worse = part["value"] + size * part["value"].std() * noise
+            examples.loc[part.index, "value"] = worse
+            values.loc[str(run), str(task)] = float(spearmanr(part["gold"], worse).statistic)
+    return replace(scores, examples=examples, scores=values)
+
+
+def with_drop(scores: Scores, drop: float, rows: set[str]) -> Scores:
+    """Disturbed so that the mean over the rows' seeds and tasks has fallen by `drop`."""
+    hit = scores.runs.index[scores.runs["label"].isin(rows)]
+    before, low, high = scores.scores.loc[hit].to_numpy().mean(), 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        fallen = before - disturbed(scores, middle, rows).scores.loc[hit].to_numpy().mean()
+        low, high = (low, middle) if fallen > drop else (middle, high)
+    return disturbed(scores, high, rows)
+
+
+def checks(clean: Scores, candidates: Scores, count: int, seeds: list[int], parts: int) -> Iterator[list[list[Line]]]:
+    """For each simulated candidate, the lines of `parts` checks against one baseline, on seeds of their own."""
+    compared = Compared(candidates, clean, list(clean.tasks), RESAMPLES)
+    runs, rng = compared.runs, np.random.default_rng(3)
+    labels = sorted(set(clean.runs["label"]))
+    for _ in range(count):
+        order = rng.permutation(seeds)
+        old, rest = order[: len(seeds) // 2], order[len(seeds) // 2 :]
+        found = []
+        for new in np.array_split(rest, parts):
+            chosen = ((runs["side"] == "old") & runs["seed"].isin(old)) | (
+                (runs["side"] == "new") & runs["seed"].isin(new)
+            )
+            compared.runs = runs[chosen]
+            found.append(judge([item for label in labels for item in compared.lines(label)], MARGIN, ALPHA))
+        yield found
+
+
+def counted(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> dict[str, Any]:
+    verdicts: Counter[str] = Counter()
+    deciding: Counter[str] = Counter()
+    detectable = []
+    for (lines,) in checks(clean, candidates, count, seeds, 1):
+        verdicts[overall(lines)] += 1
+        decide = [line for line in lines if line.decides and line.column == "STS average"]
+        deciding.update(line.verdict for line in decide)
+        detectable += [100 * line.detectable for line in decide if line.detectable is not None]
+    fallen = clean.scores.to_numpy().mean() - candidates.scores.to_numpy().mean()
+    return {
+        "mean_drop_points": round(100 * float(fallen), 3),
+        "verdicts": dict(verdicts),
+        "rows_on_the_average": dict(deciding),
+        "median_detectable_points": round(float(np.median(detectable)), 2),
+    }
+
+
+def in_a_row(clean: Scores, count: int, seeds: list[int]) -> dict[str, int]:
+    """A/A candidates whose seeds are checked in two halves, against one baseline."""
+    said = [[overall(lines) == "regressed" for lines in found] for found in checks(clean, clean, count, seeds, 2)]
+    return {"either_half": sum(map(any, said)), "both_halves": sum(map(all, said))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path, help="a study of STS tasks with eight seeds or more")
+    parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--seeds", type=int, help="use only the seeds up to this one")
+    arguments = parser.parse_args()
+    clean = scores_of(arguments.results.resolve())
+    labels = sorted(set(clean.runs["label"]))
+    seeds = sorted(seed for seed in set(clean.runs["seed"]) if seed <= (arguments.seeds or seed))
+    count = arguments.candidates
+    everywhere = {f"drop_{drop * 100:g}_all_rows": with_drop(clean, drop, set(labels)) for drop in DROPS}
+    in_one = {f"drop_{DROPS[0] * 100:g}_only_{label}": with_drop(clean, DROPS[0], {label}) for label in labels}
+    outcome = {
+        "candidates": count,
+        "rows": labels,
+        "tasks": list(clean.tasks),
+        "seeds_of_each_side": len(seeds) // 2,
+        "margin_points": 100 * MARGIN,
+        "alpha": ALPHA,
+        "same_code": counted(clean, clean, count, seeds),
+        "same_code_two_in_a_row": in_a_row(clean, count, seeds),
+        **{name: counted(clean, planted, count, seeds) for name, planted in (everywhere | in_one).items()},
+    }
+    sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
