@@ -136,10 +136,23 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--drift", action="store_true", help="look for drift in the models of a results folder, too")
     check.add_argument("--mirror", metavar="DIR", help="folder of official task data, to score a model folder on")
     check.add_argument("--device", default="auto", help="where a model runs: auto (default), cpu, cuda ...")
+    check.add_argument(
+        "--confirm",
+        type=Path,
+        metavar="FOLDER",
+        help="same code, other seeds: what drops must drop here, too",
+    )
+    check.add_argument("--plan", action="store_true", help="say what to add so that the margin can be shown")
+    check.add_argument("--history", type=Path, metavar="FILE", help="add the outcome to a file of JSON lines")
     check.add_argument("--json", action="store_true", help="for programs")
     check.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
     check.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
     check.set_defaults(verb=_check)
+
+    trend = verbs.add_parser("trend", help="a figure of what the gate said over time, with change points")
+    trend.add_argument("history", metavar="FILE", type=Path, help="written by distilbench check --history")
+    trend.add_argument("--out", default="reports", type=Path, metavar="DIR", help="default: reports")
+    trend.set_defaults(verb=_trend)
 
     for name, verb, what in (
         ("methods", _methods, "methods"),
@@ -344,6 +357,7 @@ def _check(arguments: argparse.Namespace) -> int:
         drift=arguments.drift,
         mirror=arguments.mirror,
         device=arguments.device,
+        confirm=arguments.confirm,
     )
     if options.drift or is_model(arguments.candidate):
         _quiet_libraries()
@@ -353,6 +367,14 @@ def _check(arguments: argparse.Namespace) -> int:
         _say(f"{arguments.baseline} and its tables are written; review and commit them")
         return FINE
     outcome = check_candidate(arguments.candidate, arguments.baseline, options)
+    if arguments.plan:
+        from bench.gate.plan import plan
+
+        outcome = replace(outcome, notes=[*outcome.notes, *plan(outcome.lines, options.margin, options.alpha)])
+    if arguments.history:
+        from bench.gate.history import append
+
+        append(arguments.history, outcome, str(arguments.candidate), str(arguments.baseline))
     if arguments.junit:
         arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
     if arguments.summary:
@@ -368,6 +390,14 @@ def _check(arguments: argparse.Namespace) -> int:
         sys.stdout.write(to_text(outcome))
     _say(f"distilbench check: {outcome.verdict}")
     return outcome.exit_code
+
+
+def _trend(arguments: argparse.Namespace) -> int:
+    from bench.gate.trend import draw
+
+    for line in draw(arguments.history, arguments.out):
+        _console().print(line, soft_wrap=True, markup=False)
+    return FINE
 
 
 def _power(arguments: argparse.Namespace) -> int:

@@ -55,6 +55,7 @@ def test_the_report_reads_files_only(path: Path) -> None:
     [
         ("bench.cli", (*HEAVY, "pandas", "matplotlib", "rich", "pydantic")),
         ("bench.report", (*HEAVY, "matplotlib")),
+        ("bench.gate.run", (*HEAVY, "matplotlib")),
         ("methods", HEAVY),
         ("bench.train", ("mteb", "datasets", "sentence_transformers")),
         ("bench.workbench", ("mteb", "datasets", "sentence_transformers")),

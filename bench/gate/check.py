@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -43,7 +43,11 @@ class Line:
     half_width: float | None = None
     """Of the 95 % interval of the difference."""
     detectable: float | None = None
-    """The drop that would be found with probability 0.8."""
+    """The drop that would be found with probability 0.8; with fresh seeds, where both sides agree to the last digit."""
+    estimate: stats.Estimate | None = None
+    """The difference with the parts of its error."""
+    runs: int = 0
+    """Of the side that has fewer."""
     paired: bool = False
     reason: str = ""
 
@@ -94,6 +98,9 @@ class Found:
     decides: bool
     values: tuple[float, float]
     difference: stats.Estimate
+    same_code: stats.Estimate
+    """What the difference would be if only the seeds were fresh, by the baseline's own spread."""
+    runs: int
     paired: bool
 
 
@@ -119,7 +126,7 @@ class Compared:
         for column, (tasks, decides) in self.columns.items():
             if set(tasks) & set(self.unaligned):
                 nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
-                yield Found(label, column, decides, (math.nan, math.nan), nothing, False)
+                yield Found(label, column, decides, (math.nan, math.nan), nothing, nothing, 0, False)
                 continue
             order = sorted(old.index) if paired else None
             one, one_B = self._values(new if order is None else new.loc[order], tasks)
@@ -129,7 +136,9 @@ class Compared:
                 if paired and len(one) > 1
                 else stats.estimate_apart(one, one_B, other, other_B)
             )
-            yield Found(label, column, decides, (float(other.mean()), float(one.mean())), difference, paired)
+            same_code = stats.estimate_apart(other, other_B, other, other_B)
+            values, runs = (float(other.mean()), float(one.mean())), min(len(one), len(other))
+            yield Found(label, column, decides, values, difference, same_code, runs, paired)
 
     @staticmethod
     def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
@@ -239,9 +248,18 @@ def _line(item: Found, p_drop: float, p_rise: float, margin: float, alpha: float
         candidate=item.values[1],
         difference=item.difference.mean,
         half_width=item.difference.half_width() if known else None,
-        detectable=item.difference.detectable(2 * alpha) if known else None,
+        detectable=_detectable(item, alpha),
+        estimate=item.difference if known else None,
+        runs=item.runs,
         paired=item.paired,
     )
+
+
+def _detectable(item: Found, alpha: float) -> float | None:
+    for estimate in (item.difference, item.same_code):
+        if math.isfinite(estimate.error) and estimate.error > 0:
+            return estimate.detectable(2 * alpha)
+    return None
 
 
 def overall(lines: list[Line]) -> Verdict:
@@ -268,3 +286,25 @@ def _notes(candidate: Scores, baseline: Scores) -> list[str]:
                 found.append(f"{section} differs from the baseline's in {', '.join(names)}.")
     more = [label for label in _labels(candidate) if label not in _labels(baseline)]
     return found + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
+
+
+def confirmed(first: Outcome, second: Outcome) -> Outcome:
+    """What `first` says, with only those regressions that `second`, the same code on other seeds, shows as well.
+
+    A false alarm then has to come up twice: with fresh seeds of the candidate, at most in `alpha` of all cases however
+    the two depend on each other through their common baseline, and in about `alpha` squared if they do not.
+    """
+    if first.verdict != "regressed" or second.verdict in BAD:
+        return first
+    again = {(line.label, line.column) for line in second.lines if line.verdict == "regressed"}
+    lines = [
+        replace(line, verdict="inconclusive", reason="not confirmed on other seeds")
+        if line.verdict == "regressed" and (line.label, line.column) not in again
+        else line
+        for line in first.lines
+    ]
+    verdict = overall(lines)
+    # A guard's unconfirmed drop would not show in what decides.
+    if verdict in ("pass", "improved") and any(line.reason for line in lines):
+        verdict = "inconclusive"
+    return replace(first, verdict=verdict, lines=lines)

@@ -48,7 +48,7 @@ def explanations(outcome: Outcome) -> list[str]:
         "regressions are adjusted for all lines.",
         "Columns that decide count in full; one marked as guard can fail the candidate, but not hold it up.",
         "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
-        "be found with probability 0.8.",
+        "be found with probability 0.8; with fresh seeds, where nothing differs.",
         *outcome.notes,
     ]
 

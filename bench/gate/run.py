@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.errors import UserError, one_of
 from bench.gate.baseline import Scores, bless, read_baseline, scores_of
-from bench.gate.check import Line, Outcome, check, wanted_tasks
+from bench.gate.check import Line, Outcome, check, confirmed, wanted_tasks
 from bench.gate.sample import Encode
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
@@ -30,6 +30,8 @@ class Options:
     """Look at the models of a results folder, too."""
     mirror: str | None = None
     device: str = "auto"
+    confirm: Path | None = None
+    """Results of the same code on other seeds: a regression counts only if they show it, too."""
 
 
 def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]:
@@ -69,7 +71,18 @@ def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
     if any(line.verdict != "pass" for line in lines):
         return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
     outcome = check(scores, blessed, options.margin, options.alpha, list(options.tasks))
+    if options.confirm is not None and outcome.verdict == "regressed":
+        other = _other_seeds(options.confirm, scores)
+        outcome = confirmed(outcome, check(other, blessed, options.margin, options.alpha, list(options.tasks)))
     return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def _other_seeds(folder: Path, scores: Scores) -> Scores:
+    """The runs to confirm by. Raises `UserError` where they are some of those that are to be confirmed."""
+    other = scores_of(folder)
+    if common := sorted(set(other.runs["seed"]) & set(scores.runs["seed"])):
+        raise UserError(f"--confirm: {folder} has the seeds {common} of the candidate; give runs of other seeds")
+    return other
 
 
 def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
