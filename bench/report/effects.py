@@ -66,7 +66,10 @@ def _judged(inference: Inference, ablation: Ablation) -> Iterator[Effect]:
     asked = list(_asked(ablation))
     whole = keys_of(inference.study, [cell.label for cell in ablation.cells], ablation)
     keys = [whole or keys_of(inference.study, list(item.labels), ablation) for item in asked]
-    estimates = [_estimates(inference, *pair) for pair in zip(asked, keys, strict=True)]
+    cells = list(dict.fromkeys(key for found in keys if found for key in found.values()))
+    columns = [column for column in map(str, inference.study.averages) if column in inference.columns]
+    spread = {column: inference.residual_variance(cells, column) for column in columns}
+    estimates = [_estimates(inference, item, found, spread) for item, found in zip(asked, keys, strict=True)]
     there = [found[OVERALL] for found in estimates if found]
     differs = iter(stats.holm([item.p_differs() for item in there]))
     within = iter(stats.holm([item.p_within(inference.study.margin) for item in there]))
@@ -84,13 +87,21 @@ def _judged(inference: Inference, ablation: Ablation) -> Iterator[Effect]:
         )
 
 
-def _estimates(inference: Inference, effect: Effect, keys: dict[str, str] | None) -> dict[str, stats.Estimate]:
+def _estimates(
+    inference: Inference, effect: Effect, keys: dict[str, str] | None, spread: dict[str, tuple[float, float]]
+) -> dict[str, stats.Estimate]:
+    """The effect on each column; its error between seeds is at least what that of all cells makes likely."""
     if keys is None:
         return {}
     weights = {keys[label]: weight for label, weight in effect.labels.items()}
-    columns = [column for column in map(str, inference.study.averages) if column in inference.columns]
-    found = {column: inference.contrast(weights, column) for column in columns}
-    return {column: item for column, item in found.items() if item is not None}
+    found = {}
+    for column, (variance, freedom) in spread.items():
+        item = inference.contrast(weights, column)
+        if item is not None and item.seeds > 1 and freedom:
+            item = item.steadied(variance * sum(weight**2 for weight in weights.values()) / item.seeds, freedom)
+        if item is not None:
+            found[column] = item
+    return found
 
 
 def _asked(ablation: Ablation) -> Iterator[Effect]:
@@ -201,7 +212,8 @@ def effect_table(study: Study, inference: Inference, found: Sequence[Effect]) ->
 def _notes(study: Study, inference: Inference, found: Sequence[Effect]) -> list[str]:
     notes = [
         "Difference: score (x100) with the change less score without it, with its 95 % interval, paired over seeds and "
-        "examples. Where a component is left out, one that helps shows a negative difference.",
+        "examples. Where a component is left out, one that helps shows a negative difference. The variance between "
+        "seeds is the effect's own or, where larger, that of all cells of the ablation (cells by seeds, residual).",
         f"Verdicts on {OVERALL}, adjusted by Holm's procedure over all lines of an ablation (family-wise error "
         f"{inference.alpha:g}); equivalent: shown to differ by less than {study.margin * 100:g} points; undecided: "
         "neither that nor a difference could be shown, which does not mean that the component does nothing. "
