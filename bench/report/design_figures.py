@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.design import Ablation
-from bench.report.drawn import Drawn
-from bench.report.effects import Effect, effects, keys_of, with_levels
+from bench.report.drawn import Drawn, legend
+from bench.report.effects import Effect, apart, effects, keys_of, with_levels
 from bench.report.frame import OVERALL
 from bench.report.stats import Estimate
 from bench.report.style import COLOURS, GREY, MARKERS, new_figure, short
+from bench.report.tuning_tables import curve
 
 MARKER = {"equivalent": "s"}
 MOST_PANELS = 3
@@ -99,10 +100,27 @@ def _lines(given: Drawn, ablation: Ablation, one: str, other: str) -> dict[str, 
     for other_level in ablation.factors[other]:
         for level in ablation.factors[one]:
             labels = [cell.label for cell in with_levels(ablation, {one: level, other: other_level})]
-            keys = keys_of(given.study, labels, ablation)
+            keys = keys_of(given.study, labels, apart(ablation))
             weights = {key: labels.count(label) / len(labels) for label, key in (keys or {}).items()}
             estimate = given.inference.contrast(weights, OVERALL) if weights else None
             if estimate is None:
                 return {}
             found.setdefault(other_level, []).append(estimate)
     return found
+
+
+def best_of_k(given: Drawn) -> Figure | None:
+    """Expected best dev score against the number of trials, a line per method."""
+    curves = {item.label: curve(item) for item in (given.design.tuning.methods if given.design.tuning else [])}
+    if not any(len(means) for means, _ in curves.values()):
+        return None
+    figure = new_figure(3.3)
+    axes = figure.subplots()
+    for place, (label, (means, spreads)) in enumerate(curves.items()):
+        look = {"color": COLOURS[place % len(COLOURS)]}
+        trials = np.arange(1, len(means) + 1)
+        axes.plot(trials, means * 100, marker=MARKERS[place % len(MARKERS)], markersize=3, label=short(label), **look)
+        axes.fill_between(trials, (means - spreads) * 100, (means + spreads) * 100, alpha=0.1, linewidth=0, **look)
+    axes.set(xlabel="trials", ylabel="expected best dev score x 100")
+    legend(figure, axes)
+    return figure

@@ -64,9 +64,12 @@ def effects(inference: Inference, ablations: Sequence[Ablation]) -> list[Effect]
 
 def _judged(inference: Inference, ablation: Ablation) -> Iterator[Effect]:
     asked = list(_asked(ablation))
-    whole = keys_of(inference.study, [cell.label for cell in ablation.cells], ablation)
-    keys = [whole or keys_of(inference.study, list(item.labels), ablation) for item in asked]
-    estimates = [_estimates(inference, *pair) for pair in zip(asked, keys, strict=True)]
+    whole = keys_of(inference.study, [cell.label for cell in ablation.cells], apart(ablation))
+    keys = [whole or keys_of(inference.study, list(item.labels), apart(ablation)) for item in asked]
+    cells = list(dict.fromkeys(key for found in keys if found for key in found.values()))
+    columns = [column for column in map(str, inference.study.averages) if column in inference.columns]
+    spread = {column: inference.residual_variance(cells, column) for column in columns}
+    estimates = [_estimates(inference, item, found, spread) for item, found in zip(asked, keys, strict=True)]
     there = [found[OVERALL] for found in estimates if found]
     differs = iter(stats.holm([item.p_differs() for item in there]))
     within = iter(stats.holm([item.p_within(inference.study.margin) for item in there]))
@@ -84,13 +87,21 @@ def _judged(inference: Inference, ablation: Ablation) -> Iterator[Effect]:
         )
 
 
-def _estimates(inference: Inference, effect: Effect, keys: dict[str, str] | None) -> dict[str, stats.Estimate]:
+def _estimates(
+    inference: Inference, effect: Effect, keys: dict[str, str] | None, spread: dict[str, tuple[float, float]]
+) -> dict[str, stats.Estimate]:
+    """The effect on each column; its error between seeds is at least what that of all cells makes likely."""
     if keys is None:
         return {}
     weights = {keys[label]: weight for label, weight in effect.labels.items()}
-    columns = [column for column in map(str, inference.study.averages) if column in inference.columns]
-    found = {column: inference.contrast(weights, column) for column in columns}
-    return {column: item for column, item in found.items() if item is not None}
+    found = {}
+    for column, (variance, freedom) in spread.items():
+        item = inference.contrast(weights, column)
+        if item is not None and item.seeds > 1 and freedom:
+            item = item.steadied(variance * sum(weight**2 for weight in weights.values()) / item.seeds, freedom)
+        if item is not None:
+            found[column] = item
+    return found
 
 
 def _asked(ablation: Ablation) -> Iterator[Effect]:
@@ -142,13 +153,16 @@ def _sum(weighted: list[tuple[Cell, float]]) -> dict[str, float]:
     return dict(total)
 
 
-def keys_of(study: Study, labels: list[str], ablation: Ablation) -> dict[str, str] | None:
-    """Label -> key of rows that differ in nothing but what the ablation changes; None where one is missing."""
+def keys_of(study: Study, labels: Sequence[str], apart: Sequence[str]) -> dict[str, str] | None:
+    """Label -> key of rows that differ in some settings only, as `comparable` names them; None if a row is missing.
+
+    A name that ends in a space stands for all settings of a section.
+    """
     methods = study.rows[study.rows["role"] == "method"]
     candidates = {label: list(map(str, methods.index[methods["label"] == label])) for label in labels}
     for first in candidates[labels[0]]:
         found = {
-            label: next((key for key in keys if _comparable(study, first, key, ablation)), None)
+            label: next((key for key in keys if _comparable(study, first, key, apart)), None)
             for label, keys in candidates.items()
         }
         if all(found.values()):
@@ -156,15 +170,21 @@ def keys_of(study: Study, labels: list[str], ablation: Ablation) -> dict[str, st
     return None
 
 
-def _comparable(study: Study, one: str, other: str, ablation: Ablation) -> bool:
+def _comparable(study: Study, one: str, other: str, apart: Sequence[str]) -> bool:
     mine, theirs = (
         settings_of(study.records[str(study.runs.index[study.runs["key"] == key][0])]) for key in (one, other)
     )
-    apart = [setting for settings in ablation.apart.values() for setting in settings]
-    # A changed student or text differs in its size and hash too.
-    exact = {setting.replace(".", " ") for setting in apart if setting.startswith("train.")}
-    whole = tuple(f"{setting.partition('.')[0]} " for setting in apart if not setting.startswith("train."))
-    return all(name in exact or name.startswith(whole) for name in conflicts(mine, theirs))
+    sections = tuple(name for name in apart if name.endswith(" "))
+    return all(name in apart or name.startswith(sections) for name in conflicts(mine, theirs))
+
+
+def apart(ablation: Ablation) -> list[str]:
+    """What the cells of an ablation may differ in. A changed student or text differs in its size and hash too."""
+    settings = [setting for changed in ablation.apart.values() for setting in changed]
+    return [
+        setting.replace(".", " ") if setting.startswith("train.") else f"{setting.partition('.')[0]} "
+        for setting in settings
+    ]
 
 
 def effect_table(study: Study, inference: Inference, found: Sequence[Effect]) -> Table | None:
@@ -201,7 +221,8 @@ def effect_table(study: Study, inference: Inference, found: Sequence[Effect]) ->
 def _notes(study: Study, inference: Inference, found: Sequence[Effect]) -> list[str]:
     notes = [
         "Difference: score (x100) with the change less score without it, with its 95 % interval, paired over seeds and "
-        "examples. Where a component is left out, one that helps shows a negative difference.",
+        "examples. Where a component is left out, one that helps shows a negative difference. The variance between "
+        "seeds is the effect's own or, where larger, that of all cells of the ablation (cells by seeds, residual).",
         f"Verdicts on {OVERALL}, adjusted by Holm's procedure over all lines of an ablation (family-wise error "
         f"{inference.alpha:g}); equivalent: shown to differ by less than {study.margin * 100:g} points; undecided: "
         "neither that nor a difference could be shown, which does not mean that the component does nothing. "

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.design_figures import ablation, interactions
+from bench.report.design_figures import ablation, best_of_k, interactions
 from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import caution
@@ -168,6 +168,10 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         "Factorial ablations: means over seeds (and over the levels of other factors) with 95 % intervals; lines that "
         "are not parallel show an interaction.",
         interactions,
+    ),
+    "best_of_k": (
+        "Expected best dev score of k trials drawn from those of each method, with the standard deviation over draws.",
+        best_of_k,
     ),
     "response": (
         "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",

@@ -37,6 +37,7 @@ SECTIONS = {
     "Scores": ("table main", "figure scores"),
     "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
     "Ablation": ("table ablation", "figure ablation", "figure interactions"),
+    "Tuning": ("table tuning", "figure best_of_k", "table best_of_k"),
     "Tasks": ("figure tasks", "table tasks"),
     "Costs": ("figure score_vs_cost", "table costs"),
     "Training": ("figure response", "table response", "figure learning_curves"),

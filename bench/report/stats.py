@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class Estimate:
     """Of the mean: the part that more seeds make smaller. Not-a-number with one seed."""
     example_variance: float
     """Of the mean: the part that only more examples make smaller."""
+    seed_freedom: float | None = None
+    """Degrees of freedom of the seeds' part, where more than these seeds went into it; unset: seeds - 1."""
 
     @property
     def error(self) -> float:
@@ -42,10 +44,11 @@ class Estimate:
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom (Satterthwaite 1946): seeds - 1 for the seeds' part, infinite for the examples'."""
+        """Degrees of freedom (Satterthwaite 1946): infinite for the examples' part."""
         if self.seed_variance == 0:
             return math.inf
-        return (self.seeds - 1) * (1 + self.example_variance / self.seed_variance) ** 2
+        of_seeds = self.seeds - 1 if self.seed_freedom is None else self.seed_freedom
+        return of_seeds * (1 + self.example_variance / self.seed_variance) ** 2
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half of the confidence interval."""
@@ -71,11 +74,20 @@ class Estimate:
         return max(self.p_above(-margin), self.negative().p_above(-margin))
 
     def negative(self) -> Estimate:
-        return Estimate(-self.mean, self.seeds, self.seed_variance, self.example_variance)
+        return replace(self, mean=-self.mean)
 
     def with_seeds(self, seeds: int) -> Estimate:
         """What would be expected of another number of seeds."""
-        return Estimate(self.mean, seeds, self.seed_variance * self.seeds / seeds, self.example_variance)
+        freedom = None if self.seed_freedom is None else self.seed_freedom * (seeds - 1) / (self.seeds - 1)
+        return replace(self, seeds=seeds, seed_variance=self.seed_variance * self.seeds / seeds, seed_freedom=freedom)
+
+    def steadied(self, variance: float, freedom: float) -> Estimate:
+        """With a variance between seeds that is pooled over several differences in the place of a smaller own one.
+
+        Few seeds often give too small a variance by chance. Kept is the larger one, with the pooled one's degrees of
+        freedom, so that a difference that varies more than the others is not helped by them.
+        """
+        return replace(self, seed_variance=max(self.seed_variance, variance), seed_freedom=freedom)
 
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
@@ -126,6 +138,13 @@ def estimate_apart(one_S: Array, one_SB: Array, other_S: Array, other_SB: Array)
     else:
         freedom = between**2 / sum((v / n) ** 2 / (n - 1) for v, n in zip(each, counts, strict=True))
     return Estimate(value, round(freedom) + 1, between, float(difference_B.var(ddof=1)))
+
+
+def residual_variance(values_KS: Array) -> tuple[float, float]:
+    """Variance of K rows over S seeds that neither row nor seed explains, and its degrees of freedom (K-1)(S-1)."""
+    centred = values_KS - values_KS.mean(axis=1, keepdims=True) - values_KS.mean(axis=0) + values_KS.mean()
+    freedom = float((len(values_KS) - 1) * (values_KS.shape[1] - 1))
+    return float((centred**2).sum()) / freedom if freedom else math.nan, freedom
 
 
 def fixed(value: float, replicates_B: Array) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -218,6 +218,19 @@ class Inference:
         values_S = np.sum([weight * parts[key][0] for key, weight in weights.items()], axis=0)
         replicates_SB = np.sum([weight * parts[key][1] for key, weight in weights.items()], axis=0)
         return stats.estimate(values_S, replicates_SB)
+
+    def residual_variance(self, keys: Sequence[str], column: str) -> tuple[float, float]:
+        """What a run of some trained rows varies by beyond row and seed, over the seeds that all of them have.
+
+        With its degrees of freedom, which are 0 where there is nothing to take it from.
+        """
+        runs = {key: self._runs(key) for key in keys}
+        seeds = sorted(set.intersection(*(set(mine) for mine in runs.values()))) if runs else []
+        if len(seeds) < 2 or len(keys) < 2:
+            return np.nan, 0.0
+        return stats.residual_variance(
+            np.stack([self._values([runs[key][seed] for seed in seeds], column)[0] for key in keys])
+        )
 
     def _common(self, one: str, other: str) -> list[tuple[str, str]]:
         """Pairs of runs of one seed; a row that no seed changes has one run for all."""

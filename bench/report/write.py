@@ -17,6 +17,7 @@ from bench.report.prose import paragraph, settings_table
 from bench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
 from bench.report.reproduction import reproduction_tables
 from bench.report.response import response_table
+from bench.report.tuning_tables import tuning_tables
 from bench.report.verdict_tables import emphasis, power_notes, power_table, verdict_matrix, verdict_table
 from bench.report.verdicts import Inference
 
@@ -69,6 +70,7 @@ def _tables(study: Study, inference: Inference, design: Design, beside: Sequence
         budget_table(study, beside),
     ]
     made += [table for table in further if table is not None]
+    made += tuning_tables(study, inference, design.tuning)
     # The published tables that compare with ours are of STS tasks.
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
     made += reproduction_tables(study, verdicts or None)
@@ -80,7 +82,7 @@ def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
         (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
         (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
         (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
-        if table.name in ("verdicts", "power", "ablation"):
+        if table.name in ("verdicts", "power", "ablation", "tuning", "best_of_k"):
             table.order.to_csv(out / f"{table.name}.csv", index=False)
     text = paragraph(study)
     (out / "method_section.md").write_text(escape_markdown(text) + "\n", encoding="utf-8")

@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from bench import report
-from bench.design import Ablation, Cell, read_design
+from bench.design import Ablation, Cell, Design, read_design
+from bench.record import read_study
+from bench.report.design_figures import ablation, interactions
+from bench.report.drawn import Drawn
 from bench.report.effects import effect_table, effects
-from bench.report.frame import OVERALL
+from bench.report.frame import OVERALL, make_study
+from bench.report.write import with_errors
 from tests.report.planted import Simulated, factorial, simulate
 
 ABLATION = factorial(matters=["on", "off"], idle=["on", "off"])
@@ -87,12 +91,35 @@ def test_cells_of_other_settings_are_compared_only_where_the_ablation_changes_th
     assert table is not None and list(table.text["Verdict"])[1] == "a cell is missing"
 
 
-def test_the_report_has_table_and_figures(planted: Simulated, tmp_path: Path) -> None:
-    folder = tmp_path / "results" / "demo"
+def test_a_variance_that_is_small_by_chance_is_steadied_by_the_other_cells(planted: Simulated) -> None:
+    inference = planted.inference(100, np.random.default_rng(0))
+    keys = list(inference.study.names("method"))
+    variance, freedom = inference.residual_variance(keys, OVERALL)
+    assert freedom == 3 * 5
+    table = inference.study.averages[OVERALL].to_numpy().reshape(6, 4).T
+    rows, seeds = np.indices(table.shape)
+    dummies = np.stack([*(rows.ravel() == row for row in range(4)), *(seeds.ravel() == seed for seed in range(1, 6))])
+    design = dummies.T.astype(float)
+    left = table.ravel() - design @ np.linalg.lstsq(design, table.ravel(), rcond=None)[0]
+    assert variance == pytest.approx(float(left @ left) / freedom)
+    for item in effects(inference, [ABLATION]):
+        weights = {f"method:{label}:": weight for label, weight in item.labels.items()}
+        own, found = inference.contrast(weights, OVERALL), item.estimates[OVERALL]
+        assert own is not None and found.mean == own.mean
+        pooled = variance * sum(w**2 for w in weights.values()) / 6
+        assert found.seed_variance == pytest.approx(max(own.seed_variance, pooled))
+        assert found.freedom >= freedom and found.with_seeds(11).seed_freedom == 30
+
+
+def test_table_and_figures(planted: Simulated, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
     planted.write(folder, ABLATION)
-    assert read_design(folder).ablations == [ABLATION]
-    (page,) = report.build(folder, tmp_path / "reports")
-    text = page.read_text(encoding="utf-8")
-    assert "what the components do (Overall)" in text and 'id="ablation"' in text
-    made = {path.name for path in page.parent.rglob("*") if path.is_file()}
-    assert {"ablation.md", "ablation.csv", "ablation.svg", "interactions.svg"} <= made
+    design = read_design(folder)
+    assert design.ablations == [ABLATION]
+    study, inference = with_errors(make_study("demo", read_study(folder)), folder)
+    table = effect_table(study, inference, effects(inference, design.ablations))
+    assert table is not None and list(table.text["Verdict"]) == ["worse", "undecided", "undecided"]
+    given = Drawn(study, pd.DataFrame(), inference, design)
+    drawn = (ablation(given), interactions(given))
+    assert [len(figure.axes) for figure in drawn if figure is not None] == [1, 1]
+    assert ablation(replace(given, design=Design())) is None and interactions(replace(given, design=Design())) is None
