@@ -21,44 +21,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+import pandas as pd
 
 from bench.gate.baseline import Scores, scores_of
 from bench.gate.check import Compared, Line, judge, overall
 
-MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 500
+MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200
 DROPS = (0.01, 0.003)
 
 
-def only(scores: Scores, labels: list[str]) -> Scores:
-    runs = scores.runs[scores.runs["label"].isin(labels)]
-    examples = scores.examples[scores.examples["run"].isin(runs.index)]
-    return replace(scores, runs=runs, scores=scores.scores.loc[runs.index], examples=examples)
-
-
-def disturbed(scores: Scores, size: float, rows: set[str]) -> Scores:
-    """The same runs with noise on their similarities, in units of their own spread; scores computed anew."""
-    rng = np.random.default_rng(11)
-    hit = set(scores.runs.index[scores.runs["label"].isin(rows)])
-    examples, values = scores.examples.copy(), scores.scores.copy()
-    for (run, task), part in examples.groupby(["run", "task"], sort=True):
-        noise = rng.normal(size=len(part))
-        if run in hit:
-            worse = part["value"] + size * part["value"].std() * noise
-            examples.loc[part.index, "value"] = worse
-            values.loc[str(run), str(task)] = float(spearmanr(part["gold"], worse).statistic)
-    return replace(scores, examples=examples, scores=values)
-
-
-def with_drop(scores: Scores, drop: float, rows: set[str]) -> Scores:
-    """Disturbed so that the mean over the rows' seeds and tasks has fallen by `drop`."""
+def with_drop(scores: Scores, drop: float, rows: list[str]) -> Scores:
+    """The same runs, those of `rows` disturbed so that their mean over seeds and tasks has fallen by `drop`."""
+    examples = scores.examples
+    of = examples.groupby(["run", "task"], sort=True)
     hit = scores.runs.index[scores.runs["label"].isin(rows)]
+    noise = pd.Series(np.random.default_rng(11).normal(size=len(examples)), index=examples.index)
+    noise *= of["value"].transform("std") * examples["run"].isin(hit)
+    gold = of["gold"].rank()
     before, low, high = scores.scores.loc[hit].to_numpy().mean(), 0.0, 1.0
     for _ in range(12):
         middle = (low + high) / 2
-        fallen = before - disturbed(scores, middle, rows).scores.loc[hit].to_numpy().mean()
+        found = spearman(examples.assign(value=examples["value"] + middle * noise), gold)
+        fallen = before - found.loc[hit].to_numpy().mean()
         low, high = (low, middle) if fallen > drop else (middle, high)
-    return disturbed(scores, high, rows)
+    worse = examples.assign(value=examples["value"] + high * noise)
+    return replace(scores, examples=worse, scores=spearman(worse, gold).loc[scores.scores.index, list(scores.tasks)])
+
+
+def spearman(examples: pd.DataFrame, gold: pd.Series[float]) -> pd.DataFrame:
+    """Runs x tasks, from the ranks of values and of gold."""
+    keys = [examples["run"], examples["task"]]
+    ranks = examples["value"].groupby(keys).rank()
+    one, other = (part - part.groupby(keys).transform("mean") for part in (ranks, gold))
+    products = [(a * b).groupby(keys).sum() for a, b in ((one, other), (one, one), (other, other))]
+    return (products[0] / np.sqrt(products[1] * products[2])).unstack("task")
 
 
 def checks(clean: Scores, candidates: Scores, count: int, seeds: list[int], parts: int) -> Iterator[list[list[Line]]]:
@@ -113,9 +109,9 @@ def main() -> int:
     labels = sorted(set(clean.runs["label"]))
     seeds = sorted(seed for seed in set(clean.runs["seed"]) if seed <= (arguments.seeds or seed))
     count = arguments.candidates
-    everywhere = {f"drop_{drop * 100:g}_all_rows": with_drop(clean, drop, set(labels)) for drop in DROPS}
-    in_one = {f"drop_{DROPS[0] * 100:g}_only_{label}": with_drop(clean, DROPS[0], {label}) for label in labels}
-    outcome = {
+    hit = {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
+    hit |= {f"drop_{100 * DROPS[0]:g}_only_{label}": (DROPS[0], [label]) for label in labels}
+    outcome: dict[str, Any] = {
         "candidates": count,
         "rows": labels,
         "tasks": list(clean.tasks),
@@ -124,7 +120,7 @@ def main() -> int:
         "alpha": ALPHA,
         "same_code": counted(clean, clean, count, seeds),
         "same_code_two_in_a_row": in_a_row(clean, count, seeds),
-        **{name: counted(clean, planted, count, seeds) for name, planted in (everywhere | in_one).items()},
+        **{name: counted(clean, with_drop(clean, *what), count, seeds) for name, what in hit.items()},
     }
     sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
     return 0
