@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
         "student": {"layers": 2, "width": 16},
         "text": {"source": str(text_file), "sentences": 64},
         "budget": {"sentences": 64},
-        "train": {"batch_size": 32},
+        "train": {"batch_size": 32, "max_length": 32},
     }
     base = {"of": {"codir": {"num_negatives": 4, "shared_width": 8}}, "design": "factorial", "factors": factors}
     made = study(tmp_path, {"terms": base}, **changes)
@@ -172,3 +173,14 @@ def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
     assert sum(passed) == 64
     assert sum(ledger.teacher_sentences_stored for ledger in ledgers) == 24 * 64
     assert not any(ledger.teacher_sentences_online for ledger in ledgers)
+
+
+def test_the_examples_of_the_page_on_ablations_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "ABLATIONS.md").read_text(encoding="utf-8")
+    ablate, tune = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    made = study(tmp_path, ablate["ablate"])
+    assert [len(design.cells) for design in designs(made)] == [5, 4, 3, 3]
+    path = tmp_path / "tuned.yaml"
+    path.write_text(yaml.safe_dump({**BASE, **tune, "methods": ["mse", "ibkd"]}))
+    spec = load_study(str(path)).tune
+    assert spec is not None and (spec.trials, spec.seeds) == (16, [0])

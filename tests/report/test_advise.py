@@ -47,7 +47,7 @@ def test_what_is_shown_is_said_and_what_is_not_stays_open(results: Path) -> None
             "sentences=50000",
             None,
             None,
-            "it ran budgets sentences=12800 and students of 7.00M parameters; to know, run",
+            "sentences=12800 and students of 7.00M parameters; to know, run it",
         ),
         ("flops=1e12", None, None, "it ran budgets sentences=12800"),
         (None, "6.9M", None, "students of 7.00M parameters"),
