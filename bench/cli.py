@@ -124,6 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--json", action="store_true", help="for programs")
     power.set_defaults(verb=_power)
 
+    advise = verbs.add_parser("advise", help="which method to take, how sure that is, what to run next")
+    advise.add_argument("--results", required=True, type=Path, metavar="DIR", help="a study's folder, or one of them")
+    advise.add_argument("--budget", metavar="CURRENCY=AMOUNT", help="what may be spent, e.g. sentences=50000")
+    advise.add_argument("--size", metavar="PARAMETERS", help="largest student, e.g. 12M")
+    advise.add_argument("--latency", type=_not_negative, metavar="MS", help="longest time for a sentence")
+    advise.add_argument("--json", action="store_true", help="for programs")
+    advise.set_defaults(verb=_advise)
+
     check = verbs.add_parser("check", help="compare results with a blessed baseline", epilog=CHECK_EPILOG)
     check.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, a run's, or a model's")
     check.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
@@ -410,6 +418,22 @@ def _power(arguments: argparse.Namespace) -> int:
         else:
             _console().print(to_rich(table, len(table.text.columns)))
     return FINE
+
+
+def _advise(arguments: argparse.Namespace) -> int:
+    from bench.report.advise import advise, situation
+    from bench.report.render import to_json, to_rich
+
+    wanted = situation(arguments.budget, arguments.size, arguments.latency)
+    tables, reasons = advise(arguments.results, wanted)
+    for table in tables:
+        if arguments.json:
+            sys.stdout.write(to_json(table))
+        else:
+            _console().print(to_rich(table, len(table.text.columns)))
+    for reason in reasons:
+        _say(f"nothing can be said from {reason}")
+    return FINE if tables else COULD_NOT_EVALUATE
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool, title: str) -> int:

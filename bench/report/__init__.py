@@ -34,7 +34,7 @@ def build(results: Path, out: Path, options: Options = Options()) -> list[Path]:
     Returns the paths of the pages. Raises `UserError` when there is nothing to report, a record is damaged, or `out`
     cannot take the report; every record is read before the first file is written.
     """
-    studies = {folder: read_study(folder) for folder in _study_folders(results)}
+    studies = {folder: read_study(folder) for folder in study_folders(results)}
     targets = {folder: out / folder.name for folder in studies}
     for folder, target in targets.items():
         _refuse_foreign_folder(folder, target)
@@ -67,7 +67,7 @@ def power(results: Path, delta: float | None, options: Options = Options()) -> l
     from bench.report.write import with_errors
 
     found = []
-    for folder in _study_folders(results):
+    for folder in study_folders(results):
         study, inference = with_errors(make_study(folder.name, read_study(folder), options.margin), folder)
         if not inference.comparisons():
             raise UserError(f"{folder} has no two rows with the same scored examples; there is nothing to compare")
@@ -75,7 +75,8 @@ def power(results: Path, delta: float | None, options: Options = Options()) -> l
     return found
 
 
-def _study_folders(results: Path) -> list[Path]:
+def study_folders(results: Path) -> list[Path]:
+    """The study's folder, or those of the studies in it. Raises `UserError` where there are no records."""
     if not results.is_dir():
         raise UserError(f"the results folder {results} does not exist; run a study first or name another folder")
     results = results.resolve()

@@ -117,10 +117,13 @@ def best_of_k(given: Drawn) -> Figure | None:
     figure = new_figure(3.3)
     axes = figure.subplots()
     for place, (label, (means, spreads)) in enumerate(curves.items()):
-        look = {"color": COLOURS[place % len(COLOURS)]}
+        colour = COLOURS[place % len(COLOURS)]
         trials = np.arange(1, len(means) + 1)
-        axes.plot(trials, means * 100, marker=MARKERS[place % len(MARKERS)], markersize=3, label=short(label), **look)
-        axes.fill_between(trials, (means - spreads) * 100, (means + spreads) * 100, alpha=0.1, linewidth=0, **look)
+        marker = MARKERS[place % len(MARKERS)]
+        axes.plot(trials, means * 100, marker=marker, markersize=3, label=short(label), color=colour)
+        axes.fill_between(
+            trials, (means - spreads) * 100, (means + spreads) * 100, alpha=0.1, linewidth=0, color=colour
+        )
     axes.set(xlabel="trials", ylabel="expected best dev score x 100")
     legend(figure, axes)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,13 @@ import pytest
 import yaml
 
 from bench.ablation import designs, parts
+from bench.budget import Ledger
 from bench.errors import UserError
-from bench.study import Study, load_study
+from bench.settings import Settings
+from bench.store import TeacherStore
+from bench.study import Study, load_study, runs_of
+from bench.trained import training_of
+from bench.workbench import workbenches
 
 BASE: dict[str, Any] = {
     "name": "mine",
@@ -133,3 +139,48 @@ def test_bad_ablations_are_one_sentence(tmp_path: Path, ablate: dict[str, Any], 
         study(tmp_path, ablate)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
+    teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors = {"layer_map": ["all", "last"], "symmetric": [False, True], "student.layers": [2, 1]}
+    changes = {
+        "teacher": str(teacher_folder),
+        "student": {"layers": 2, "width": 16},
+        "text": {"source": str(text_file), "sentences": 64},
+        "budget": {"sentences": 64},
+        "train": {"batch_size": 32, "max_length": 32},
+    }
+    base = {"of": {"codir": {"num_negatives": 4, "shared_width": 8}}, "design": "factorial", "factors": factors}
+    made = study(tmp_path, {"terms": base}, **changes)
+    passed: list[int] = []
+    ensure = TeacherStore.ensure
+
+    def counted(store: TeacherStore, rows: Any) -> int:
+        passed.append(ensure(store, rows))
+        return passed[-1]
+
+    monkeypatch.setattr(TeacherStore, "ensure", counted)
+    settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu")
+    ledgers = []
+    for bench in workbenches(parts(made), settings, lambda _: None):
+        for run in (run for run in runs_of(bench.study) if run.role == "method"):
+            ledgers.append(Ledger())
+            training_of(bench, run, ledgers[-1], lambda _: None)
+    assert len(ledgers) == 8 * 3
+    # The layers that the cells read differ; the first pass stores them all, and every later run reads the store.
+    assert sum(passed) == 64
+    assert sum(ledger.teacher_sentences_stored for ledger in ledgers) == 24 * 64
+    assert not any(ledger.teacher_sentences_online for ledger in ledgers)
+
+
+def test_the_examples_of_the_page_on_ablations_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "ABLATIONS.md").read_text(encoding="utf-8")
+    ablate, tune = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    made = study(tmp_path, ablate["ablate"])
+    assert [len(design.cells) for design in designs(made)] == [5, 4, 3, 3]
+    path = tmp_path / "tuned.yaml"
+    path.write_text(yaml.safe_dump({**BASE, **tune, "methods": ["mse", "ibkd"]}))
+    spec = load_study(str(path)).tune
+    assert spec is not None and (spec.trials, spec.seeds) == (16, [0])

@@ -9,19 +9,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import bench.trained
+from bench import trained as trained_module
 from bench import tuning as tuning_module
 from bench.design import TUNING_FILE, Trial, Tuned, read_design
 from bench.errors import UserError
 from bench.search import Sampler, at, space_of
 from bench.settings import Settings
 from bench.study import Study, TuneSpec, load_study, method_entry, runs_of
+from bench.train import train
 from bench.trained import training_of
 from bench.tuning import Told, tune, with_tuned
 from bench.workbench import Workbench
 from methods.space import Choice, Span
 
-SPACE = {"a": Span(0.1, 10.0, log=True), "b": Span(2, 64), "c": Choice("x", 1.0, True)}
+SPACE: dict[str, Span | Choice] = {"a": Span(0.1, 10.0, log=True), "b": Span(2, 64), "c": Choice("x", 1.0, True)}
 
 
 @pytest.mark.parametrize("sampler", ["quasi-random", "tpe"])
@@ -96,7 +97,7 @@ def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path
             "tune": {"trials": 3, "seeds": [7]},
             "seeds": 2,
             "tasks": ["embedded"],
-            "train": {"batch_size": 16},
+            "train": {"batch_size": 16, "max_length": 32},
         }
     )
     made = Workbench(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
@@ -107,7 +108,6 @@ def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path
 
 def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    train = bench.trained.train
 
     def counted(*given: Any, **named: Any) -> Any:
         trained.append(given[0].seed)
@@ -117,7 +117,7 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Workbench, m
         if len(trained) == 4:
             raise Killed
 
-    monkeypatch.setattr(bench.trained, "train", counted)
+    monkeypatch.setattr(trained_module, "train", counted)
     with pytest.raises(Killed):
         tune(tunable, Told(trial=kill))
     folder = tunable.settings.out / "tuned"

@@ -1,0 +1,82 @@
+"""Advice: what the records show is said, with its error, and nothing is said of what they do not hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.report.advise import advise, situation
+from tests.report.planted import factorial, simulate
+
+METHODS = factorial(kind=["good", "poor", "also-poor"])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One method of three is better by far."""
+
+    def quality(levels: Mapping[str, str]) -> float:
+        return 0.7 if levels["kind"] == "good" else 0.5
+
+    folder = tmp_path_factory.mktemp("results")
+    simulate(METHODS, quality, 4, np.random.default_rng(5), spread=0.01).write(folder / "clear", METHODS)
+    simulate(METHODS, lambda _: 0.5, 4, np.random.default_rng(6), spread=0.02).write(folder / "open", METHODS)
+    return folder
+
+
+def test_what_is_shown_is_said_and_what_is_not_stays_open(results: Path) -> None:
+    (clear, undecided), reasons = advise(results, situation("sentences=12800", "7M", None))
+    assert reasons == []
+    assert clear.notes[0] == "Take good: better than 2 of 2 others (family-wise error 0.05)."
+    assert list(clear.text["Against the first"]) == ["highest score", "worse", "worse"]
+    assert undecided.notes[0].startswith("Undecided between ")
+    assert "Run next: the same study with seeds=" in undecided.notes[1] or "no number of seeds" in undecided.notes[1]
+    assert any("Nothing is said of other situations" in note for note in undecided.notes)
+
+
+@pytest.mark.parametrize(
+    ("budget", "size", "latency", "reason"),
+    [
+        (
+            "sentences=50000",
+            None,
+            None,
+            "sentences=12800 and students of 7.00M parameters; to know, run it",
+        ),
+        ("flops=1e12", None, None, "it ran budgets sentences=12800"),
+        (None, "6.9M", None, "students of 7.00M parameters"),
+        (None, None, 5.0, "its records state no latency"),
+    ],
+)
+def test_other_situations_are_refused(
+    results: Path, budget: str | None, size: str | None, latency: float | None, reason: str
+) -> None:
+    tables, reasons = advise(results, situation(budget, size, latency))
+    assert tables == [] and len(reasons) == 2
+    assert all(reason in text for text in reasons)
+
+
+@pytest.mark.parametrize(
+    ("budget", "size", "complaint"),
+    [
+        ("50000", None, "not of the form"),
+        ("sentence=3", None, "did you mean 'sentences'"),
+        (None, "big", "--size 'big'"),
+    ],
+)
+def test_situations_that_are_none(budget: str | None, size: str | None, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        situation(budget, size, None)
+
+
+def test_the_command(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["advise", "--results", str(results / "clear"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shown"][0]["Method"] == "good"
+    assert main(["advise", "--results", str(results / "clear"), "--latency", "3"]) == 3
+    assert "nothing can be said from clear: " in capsys.readouterr().err
