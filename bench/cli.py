@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from bench.design import Trial
     from bench.plan import Plan
     from bench.record import Record
-    from bench.run import Finished
-    from bench.study import MethodEntry, Run
+    from bench.study import MethodEntry
     from bench.workbench import Workbench
 
 FINE, WRONG_USE, COULD_NOT_EVALUATE, INTERRUPTED = 0, 2, 3, 130
@@ -99,6 +98,20 @@ def _parser() -> argparse.ArgumentParser:
         default=15.0,
         metavar="S",
         help="least time between checkpoints of a training (default: 15; 0: after every step)",
+    )
+    run.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, each in a process of its own")
+    run.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="CPU threads of each run (default: OMP_NUM_THREADS, else the cores divided by the jobs)",
+    )
+    run.add_argument(
+        "--gpu-share",
+        type=_gpu_share,
+        default=1.0,
+        metavar="SHARE",
+        help="most of a GPU's memory that a run may take; several runs share a GPU if this is less than 1 (default: 1)",
     )
     run.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
     run.set_defaults(verb=_run)
@@ -205,6 +218,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _gpu_share(text: str) -> float:
+    value = _not_negative(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
+    return value
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
@@ -216,7 +236,9 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _quiet_libraries()
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
     from bench.settings import settings
     from bench.study import load_study
 
@@ -225,24 +247,26 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen = replace(chosen, checkpoint_seconds=arguments.checkpoint_seconds)
     from bench.ablation import designs, parts
     from bench.design import write_ablations
+    from bench.engines import EngineOptions, layouts_of, make_engine
     from bench.workbench import workbenches
 
     benches = workbenches(parts(study), chosen, announce=lambda text: _say(f"{study.name}: {text}"))
+    options = EngineOptions(arguments.jobs, arguments.threads, arguments.gpu_share)
     if arguments.dry_run:
-        from bench.plan import make_plan
+        from bench.plan import make_plan, planned_tuning
 
         for bench in benches:
-            _print_plan(bench, make_plan(bench))
+            _print_plan(bench, make_plan(bench, layouts_of(options, chosen.device)))
         if study.tune:
-            from bench.plan import planned_tuning
-
             _console().print(planned_tuning(study))
         return FINE
     if study.ablate:
         write_ablations(chosen.out / benches[0].name, designs(study))
     if study.tune:
         benches = [_tuned(benches[0])]
-    finished = _run_with_progress(benches)
+    from bench.progress import run_with_progress
+
+    finished = run_with_progress(benches, make_engine(options, chosen.device))
     return _summary(benches[0], list({item.record.run_id: item.record for item in finished}.values()))
 
 
@@ -261,53 +285,6 @@ def _tuned(bench: Workbench) -> Workbench:
         _say(f"[trial {number + 1}/{total}] {entry.label}: {settings}: {outcome}{' (found complete)' if known else ''}")
 
     return with_tuned(bench, tune(bench, Told(trial=on_trial)))
-
-
-def _quiet_libraries() -> None:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    # mteb recommends newer versions of tasks that are named on purpose.
-    logging.getLogger("mteb").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="mteb")
-
-
-def _run_with_progress(benches: Sequence[Workbench]) -> list[Finished]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from bench.run import run_study
-    from bench.study import runs_of
-
-    console = _console(stderr=True)
-    total = sum(len(runs_of(bench.study)) for bench in benches)
-    finished: list[Finished] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(benches[0].name, total=total)
-
-        def on_progress(run: Run, share: float) -> None:
-            progress.update(bar, completed=len(finished) + share, description=f"{run.entry.label} seed {run.seed}")
-
-        for item in (item for bench in benches for item in run_study(bench, on_progress)):
-            finished.append(item)
-            progress.update(bar, completed=len(finished))
-            _say(f"[{len(finished)}/{total}] {_one_line(item)}")
-    return finished
-
-
-def _one_line(item: Finished) -> str:
-    record = item.record
-    scores = ", ".join(f"{task} {100 * scores['main_score']:.2f}" for task, scores in record.scores.items())
-    seconds = sum(record.ledger["seconds"].values())
-    how = "found complete" if item.reused else f"{seconds:.0f} s"
-    outcome = scores or f"{record.status}: {record.error or 'the loss is not finite'}"
-    return f"{record.label} seed {record.seed}: {outcome} ({how})"
 
 
 def _summary(bench: Workbench, records: list[Record]) -> int:
@@ -334,12 +311,11 @@ def _print_plan(bench: Workbench, plan: Plan) -> None:
     console = _console()
     console.print(table)
     to_do = [item for item in plan.runs if item.state == "to do"]
-    total = sum(item.seconds or 0.0 for item in to_do)
     console.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {bench.settings.device}")
-    console.print(
-        f"{len(plan.runs)} runs, {len(to_do)} to do; training about {total / 60:.1f} minutes here, "
-        "teacher pass and evaluation not counted"
-    )
+    console.print(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
+    for name, (layout, left) in plan.estimates.items():
+        threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
+        console.print(f"  {name}: {left / 3600:.2f} hours ({threads})")
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -368,7 +344,9 @@ def _check(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
     )
     if options.drift or is_model(arguments.candidate):
-        _quiet_libraries()
+        from bench.quiet import quiet_libraries
+
+        quiet_libraries()
     if arguments.bless:
         for note in bless_candidate(arguments.candidate, arguments.baseline, options):
             _say(note)
@@ -499,7 +477,9 @@ def _studies(arguments: argparse.Namespace) -> int:
 
 
 def _conform(arguments: argparse.Namespace) -> int:
-    _quiet_libraries()
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
     from bench.conform.listing import conform_in_words
 
     outcomes = conform_in_words(arguments.method, arguments.overrides)

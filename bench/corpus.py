@@ -72,10 +72,14 @@ class Corpus:
         """Tokens of some sentences together, padding not counted."""
         return int((self.offsets[rows + 1] - self.offsets[rows]).sum())
 
+    def width(self, rows: NDArray[np.int64]) -> int:
+        """Tokens of the longest of some sentences: what a batch of them is padded to."""
+        return int((self.offsets[rows + 1] - self.offsets[rows]).max())
+
     def batch(self, rows_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of some sentences, each [B, T], padded to the longest."""
         lengths = self.offsets[rows_B + 1] - self.offsets[rows_B]
-        width = int(lengths.max())
+        width = self.width(rows_B)
         ids = np.full((len(rows_B), width), self.pad_id, dtype=np.int64)
         for row, (start, length) in enumerate(zip(self.offsets[rows_B], lengths, strict=True)):
             ids[row, :length] = self.tokens[start : start + length]

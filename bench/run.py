@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from bench.record import (
 )
 from bench.settings import environment
 from bench.study import Run, runs_of
-from bench.trained import training_of
+from bench.trained import rehearse_run, training_of
 from bench.workbench import Workbench
 
-POLL_SECONDS = 1.0
+ANNOUNCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -59,28 +58,43 @@ class Scored:
     mteb_result: dict[str, Any]
 
 
-def run_study(bench: Workbench, on_progress: Callable[[Run, float], None]) -> Iterator[Finished]:
-    """Run what is missing, one run after the other, and yield each as it is done.
+OnProgress = Callable[[Run, float], None]
+"""Told of the share of a run that is done: 0 when it begins."""
+Engine = Callable[[Workbench, list[Run], OnProgress], Iterator[Finished]]
+"""Executes runs and yields each as it is finished, in any order. Runs that another process is at are left to it, and
+waited for."""
 
-    Runs that another process is at are left to it, and waited for at the end. A run that fails becomes a record with
-    status `failed` and does not stop the others; it is tried again next time.
+
+def run_study(bench: Workbench, engine: Engine, on_progress: OnProgress) -> Iterator[Finished]:
+    """Run what is missing, and yield each run as it is done.
+
+    A run that fails becomes a record with status `failed` and does not stop the others; it is tried again next time.
     """
     bench.check()
-    left, announced = runs_of(bench.study), False
-    while left:
-        elsewhere = []
-        for run in left:
-            finished = _finish(bench, run, partial(on_progress, run))
-            if finished is None:
-                elsewhere.append(run)
-            else:
-                yield finished
-        if len(elsewhere) == len(left):
-            if not announced:
-                bench.announce(f"waiting for {len(left)} runs that another process is at")
-                announced = True
-            time.sleep(POLL_SECONDS)
-        left = elsewhere
+    missing = []
+    for run in runs_of(bench.study):
+        known = known_record(bench, run)
+        if known is None:
+            missing.append(run)
+        else:
+            yield Finished(run, known, reused=True)
+    if missing:
+        _fill_stores(bench, missing)
+        yield from engine(bench, missing, on_progress)
+
+
+def _fill_stores(bench: Workbench, runs: list[Run]) -> None:
+    """Have all teacher signals before the first training, in the study's order whoever trains in what order."""
+    announced = time.monotonic()
+    for number, run in enumerate(runs):
+        if time.monotonic() - announced > ANNOUNCE_SECONDS:
+            announced = time.monotonic()
+            bench.announce(f"the teacher's signals are there for {number} of {len(runs)} runs")
+        try:
+            rehearse_run(bench, run)
+        except Exception as error:
+            _stop_if_disk_is_full(error)
+            # Whatever else is wrong with a run is found again when it is executed, and goes into its record.
 
 
 def record_folder(bench: Workbench, run: Run) -> Path:
@@ -88,7 +102,7 @@ def record_folder(bench: Workbench, run: Run) -> Path:
     return bench.settings.out / bench.name / bench.run_id(run)
 
 
-def _finish(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Finished | None:
+def finish_run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Finished | None:
     """A run's record, made if need be; None while another process is making it."""
     if (known := known_record(bench, run)) is not None:
         return Finished(run, known, reused=True)
@@ -136,13 +150,22 @@ def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Re
         record = _record(bench, run, ledger, training.status, scored, identity, response=training.response)
         write_sealed(folder, lambda path: _write(path, record, training.curve, scored))
     except Exception as error:
-        if refusal := disk_trouble(error):
-            raise UserError(
-                f"nothing more can be written ({refusal}); make room and run the same command again, which goes on "
-                "from what is complete"
-            ) from error
+        _stop_if_disk_is_full(error)
         return _failed(bench, run, ledger, error)
     return record
+
+
+def _stop_if_disk_is_full(error: Exception) -> None:
+    if refusal := disk_trouble(error):
+        raise UserError(
+            f"nothing more can be written ({refusal}); make room and run the same command again, which goes on "
+            "from what is complete"
+        ) from error
+
+
+def give_up(bench: Workbench, run: Run, why: str) -> Finished:
+    """The record of a run whose process ended without a word, time and again."""
+    return Finished(run, _failed(bench, run, Ledger(), UserError(why)), reused=False)
 
 
 def _failed(bench: Workbench, run: Run, ledger: Ledger, error: Exception) -> Record:

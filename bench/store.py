@@ -77,6 +77,10 @@ class TeacherStore:
     def _width(self, name: str) -> int:
         return self._teacher.output_width() if name == FINAL else self._teacher.dims.width
 
+    def is_full(self) -> bool:
+        """Whether every row was computed; whether one is damaged is not looked at."""
+        return all(array.is_full() for array in self._arrays.values())
+
     def ensure(self, rows: NDArray[np.int64]) -> int:
         """Compute what is missing for some rows, and return how many sentences passed the teacher."""
         if not self._arrays or not len(self._missing(rows)):
@@ -145,6 +149,9 @@ class _Array:
         if damaged := int(((marks_B != 0) & ~sound_B).sum()):
             _log.warning("%d rows of %s are damaged; they are computed again", damaged, self._values_file)
         return sound_B
+
+    def is_full(self) -> bool:
+        return bool((self._marks_N != 0).all())
 
     def write(self, rows_B: NDArray[np.int64], values_BW: NDArray[np.float32]) -> None:
         # Written to files, not to their maps: a full disk is then an error, where it would kill a writer to a map.

@@ -88,6 +88,16 @@ def train(
     return _Loop(cell, ledger, response or Response(), checkpoints).run(on_progress, resumed)
 
 
+def rehearse(cell: Cell, ledger: Ledger) -> None:
+    """Fill the store with all that a training will read, and charge the ledger as that would. Trains nothing.
+
+    What passes the teacher together decides the last bits of its vectors: the store is asked for the same blocks in the
+    same order as by the training. Of a budget in seconds nobody knows the end.
+    """
+    if cell.budget.currency != "seconds":
+        _Loop(cell, ledger, Response(), None).rehearse()
+
+
 class _Loop:
     """The state of one training."""
 
@@ -125,7 +135,7 @@ class _Loop:
                 self._fill_store()
                 with ledger.phase("train"):
                     signals, terms, grad_norm = self._update(progress)
-                self._charge(signals)
+                self._charge()
                 self.step += 1
                 if (self.step - 1) % LOG_EVERY == 0 or cell.budget.progress(ledger) >= 1:
                     row = self._curve_row(progress, terms, grad_norm, signals)
@@ -140,6 +150,13 @@ class _Loop:
         self._choose()
         cell.student.eval()
         return Trained(self.aux, diverged, self.curve, self.batches_sha256)
+
+    def rehearse(self) -> None:
+        self._rows_to_fit()
+        while self.cell.budget.progress(self.ledger) < 1:
+            self._fill_store()
+            self._charge()
+            self.step += 1
 
     def _watch(self) -> None:
         """Score the student on the dev pairs, and keep its weights if they are to be chosen by that."""
@@ -196,17 +213,22 @@ class _Loop:
 
     def _fit(self) -> None:
         """Show the method some of the teacher's vectors, where it asks for them."""
+        cell, rows = self.cell, self._rows_to_fit()
+        if len(rows):
+            with self.ledger.phase("train"), torch.no_grad():
+                cell.method.fit(self.aux, cell.store.read(FINAL, rows).to(cell.student.device))
+
+    def _rows_to_fit(self) -> NDArray[np.int64]:
+        """Have the sentences whose vectors the method is to see before it trains, and charge them."""
         cell, count = self.cell, min(self.needs.fit_rows, len(self.cell.text.corpus))
-        if not count:
-            return
         rng = np.random.default_rng(seed_for(cell.seed, "fit"))
-        rows = np.sort(rng.permutation(len(cell.text.corpus))[:count])
-        with self.ledger.phase("teacher"):
-            cell.store.ensure(rows)
-        with self.ledger.phase("train"), torch.no_grad():
-            cell.method.fit(self.aux, cell.store.read(FINAL, rows).to(cell.student.device))
-        self.ledger.student_flops += cell.method.fit_flops(self.dims, count)
-        self._charge_stored(rows)
+        rows = np.sort(rng.permutation(len(cell.text.corpus))[:count]) if count else np.empty(0, np.int64)
+        if count:
+            with self.ledger.phase("teacher"):
+                cell.store.ensure(rows)
+            self.ledger.student_flops += cell.method.fit_flops(self.dims, count)
+            self._charge_stored(rows)
+        return rows
 
     def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:
         """One step: loss, gradients, new weights, new state."""
@@ -282,10 +304,10 @@ class _Loop:
             left = STORE_AHEAD
         return self.step + math.ceil(left)
 
-    def _charge(self, signals: Signals) -> None:
+    def _charge(self) -> None:
         cell, needs, ledger, rows_B = self.cell, self.needs, self.ledger, self.order[self.step]
         sentences = cell.text.sentences(rows_B, 1 + needs.candidates).ravel()
-        num_tokens = signals.mask_BT.shape[1]
+        num_tokens = cell.text.corpus.width(sentences)
         passes = len(sentences) + len(rows_B) * (needs.student_views - 1 + needs.masked_tokens)
         # Forward once and backward at twice its price; gradient caching passes forward once more.
         price = 4 if self.part_size < len(rows_B) else 3

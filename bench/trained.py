@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,9 @@ from bench.export import export, model_card
 from bench.identity import key_of
 from bench.record import CURVE_FILE, Status, dump_json
 from bench.seeds import seeded, stage_seed
+from bench.store import array_names
 from bench.study import Run
-from bench.train import Cell, Trained, train
+from bench.train import Cell, Trained, rehearse, train
 from bench.workbench import Workbench
 
 MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
@@ -67,10 +69,7 @@ def training_of(bench: Workbench, run: Run, ledger: Ledger, on_progress: Progres
     """
     if run.role == "ceiling":
         return Training(bench.teacher_model)
-    folder = trained_folder(bench, run)
-    checkpoints = Checkpoints(
-        bench.settings.cache / "checkpoints" / bench.run_id(run), bench.settings.checkpoint_seconds
-    )
+    folder, checkpoints = trained_folder(bench, run), _checkpoints(bench, run)
     if not is_sound(folder, "the model"):
         clear_up(folder)
         _train(bench, run, folder, ledger, checkpoints, on_progress)
@@ -79,6 +78,25 @@ def training_of(bench: Workbench, run: Run, ledger: Ledger, on_progress: Progres
     ledger.restore(stored.pop("ledger"))
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
     return Training(StoredModel(bench.run_id(run), folder / MODEL_FOLDER), curve, **stored)
+
+
+def rehearse_run(bench: Workbench, run: Run) -> None:
+    """Compute all teacher signals that the training of a run will read, unless its model is there.
+
+    Whoever trains it later, and in whatever order with others, then reads the same bits.
+    """
+    if run.role != "method" or is_trained(bench, run):
+        return
+    reads = [needs for _, needs in bench.stages(run.entry) if array_names(needs)]
+    if not all(bench.store_of(needs).is_full() for needs in reads):
+        # Only the student's shape counts; a recipe puts heads on it.
+        student = deepcopy(bench.untrained)
+        _Stages(bench, run, student, Ledger(), _checkpoints(bench, run)).rehearse()
+
+
+def _checkpoints(bench: Workbench, run: Run) -> Checkpoints:
+    folder = bench.settings.cache / "checkpoints" / bench.run_id(run)
+    return Checkpoints(folder, bench.settings.checkpoint_seconds)
 
 
 def _train(
@@ -139,31 +157,42 @@ class _Stages:
                 return
             spent += stage.share
 
+    def rehearse(self) -> None:
+        """Fill the teacher's stores with all that the stages will read."""
+        spent = 0.0
+        for number, stage in enumerate(self.run.entry.stages):
+            rehearse(self._cell(number, spent), self.ledger)
+            self._take_over(number)
+            spent += stage.share
+
     def _train_stage(self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress) -> Trained:
-        bench, stage = self.bench, self.run.entry.stages[number]
-        method, spec = stage.build(), bench.study.train
-        if number < len(self.run.entry.stages) - 1:
-            spec = spec.model_copy(update={"checkpoint": "last"})
         with self.ledger.phase("setup"):
-            needs = method.needs(bench.dims_for(self.student))
-            cell = Cell(
-                method=method,
-                student=self.student,
-                teacher=bench.teacher,
-                text=bench.text_of(needs),
-                store=bench.store_of(needs),
-                spec=spec,
-                budget=bench.budget.share(spent, spent + stage.share),
-                seed=stage_seed(self.run.seed, number),
-            )
+            cell = self._cell(number, spent)
         trained = train(
             cell, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed
         )
-        head = method.exported_head(trained.aux)
+        head = cell.method.exported_head(trained.aux)
         if head is not None:
             self._put_on(head)
             self.ledger.extra_parameters -= num_parameters(head)
         return trained
+
+    def _cell(self, number: int, spent: float) -> Cell:
+        bench, stage = self.bench, self.run.entry.stages[number]
+        method, spec = stage.build(), bench.study.train
+        if number < len(self.run.entry.stages) - 1:
+            spec = spec.model_copy(update={"checkpoint": "last"})
+        needs = method.needs(bench.dims_for(self.student))
+        return Cell(
+            method=method,
+            student=self.student,
+            teacher=bench.teacher,
+            text=bench.text_of(needs),
+            store=bench.store_of(needs),
+            spec=spec,
+            budget=bench.budget.share(spent, spent + stage.share),
+            seed=stage_seed(self.run.seed, number),
+        )
 
     def _take_over(self, number: int) -> None:
         """Give the student the shape that a stage left it in; its weights come with the snapshot."""

@@ -48,6 +48,14 @@ class Task:
     def main_metric(self) -> str:
         return str(self.instance.metadata.main_score)
 
+    @property
+    def num_texts(self) -> int:
+        """Texts that a model embeds to be scored."""
+        return sum(
+            len(data["corpus"]) + len(data["queries"]) if isinstance(data, dict) else 2 * len(data)
+            for _, _, data in self.splits()
+        )
+
     def splits(self) -> list[tuple[str, str, Any]]:
         """(subset, split, data) of everything that is scored."""
         data = self.instance.dataset

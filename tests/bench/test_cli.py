@@ -163,7 +163,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli: Cli, study: Callable[
     assert code == 0, err
     assert "13 runs, 13 to do" in out
     assert "not tokenised yet" in out
-    assert re.search(r"training about \d+\.\d minutes", out)
+    assert re.search(r"in this process: \d+\.\d\d hours", out)
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "results").exists()
 

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from filelock import FileLock
 
 from bench import run as running
 from bench.cli import main
+from bench.engines.backlog import Backlog
 from bench.record import read_study
+from bench.study import Run
 
 Cli = Callable[..., tuple[int, str]]
 
@@ -129,16 +130,16 @@ def test_a_run_of_another_process_is_waited_for(
     aside = folder.rename(tmp_path / "aside")
     lock = FileLock(tmp_path / "cache" / "locks" / f"{record.run_id}.lock")
     lock.acquire()
-    monkeypatch.setattr(running, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("bench.engines.backlog.POLL_SECONDS", 0.05)
+    wait = Backlog.elsewhere
 
-    def finish() -> None:
+    def finish_meanwhile(left: Backlog, run: Run) -> None:
+        wait(left, run)
         aside.rename(folder)
         lock.release()
 
-    other = threading.Timer(1.0, finish)
-    other.start()
+    monkeypatch.setattr(Backlog, "elsewhere", finish_meanwhile)
     code, err = cli(study())
-    other.join()
     assert code == 0
     assert "waiting for 1 runs that another process is at" in err
     assert err.count("found complete") == 3
