@@ -66,37 +66,45 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
     )
 
 
+def write_study(
+    folder: Path,
+    labels: dict[str, float] | None = None,
+    seeds: int = 3,
+    stream: int = 0,
+    spread: float = 0.002,
+    change: Callable[[Record], Record] = lambda record: record,
+) -> Path:
+    for number, (label, noise) in enumerate((labels or {"mse": 0.6, "ckd": 0.7}).items()):
+        for seed in range(1, seeds + 1):
+            found = examples(noise, (number, seed, stream), spread)
+            record = change(record_of(label, seed, found, stream))
+
+            def leave(path: Path, record: Record = record, found: pd.DataFrame = found) -> None:
+                dump_json(to_dict(record), path / RECORD_FILE)
+                found.to_parquet(path / EXAMPLES_FILE, index=False)
+
+            write_sealed(folder / record.run_id, leave)
+    return folder
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def write(
-        name: str,
-        labels: dict[str, float] | None = None,
-        seeds: int = 3,
-        stream: int = 0,
-        spread: float = 0.002,
-        change: Callable[[Record], Record] = lambda record: record,
-    ) -> Path:
-        folder = tmp_path / name
-        for number, (label, noise) in enumerate((labels or {"mse": 0.6, "ckd": 0.7}).items()):
-            for seed in range(1, seeds + 1):
-                found = examples(noise, (number, seed, stream), spread)
-                record = change(record_of(label, seed, found, stream))
-
-                def leave(path: Path, record: Record = record, found: pd.DataFrame = found) -> None:
-                    dump_json(to_dict(record), path / RECORD_FILE)
-                    found.to_parquet(path / EXAMPLES_FILE, index=False)
-
-                write_sealed(folder / record.run_id, leave)
-        return folder
+    def write(name: str, *arguments: Any, **settings: Any) -> Path:
+        return write_study(tmp_path / name, *arguments, **settings)
 
     return write
 
 
+@pytest.fixture(scope="module")
+def blessed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("blessed")
+    bless(scores_of(write_study(folder / "study")), folder / "baselines" / "demo.json")
+    return folder / "baselines"
+
+
 @pytest.fixture
-def baseline(make: Make, tmp_path: Path) -> Path:
-    path = tmp_path / "baselines" / "demo.json"
-    bless(scores_of(make("blessed")), path)
-    return path
+def baseline(blessed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(blessed, tmp_path / "baselines")) / "demo.json"
 
 
 def verdicts(outcome: Outcome, column: str) -> dict[str, str]:
@@ -270,11 +278,10 @@ TAMPERING: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", TAMPERING)
 def test_a_baseline_that_was_tampered_with_is_refused(
-    make: Make, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+    baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    candidate = make("again")
     TAMPERING[how](baseline)
-    assert main(["check", str(candidate), "--baseline", str(baseline)]) == 2
+    assert main(["check", "results", "--baseline", str(baseline)]) == 2
     err = capsys.readouterr().err
     assert err.startswith("distilbench: error: ") and err.count("\n") == 1
     assert "bless" in err or "restore" in err
