@@ -71,34 +71,33 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
     """A table of ranked methods for each set of rows that fits the situation, and why other studies do not speak."""
     tables, reasons = [], []
     for folder in study_folders(results):
-        study, inference = with_errors(make_study(folder.name, read_study(folder)), folder)
-        reason = _silent(study, inference, wanted)
+        study = make_study(folder.name, read_study(folder))
+        keys = [key for key in study.names("method") if _fits(_record(study, key), wanted)]
+        reason = _silent(study, wanted) or (None if keys else _nearest(study, wanted))
         if reason is None:
-            fitting = list(_fitting(study, inference, wanted))
+            fitting = list(_rankings(*with_errors(study, folder), keys))
             tables += fitting
-            reason = None if fitting else _nearest(study, wanted)
+            reason = None if fitting else "it has no two methods that fit and have the same scored examples"
         if reason is not None:
             reasons.append(f"{folder.name}: {reason}")
     return tables, reasons
 
 
-def _silent(study: Study, inference: Inference, wanted: Situation) -> str | None:
+def _silent(study: Study, wanted: Situation) -> str | None:
     """Why nothing can be said from a study, whatever it ran."""
     if wanted.milliseconds is not None:
         return "its records state no latency; ask without --latency"
     if study.runs["limit"].notna().any():
         return "smoke runs are no results"
-    if not inference.comparisons():
-        return "it has no two methods with the same scored examples"
     return None
 
 
-def _fitting(study: Study, inference: Inference, wanted: Situation) -> Iterator[Table]:
-    keys = [key for key in study.names("method") if _fits(_record(study, key), wanted)]
+def _rankings(study: Study, inference: Inference, keys: list[str]) -> Iterator[Table]:
+    """One for each set of rows that may be compared."""
     letters = study.runs.groupby("key")["letters"].first()
     for letter in dict.fromkeys(letters[keys]):
         alike = [key for key in keys if letters[key] == letter and inference.score(key, OVERALL) is not None]
-        if len(alike) > 1:
+        if len(alike) > 1 and inference.comparisons():
             yield _ranking(study, inference, alike)
 
 
@@ -157,6 +156,8 @@ def _training_seconds(study: Study, key: str) -> float:
 
 def _seeds(inference: Inference, one: str, other: str) -> int | None:
     """Seeds that would tell two rows apart, if their difference is the observed one; None where none would."""
+    if inference.verdict(one, other) is None:
+        return None
     alpha = next(iter(inference.comparisons())).alpha
     difference = inference.difference(one, other, OVERALL)
     return None if math.isnan(difference.error) else difference.seeds_needed(difference.mean, alpha)
@@ -180,7 +181,7 @@ def _advice(study: Study, inference: Inference, ordered: list[str]) -> list[str]
             f"Run next: the same study with seeds={max(reachable)}, which would settle {len(reachable)} of "
             f"{len(needed)} if the true differences are those observed."
         )
-    elif any(math.isnan(inference.difference(key, first, OVERALL).error) for key in open_ones):
+    elif study.runs["seed"][study.runs["role"] == "method"].nunique() < 2:
         found.append("Run next: the same study with seeds=5; with one seed nothing can be shown.")
     if len(reachable) < len(needed):
         found.append("Where no number of seeds settles it, add tasks or examples, or take the cheaper one.")

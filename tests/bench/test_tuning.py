@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench import cli
 from bench import trained as trained_module
 from bench import tuning as tuning_module
 from bench.design import TUNING_FILE, Trial, Tuned, read_design
@@ -159,7 +160,9 @@ def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Workbench, labelled
     assert not (tunable.settings.out / "tuned" / TUNING_FILE).exists()
 
 
-def test_a_trial_that_fails_is_a_trial(tunable: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_a_trial(
+    tunable: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     failing = iter([True, False, False])
 
     def fail_once(*given: Any) -> Any:
@@ -170,7 +173,14 @@ def test_a_trial_that_fails_is_a_trial(tunable: Workbench, monkeypatch: pytest.M
     monkeypatch.setattr(tuning_module, "training_of", fail_once)
     one = replace(tunable, study=tunable.study.model_copy(update={"methods": tunable.study.methods[:1]}))
     one.__dict__["tasks"] = []
-    (item,) = tune(one).methods
+    final = cli._tuned(one)
+    assert [entry.label for entry in final.study.methods] == ["simcse", "simcse-tuned"]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[trial ")]
+    assert [line.split("] simcse: temperature ")[0] for line in told] == ["[trial 1/3", "[trial 2/3", "[trial 3/3"]
+    assert told[0].endswith(": RuntimeError: planted") and ": dev " in told[1]
+    found = read_design(one.settings.out / "tuned").tuning
+    assert found is not None
+    (item,) = found.methods
     assert [trial.error for trial in item.trials] == ["RuntimeError: planted", None, None]
     assert item.chosen is not None and item.chosen is not item.trials[0]
     assert Tuned("a", "a-tuned", {}, [item.trials[0]]).chosen is None
