@@ -15,16 +15,21 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from bench import vectors
 from bench.artefact import clear_up, disk_trouble, is_sound, write_sealed
 from bench.budget import Ledger, reset_peak_memory
-from bench.encoder import StoredModel
+from bench.calibration import compare, explain, figures
+from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.identity import key_of
 from bench.record import (
     CURVE_FILE,
     EXAMPLES_FILE,
+    JUDGED_FILE,
     MTEB_FOLDER,
+    RANKED_FILE,
     RECORD_FILE,
+    STORE_SCHEMA,
     Record,
     Status,
     dump_json,
@@ -56,6 +61,8 @@ class Scored:
     facts: dict[str, Any]
     metrics: dict[str, float]
     examples: pd.DataFrame
+    ranked: pd.DataFrame
+    judged: pd.DataFrame
     mteb_result: dict[str, Any]
 
 
@@ -63,10 +70,36 @@ def run_study(bench: Workbench, on_progress: Callable[[Run, float], None]) -> It
     """Run what is missing, one run after the other, and yield each as it is done.
 
     Runs that another process is at are left to it, and waited for at the end. A run that fails becomes a record with
-    status `failed` and does not stop the others; it is tried again next time.
+    status `failed` and does not stop the others; it is tried again next time. The teacher's comes first: raises
+    `UserError` when its scores are not those that were published of it, unless the study says calibrate: false.
     """
     bench.check()
-    left, announced = runs_of(bench.study), False
+    teacher, *others = runs_of(bench.study)
+    for finished in _finish_all(bench, [teacher], on_progress):
+        _refuse_uncalibrated(bench, finished.record)
+        yield finished
+    yield from _finish_all(bench, others, on_progress)
+
+
+def _refuse_uncalibrated(bench: Workbench, teacher: Record) -> None:
+    # Shortened tasks have no published figures.
+    known = figures(bench.teacher_model, bench.teacher_hashes) if bench.study.limit is None else {}
+    wanted = [task for task in bench.tasks if task.name in known]
+    if not bench.study.calibrate or not wanted:
+        return
+    way_out = "mend it, or set calibrate=false to go on without"
+    if teacher.status != "completed":
+        raise UserError(f"the teacher {teacher.teacher['name']} could not be scored ({teacher.error}); {way_out}")
+    examples = {name: facts["examples"] for name, facts in teacher.tasks.items()}
+    compared = compare(known, teacher.scores, examples)
+    wrong = explain(bench.teacher_model, wanted, compared, bench.settings.cache, bench.settings.device)
+    if wrong is not None:
+        raise UserError(f"the teacher {wrong}; {way_out}")
+    bench.announce(f"the teacher has its published scores on {', '.join(item.task for item in compared)}")
+
+
+def _finish_all(bench: Workbench, left: list[Run], on_progress: Callable[[Run, float], None]) -> Iterator[Finished]:
+    announced = False
     while left:
         elsewhere = []
         for run in left:
@@ -121,7 +154,11 @@ def _same_mteb(record: Record) -> bool:
 
 def _sound_record(folder: Path) -> Record | None:
     """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
-    return read_record(folder / RECORD_FILE) if is_sound(folder, "the record") else None
+    if not is_sound(folder, "the record"):
+        return None
+    record = read_record(folder / RECORD_FILE)
+    # A folder that was moved to another's place is whole, and still not what its name says.
+    return record if record.run_id == folder.name else None
 
 
 def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Record:
@@ -132,7 +169,8 @@ def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Re
         scores = _score(bench, training.model, ledger) if training.status == "completed" else []
         identity = {**training.identity, "weights": training.model.hashes()["weights"]}
         scored = [*scores, *_kept_scores(folder, identity["weights"], {item.name for item in scores})]
-        record = _record(bench, run, ledger, training.status, scored, identity, response=training.response)
+        looked = _look_at_vectors(bench, training.model, ledger) if scores else {}
+        record = _record(bench, run, ledger, training.status, scored, identity, response=training.response, **looked)
         write_sealed(folder, lambda path: _write(path, record, training.curve, scored))
     except Exception as error:
         if refusal := disk_trouble(error):
@@ -161,18 +199,22 @@ def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
     record = _sound_record(folder)
     if record is None or not record.tasks or record.identity.get("weights") != weights or not _same_mteb(record):
         return []
-    examples = pd.read_parquet(folder / EXAMPLES_FILE)
+    frames = {name: _stored(folder / name) for name in (EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE)}
     return [
         Scored(
             name=name,
             facts=facts,
             metrics=record.scores[name],
-            examples=examples[examples["task"] == name],
+            **{Path(file).stem: frame[frame["task"] == name] for file, frame in frames.items()},
             mteb_result=json.loads((folder / MTEB_FOLDER / f"{name}.json").read_text(encoding="utf-8")),
         )
         for name, facts in record.tasks.items()
         if name not in again
     ]
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["task"])
 
 
 def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]:
@@ -192,10 +234,21 @@ def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]
             },
             metrics=item.metrics,
             examples=item.examples,
+            ranked=item.ranked,
+            judged=item.judged,
             mteb_result=item.mteb_result,
         )
         for item in found
     ]
+
+
+def _look_at_vectors(bench: Workbench, model: StoredModel, ledger: Ledger) -> dict[str, Any]:
+    """The record's `vectors` and `speed`."""
+    with ledger.phase("evaluation"):
+        student = load_encoder(model.folder).to(bench.settings.device)
+        found, speed = vectors.encode_timed(student, load_tokenizer(model.folder), model.folder)
+        values = vectors.describe(found, bench.sample_vectors)
+        return {"vectors": {"schema": vectors.SCHEMA, "sentences": len(found), "values": values}, "speed": speed}
 
 
 def _record(
@@ -208,6 +261,7 @@ def _record(
     *,
     response: list[dict[str, Any]] = [],  # noqa: B006
     error: str | None = None,
+    **looked: Any,
 ) -> Record:
     asked = {name: key_of(value=value) for name, value in bench.identity(run).items()}
     return Record(
@@ -229,10 +283,21 @@ def _record(
         scores={item.name: item.metrics for item in scored},
         identity=asked | identity,
         response=response,
+        contamination=_contamination(bench, run),
         environment=environment(bench.settings.device),
         error=error,
         limit=bench.study.limit,
+        **looked,
     )
+
+
+def _contamination(bench: Workbench, run: Run) -> dict[str, Any]:
+    if run.role != "method" or bench.contamination is None:
+        return {}
+    return {
+        **bench.contamination.as_dict(),
+        "pairs_seen": bench.pairs_seen if "labelled" in bench.identity(run) else {},
+    }
 
 
 def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Scored]) -> None:
@@ -240,8 +305,12 @@ def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Score
     if len(curve):
         curve.to_parquet(folder / CURVE_FILE, index=False)
     if scored:
-        examples = pd.concat([item.examples for item in scored], ignore_index=True)
-        examples.to_parquet(folder / EXAMPLES_FILE, index=False)
+        for name in (EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE):
+            frames = [frame for item in scored if len(frame := getattr(item, Path(name).stem))]
+            if frames:
+                together = pd.concat(frames, ignore_index=True)
+                together.attrs["schema"] = STORE_SCHEMA
+                together.to_parquet(folder / name, index=False)
         (folder / MTEB_FOLDER).mkdir()
         for item in scored:
             dump_json(item.mteb_result, folder / MTEB_FOLDER / f"{item.name}.json")

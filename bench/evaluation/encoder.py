@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from numpy.typing import NDArray
 
 from bench.encoder import Encoder
+from bench.evaluation.collapse import check_vectors
 from bench.store import length_batches
 
 TOKENS_PER_PASS = 2048
@@ -36,20 +38,32 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
         )
 
     def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
-        """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again."""
+        """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again.
+
+        Raises `CollapseError` for vectors that are not finite, or the same for different texts.
+        """
         texts = [text for batch in inputs for text in batch["text"]]
         self._embed([text for text in dict.fromkeys(texts) if text not in self._known])
         return np.stack([self._known[text] for text in texts])
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, special ones included, cut at the model's maximum length."""
+        rows: list[list[int]] = self._tokenizer(texts, truncation=True, max_length=self.model.max_length)["input_ids"]
+        return rows
+
+    def batches(self, lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Which texts pass the model together, by their numbers of tokens."""
+        return length_batches(np.arange(len(lengths_N)), lengths_N, TOKENS_PER_PASS)
 
     @torch.inference_mode()
     def _embed(self, texts: list[str]) -> None:
         if not texts:
             return
-        rows = self._tokenizer(texts, truncation=True, max_length=self.model.max_length)["input_ids"]
-        lengths = np.array([len(row) for row in rows])
-        for part in length_batches(np.arange(len(texts)), lengths, TOKENS_PER_PASS):
+        rows = self.tokens(texts)
+        for part in self.batches(np.array([len(row) for row in rows])):
             batch = self._tokenizer.pad({"input_ids": [rows[i] for i in part]}, return_tensors="pt").to(
                 self.model.device
             )
             vectors = self.model(batch["input_ids"], batch["attention_mask"]).final.float().cpu().numpy()
             self._known.update(zip((texts[i] for i in part), vectors, strict=True))
+        check_vectors(np.stack([self._known[text] for text in texts]), rows)

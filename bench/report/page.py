@@ -23,6 +23,9 @@ DETAILS = (
     "scores",
     "ledger",
     "response",
+    "vectors",
+    "speed",
+    "contamination",
     "budget",
     "text",
     "train",
@@ -37,6 +40,7 @@ SECTIONS = {
     "Scores": ("table main", "figure scores"),
     "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
     "Tasks": ("figure tasks", "table tasks"),
+    "Vectors": ("table vectors",),
     "Costs": ("figure score_vs_cost", "table costs"),
     "Training": ("figure response", "table response", "figure learning_curves"),
 }

@@ -14,6 +14,7 @@ from bench.report.prose import paragraph, settings_table
 from bench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
 from bench.report.reproduction import reproduction_tables
 from bench.report.response import response_table
+from bench.report.vectors import vector_table
 from bench.report.verdict_tables import emphasis, power_notes, power_table, verdict_matrix, verdict_table
 from bench.report.verdicts import Inference
 
@@ -56,7 +57,7 @@ def _tables(study: Study, inference: Inference) -> dict[str, Table]:
     ]
     if inference.comparisons():
         made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
-    made += [table for table in [response_table(study)] if table is not None]
+    made += [table for table in [response_table(study), vector_table(study)] if table is not None]
     # The published tables that compare with ours are of STS tasks.
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
     made += reproduction_tables(study, verdicts or None)
