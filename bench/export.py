@@ -6,6 +6,7 @@ The layout is the classic one (`sentence_transformers.models.*` types), which ol
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.record import dump_json
 from bench.token_table import TokenTable
 
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)
+NEWLINE = "\n"
 POOLING_MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
@@ -102,13 +104,28 @@ def _write_dense(dense: Dense, folder: Path) -> None:
     save_file({f"linear.{name}": value for name, value in linear.state_dict().items()}, folder / "model.safetensors")
 
 
-def model_card(values: dict[str, Any]) -> str:
-    """A README for the exported folder: front matter, and how the model was made."""
+def licence_of(folder: Path) -> str | None:
+    """The licence that a model folder's card states in its front matter; None where it states none."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    front = re.match(r"---\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    stated = re.search(r"^license:\s*['\"]?([\w.+-]+)", front[1], re.MULTILINE) if front else None
+    return stated[1] if stated else None
+
+
+def model_card(values: dict[str, Any], licence: str | None = None) -> str:
+    """A README for the exported folder: front matter, and how the model was made.
+
+    `licence` is the teacher's, from which the student is cut.
+    """
     rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
-        "tags: [sentence-transformers, feature-extraction, knowledge-distillation, distilbench]\n---\n\n"
+        "tags: [sentence-transformers, feature-extraction, knowledge-distillation, distilbench]\n"
+        f"{f'license: {licence}{NEWLINE}' if licence else ''}---\n\n"
         "# A student distilled with distilbench\n\n"
         "Load it with `SentenceTransformer(path)`; `AutoModel.from_pretrained(path)` gives the transformer alone.\n\n"
-        f"| | |\n|---|---|\n{rows}\n"
+        f"| | |\n|---|---|\n{rows}\n\n"
+        f"Licence of the teacher, from which the student is cut: {licence or 'its card states none'}.\n"
     )

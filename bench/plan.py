@@ -43,7 +43,7 @@ class Plan:
 
 
 def make_plan(bench: Workbench, layouts: dict[str, Layout]) -> Plan:
-    """Look at the caches and estimate the rest. Trains nothing and writes nothing.
+    """Look at the caches and estimate the rest. Trains nothing, and writes nothing but what of a cached text has to go.
 
     Raises `UserError` for methods that do not fit the models and for tasks that are not there, as the run would.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Literal
 
-SCHEMA = 1
+SCHEMA = 2
 PUBLISHED_FILE = "published.json"
 
 
@@ -25,6 +25,8 @@ class PublishedTask:
     """As mteb names the metric, e.g. `cosine_spearman`."""
     examples: int | None
     """Pairs or queries that were scored; None when not stated."""
+    content: str | None = None
+    """Hash of the texts and scores with which the figure comes out here (`bench/calibration.py`)."""
     ranked: bool = True
     """Whether the column enters averages and the order of the rows."""
 
@@ -47,6 +49,10 @@ class PublishedRow:
     """As stated by the source."""
     average_follows: bool = True
     """Whether the stated average is that of the cells, up to rounding."""
+    models: tuple[str, ...] = ()
+    """Names under which a study may have this model as its teacher."""
+    weights: str | None = None
+    """Hash of its weights, as a record's `teacher.sha256`: it is this model under whatever name."""
 
     def mean(self, tasks: Sequence[str]) -> float:
         """Average of the cells of `tasks`, each of which the row must have; not-a-number without tasks."""
@@ -99,6 +105,30 @@ class PublishedTable:
     rows: tuple[PublishedRow, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """What was published of a model on a task."""
+
+    model: str
+    task: PublishedTask
+    score: float
+    """As a fraction."""
+    source: str
+
+
+def figures_of(model: str, weights: str) -> dict[str, Figure]:
+    """Task -> mteb's figure of a model, which is known by one of its names or by the hash of its weights."""
+    return {
+        task.name: Figure(model=row.label, task=task, score=row.scores[task.name] / 100, source=str(table.source))
+        for table in load_published()
+        if table.kind == "mteb"
+        for row in table.rows
+        if model in row.models or weights == row.weights
+        for task in table.tasks
+        if task.name in row.scores
+    }
+
+
 def load_published() -> list[PublishedTable]:
     """All tables of the installed `published.json`, in its order. Raises `ValueError` when it has another schema."""
     values = json.loads(resources.files("bench").joinpath(PUBLISHED_FILE).read_text(encoding="utf-8"))
@@ -113,6 +143,6 @@ def _table(values: dict[str, Any]) -> PublishedTable:
         "caveats": tuple(values["caveats"]),
         "protocol": Protocol(**values["protocol"]),
         "tasks": tuple(PublishedTask(**task) for task in values["tasks"]),
-        "rows": tuple(PublishedRow(**row) for row in values["rows"]),
+        "rows": tuple(PublishedRow(**row | {"models": tuple(row.get("models", ()))}) for row in values["rows"]),
     }
     return PublishedTable(**(values | parts))

@@ -5,6 +5,9 @@
                        loss, term_<name>..., <diagnostic>...
     examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
                        ndcg_at_10, recall_at_10, ... (queries)
+    ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
+                       score (the cosine), rank (from 1)
+    judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance
     mteb/<Task>.json   the task's result in mteb's own format
     SHA256SUMS         of these files: a record that was changed afterwards is refused
 
@@ -25,7 +28,9 @@ from bench.errors import UserError
 SCHEMA = 1
 RECORD_FILE = "record.json"
 CURVE_FILE = "curve.parquet"
-EXAMPLES_FILE = "examples.parquet"
+EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
+STORE_SCHEMA = 2
+"""Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number."""
 MTEB_FOLDER = "mteb"
 
 Status = Literal["completed", "diverged", "failed"]
@@ -70,6 +75,14 @@ class Record:
     error: str | None = None
     response: list[dict[str, Any]] = field(default_factory=list)
     """Dev scores over training: share of the budget, what was spent in every currency, score, and `chosen`."""
+    contamination: dict[str, Any] = field(default_factory=dict)
+    """Training text that was evaluation text: `looked_at`, and left out because `equal` or for a `phrase`; and
+    `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
+    vectors: dict[str, Any] = field(default_factory=dict)
+    """What the vectors of fixed sentences are like: `schema`, `sentences`, `values` (bench/vectors.py). Empty in
+    records from before they were looked at."""
+    speed: dict[str, float] = field(default_factory=dict)
+    """bytes on disk, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None
     """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
     schema: int = field(default=SCHEMA)
@@ -111,7 +124,7 @@ def read_record(path: Path) -> Record:
 def read_study(folder: Path) -> list[Record]:
     """All records of one study's folder, ordered by role, label and seed. Empty when there are none.
 
-    Raises `UserError` for a record of which a byte has changed since it was written.
+    Raises `UserError` for a record of which a byte has changed since it was written, or that lies in another's place.
     """
     # A leading dot marks a folder that is still being written.
     paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
@@ -119,5 +132,8 @@ def read_study(folder: Path) -> list[Record]:
         if found := damage(path.parent):
             raise UserError(f"the record {path.parent} is damaged: {found}; delete it and run the study again")
     records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record.run_id != path.parent.name:
+            raise UserError(f"{path.parent} holds the record of run {record.run_id}; put it back, or delete it")
     order = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
     return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))

@@ -9,21 +9,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from bench import vectors
 from bench.artefact import clear_up, disk_trouble, is_sound, write_sealed
 from bench.budget import Ledger, reset_peak_memory
-from bench.encoder import StoredModel
+from bench.calibration import compare, explain, figures
+from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.identity import key_of
 from bench.record import (
     CURVE_FILE,
     EXAMPLES_FILE,
+    JUDGED_FILE,
     MTEB_FOLDER,
+    RANKED_FILE,
     RECORD_FILE,
+    STORE_SCHEMA,
     Record,
     Status,
     dump_json,
@@ -34,6 +39,9 @@ from bench.settings import environment
 from bench.study import Run, runs_of
 from bench.trained import rehearse_run, training_of
 from bench.workbench import Workbench
+
+if TYPE_CHECKING:
+    from bench.evaluation.tasks import Task
 
 ANNOUNCE_SECONDS = 60.0
 
@@ -55,6 +63,8 @@ class Scored:
     facts: dict[str, Any]
     metrics: dict[str, float]
     examples: pd.DataFrame
+    ranked: pd.DataFrame
+    judged: pd.DataFrame
     mteb_result: dict[str, Any]
 
 
@@ -69,10 +79,42 @@ def run_study(bench: Workbench, engine: Engine, on_progress: OnProgress) -> Iter
     """Run what is missing, and yield each run as it is done.
 
     A run that fails becomes a record with status `failed` and does not stop the others; it is tried again next time.
+    A teacher of which scores are published comes before all others: raises `UserError` when its own are not those,
+    unless the study says calibrate: false.
     """
     bench.check()
+    runs = runs_of(bench.study)
+    first = runs[:1] if _published(bench) else []
+    for finished in _finish_all(bench, first, engine, on_progress):
+        _refuse_uncalibrated(bench, finished.record)
+        yield finished
+    yield from _finish_all(bench, runs[len(first) :], engine, on_progress)
+
+
+def _published(bench: Workbench) -> list[Task]:
+    """The study's tasks that the teacher has published scores on, where they are to be compared."""
+    # Shortened tasks have no published figures.
+    if not bench.study.calibrate or bench.study.limit is not None:
+        return []
+    known = figures(bench.teacher_model, bench.teacher_hashes)
+    return [task for task in bench.tasks if task.name in known]
+
+
+def _refuse_uncalibrated(bench: Workbench, teacher: Record) -> None:
+    way_out = "mend it, or set calibrate=false to go on without"
+    if teacher.status != "completed":
+        raise UserError(f"the teacher {teacher.teacher['name']} could not be scored ({teacher.error}); {way_out}")
+    examples = {name: facts["examples"] for name, facts in teacher.tasks.items()}
+    compared = compare(figures(bench.teacher_model, bench.teacher_hashes), teacher.scores, examples)
+    wrong = explain(bench.teacher_model, _published(bench), compared, bench.settings.cache, bench.settings.device)
+    if wrong is not None:
+        raise UserError(f"the teacher {wrong}; {way_out}")
+    bench.announce(f"the teacher has its published scores on {', '.join(item.task for item in compared)}")
+
+
+def _finish_all(bench: Workbench, runs: list[Run], engine: Engine, on_progress: OnProgress) -> Iterator[Finished]:
     missing = []
-    for run in runs_of(bench.study):
+    for run in runs:
         known = known_record(bench, run)
         if known is None:
             missing.append(run)
@@ -135,7 +177,11 @@ def _same_mteb(record: Record) -> bool:
 
 def _sound_record(folder: Path) -> Record | None:
     """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
-    return read_record(folder / RECORD_FILE) if is_sound(folder, "the record") else None
+    if not is_sound(folder, "the record"):
+        return None
+    record = read_record(folder / RECORD_FILE)
+    # A folder that was moved to another's place is whole, and still not what its name says.
+    return record if record.run_id == folder.name else None
 
 
 def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Record:
@@ -147,7 +193,8 @@ def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Re
         scores = _score(bench, training.model, ledger) if training.status == "completed" else []
         identity = {**training.identity, "weights": training.model.hashes()["weights"]}
         scored = [*scores, *_kept_scores(folder, identity["weights"], {item.name for item in scores})]
-        record = _record(bench, run, ledger, training.status, scored, identity, response=training.response)
+        looked = _look_at_vectors(bench, training.model, ledger) if scores else {}
+        record = _record(bench, run, ledger, training.status, scored, identity, response=training.response, **looked)
         write_sealed(folder, lambda path: _write(path, record, training.curve, scored))
     except Exception as error:
         _stop_if_disk_is_full(error)
@@ -185,18 +232,22 @@ def _kept_scores(folder: Path, weights: str, again: set[str]) -> list[Scored]:
     record = _sound_record(folder)
     if record is None or not record.tasks or record.identity.get("weights") != weights or not _same_mteb(record):
         return []
-    examples = pd.read_parquet(folder / EXAMPLES_FILE)
+    frames = {name: _stored(folder / name) for name in (EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE)}
     return [
         Scored(
             name=name,
             facts=facts,
             metrics=record.scores[name],
-            examples=examples[examples["task"] == name],
+            **{Path(file).stem: frame[frame["task"] == name] for file, frame in frames.items()},
             mteb_result=json.loads((folder / MTEB_FOLDER / f"{name}.json").read_text(encoding="utf-8")),
         )
         for name, facts in record.tasks.items()
         if name not in again
     ]
+
+
+def _stored(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["task"])
 
 
 def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]:
@@ -216,10 +267,21 @@ def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]
             },
             metrics=item.metrics,
             examples=item.examples,
+            ranked=item.ranked,
+            judged=item.judged,
             mteb_result=item.mteb_result,
         )
         for item in found
     ]
+
+
+def _look_at_vectors(bench: Workbench, model: StoredModel, ledger: Ledger) -> dict[str, Any]:
+    """The record's `vectors` and `speed`."""
+    with ledger.phase("evaluation"):
+        student = load_encoder(model.folder).to(bench.settings.device)
+        found, speed = vectors.encode_timed(student, load_tokenizer(model.folder), model.folder)
+        values = vectors.describe(found, bench.sample_vectors)
+        return {"vectors": {"schema": vectors.SCHEMA, "sentences": len(found), "values": values}, "speed": speed}
 
 
 def _record(
@@ -232,6 +294,7 @@ def _record(
     *,
     response: list[dict[str, Any]] = [],  # noqa: B006
     error: str | None = None,
+    **looked: Any,
 ) -> Record:
     asked = {name: key_of(value=value) for name, value in bench.identity(run).items()}
     return Record(
@@ -253,10 +316,21 @@ def _record(
         scores={item.name: item.metrics for item in scored},
         identity=asked | identity,
         response=response,
+        contamination=_contamination(bench, run),
         environment=environment(bench.settings.device),
         error=error,
         limit=bench.study.limit,
+        **looked,
     )
+
+
+def _contamination(bench: Workbench, run: Run) -> dict[str, Any]:
+    if run.role != "method" or bench.contamination is None:
+        return {}
+    return {
+        **bench.contamination.as_dict(),
+        "pairs_seen": bench.pairs_seen if "labelled" in bench.identity(run) else {},
+    }
 
 
 def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Scored]) -> None:
@@ -264,8 +338,12 @@ def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Score
     if len(curve):
         curve.to_parquet(folder / CURVE_FILE, index=False)
     if scored:
-        examples = pd.concat([item.examples for item in scored], ignore_index=True)
-        examples.to_parquet(folder / EXAMPLES_FILE, index=False)
+        for name in (EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE):
+            frames = [frame for item in scored if len(frame := getattr(item, Path(name).stem))]
+            if frames:
+                together = pd.concat(frames, ignore_index=True)
+                together.attrs["schema"] = STORE_SCHEMA
+                together.to_parquet(folder / name, index=False)
         (folder / MTEB_FOLDER).mkdir()
         for item in scored:
             dump_json(item.mteb_result, folder / MTEB_FOLDER / f"{item.name}.json")

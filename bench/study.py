@@ -15,7 +15,7 @@ ablate:                               # rows that differ from one in a component
   ibkd: {factors: {hsic_weight: 0, temperature: [0.05, 0.5], student.layers: [3]}}
 tune: {trials: 16}                    # or: search every method's own space before the final runs: see bench/tuning.py
 seeds: 5                              # or a list
-tasks: [embedded]                     # profiles or names of mteb tasks
+tasks: [embedded]                     # profiles, names of mteb tasks, or own data: `my-pairs: {source: pairs.csv}`
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class TextSpec(Section):
     """Sample this many distinct sentences. Unset: all."""
     on_bad_line: Literal["error", "skip"] = "error"
     """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters."""
+    evaluation_text: Literal["remove", "keep"] = "remove"
+    """What to do with sentences that contain text of the study's tasks (`bench/contamination.py`)."""
 
 
 class LabelledSpec(Section):
@@ -123,6 +125,19 @@ class DevSpec(LabelledSpec):
     rows: PositiveInt = 500
     points: Annotated[int, Field(ge=1, le=20)] = 6
     """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
+
+
+class OwnTask(Section):
+    """A task made from the user's own data."""
+
+    name: Label
+    source: str
+    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder: corpus, queries, qrels/<split>.
+    `mirror:PATH` is below the mirror."""
+    columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
+    """Of a table: the two texts and their score."""
+    split: Label = "test"
+    """Of a folder: which judgements to score by."""
 
 
 class StaticSpec(Section):
@@ -253,9 +268,11 @@ class Study(Section):
     ablate: dict[Label, AblateSpec] = {}
     tune: TuneSpec | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    tasks: Annotated[list[str], Field(min_length=1)]
+    tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
     train: TrainSpec = TrainSpec()
     limit: PositiveInt | None = None
+    calibrate: bool = True
+    """Whether to stop when the teacher's scores are not those that were published of it."""
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -274,6 +291,13 @@ class Study(Section):
         if value > MOST_SEEDS:
             raise ValueError(f"{shown(value)} seeds are too many; give at most {MOST_SEEDS}")
         return list(range(1, value + 1))
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _own_tasks(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [_own_task(item) if isinstance(item, dict) else item for item in value]
 
     @model_validator(mode="after")
     def _dev_for_best(self) -> Study:
@@ -334,6 +358,19 @@ def method_entry(item: Any) -> MethodEntry:
     if "share" in (given or {}):
         raise ValueError(f"{label}: share is for the stages of a recipe, `{label}: [method: {{share: 0.5}}, ...]`")
     return MethodEntry(label=label, stages=(_stage(label, given)[0],))
+
+
+def _own_task(item: dict[Any, Any]) -> OwnTask:
+    (name, given), *more = item.items() or [(None, None)]
+    if more or not isinstance(given, dict):
+        raise ValueError(f"{shown(item)} is neither the name of a task nor `name: {{source: FILE OR FOLDER}}`")
+    for key in given:
+        if key not in OwnTask.model_fields or key == "name":
+            raise ValueError(one_of(f"key of {shown(name)}:", str(key), set(OwnTask.model_fields) - {"name"}))
+    try:
+        return OwnTask.model_validate({"name": name, **given})
+    except ValidationError as error:
+        raise ValueError(f"{shown(name)}: {_explain(error)}") from None
 
 
 def _single_pair(item: Any) -> tuple[Any, Any]:

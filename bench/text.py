@@ -21,7 +21,6 @@ FIELD_LIMIT = 2**31 - 1
 """Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
-COLUMN_KEY = {"text": "text.column", "labelled": "labelled.columns", "dev": "dev.columns"}
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 READABLE = (".txt", ".text", *TABLES)
 
@@ -119,18 +118,28 @@ def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
             )
 
 
-def read_column(path: Path, column: str, section: str) -> Iterator[str]:
-    """Every text of a column, repeated ones too. Raises `UserError` naming file and line for damaged text."""
+def _column_key(section: str) -> str:
+    return "text.column" if section == "text" else f"{section}.columns"
+
+
+def read_column(path: Path, column: str, section: str, *, as_written: bool = False) -> Iterator[str]:
+    """Every text of a column, repeated ones too, with single spaces unless `as_written`.
+
+    Raises `UserError` naming file and line for damaged text.
+    """
     if path.suffix in PLAIN_ENDINGS:
         raise UserError(f"{section}.source: {path} has no columns; give one of {', '.join(TABLES)}")
     for number, line in _lines(path, column, section):
         if fault := _fault(line):
             raise UserError(f"{section}.source: {path} line {number}, column {column!r}, {fault}; mend the file")
-        yield " ".join(line.split())
+        yield line if as_written else " ".join(line.split())
 
 
-def numbers(path: Path, column: str, section: str) -> list[float]:
-    """A column of scores. Raises `UserError` for a column that is not there or holds anything but finite numbers."""
+def numbers(path: Path, column: str, section: str, key: str = "scores") -> list[float]:
+    """A column of scores, which the study names under `key`.
+
+    Raises `UserError` for a column that is not there or holds anything but finite numbers.
+    """
     import pandas as pd
 
     readers: dict[str, Any] = {
@@ -142,14 +151,14 @@ def numbers(path: Path, column: str, section: str) -> list[float]:
     try:
         table = readers[path.suffix](path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{section}.scores: {path} cannot be read ({str(error).strip()}); mend the file") from None
+        raise UserError(f"{section}.{key}: {path} cannot be read ({str(error).strip()}); mend the file") from None
     if column not in table.columns:
-        raise UserError(f"{section}.scores: {path}: {one_of('column', column, list(table.columns))}")
+        raise UserError(f"{section}.{key}: {path}: {one_of('column', column, list(table.columns))}")
     values = pd.to_numeric(table[column], errors="coerce")
     bad = values.isna() | values.abs().eq(float("inf"))
     if bad.any():
         raise UserError(
-            f"{section}.scores: {path} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
+            f"{section}.{key}: {path} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
         )
     return [float(value) for value in values]
 
@@ -231,7 +240,7 @@ def _require_text(path: Path, section: str, column: str, kind: Any) -> None:
     stored = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored)):
         raise UserError(
-            f"{section}.source: {path}: the column {column!r} holds {kind}, not text; set {COLUMN_KEY[section]}"
+            f"{section}.source: {path}: the column {column!r} holds {kind}, not text; set {_column_key(section)}"
         )
 
 
@@ -246,11 +255,11 @@ def _json_field(path: Path, number: int, line: str, column: str, section: str) -
         ) from None
     if not isinstance(row, dict) or not isinstance(row.get(column), str):
         raise UserError(
-            f"{section}.source: {path} line {number} has no text under {column!r}; set {COLUMN_KEY[section]}"
+            f"{section}.source: {path} line {number} has no text under {column!r}; set {_column_key(section)}"
         )
     return str(row[column])
 
 
 def _require_column(path: Path, section: str, column: str, columns: list[str]) -> None:
     if column not in columns:
-        raise UserError(f"{section}.source: {path}: {one_of('column', column, columns)}; set {COLUMN_KEY[section]}")
+        raise UserError(f"{section}.source: {path}: {one_of('column', column, columns)}; set {_column_key(section)}")

@@ -2,7 +2,7 @@
 
 runs/<run_id>/model/          what `SentenceTransformer` loads
               curve.parquet   see `bench.record`
-              training.json   status, ledger, dev scores, and hashes of what the training began with
+              training.json   run_id, status, ledger, dev scores, and hashes of what the training began with
               SHA256SUMS      of these files: a damaged model is noticed, and trained again
 """
 
@@ -25,7 +25,7 @@ from bench.budget import Ledger, peak_memory_bytes
 from bench.checkpoint import Checkpoints, Snapshot
 from bench.dev import Response
 from bench.encoder import Encoder, StoredModel, num_parameters
-from bench.export import export, model_card
+from bench.export import export, licence_of, model_card
 from bench.identity import key_of
 from bench.record import CURVE_FILE, Status, dump_json
 from bench.seeds import seeded, stage_seed
@@ -70,14 +70,21 @@ def training_of(bench: Workbench, run: Run, ledger: Ledger, on_progress: Progres
     if run.role == "ceiling":
         return Training(bench.teacher_model)
     folder, checkpoints = trained_folder(bench, run), _checkpoints(bench, run)
-    if not is_sound(folder, "the model"):
+    if not (is_sound(folder, "the model") and _is_of(folder, bench.run_id(run))):
         clear_up(folder)
         _train(bench, run, folder, ledger, checkpoints, on_progress)
     checkpoints.drop()
     stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
+    stored.pop("run_id", None)
     ledger.restore(stored.pop("ledger"))
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
     return Training(StoredModel(bench.run_id(run), folder / MODEL_FOLDER), curve, **stored)
+
+
+def _is_of(folder: Path, run_id: str) -> bool:
+    """Whether a model that is whole is the one that its folder is named after; early versions did not write that."""
+    written: str = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8")).get("run_id", run_id)
+    return written == run_id
 
 
 def rehearse_run(bench: Workbench, run: Run) -> None:
@@ -111,6 +118,7 @@ def _train(
         identity["batches"] = key_of(stages=stages.batches)
     ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
     facts = {
+        "run_id": bench.run_id(run),
         "status": "diverged" if stages.diverged else "completed",
         "ledger": ledger.as_dict(),
         "response": stages.response.rows,
@@ -236,5 +244,6 @@ def _card(bench: Workbench, run: Run) -> str:
             "Text": bench.study.text.source,
             "Budget": f"{bench.budget.amount:g} {bench.budget.currency}" if run.role == "method" else "none",
             "Seed": run.seed,
-        }
+        },
+        licence_of(bench.teacher_model.folder),
     )

@@ -10,10 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import methods.base
 from bench import corpus as corpora
 from bench import labelled as labelled_texts
+from bench import vectors
 from bench.budget import Budget, Ledger
+from bench.contamination import Contamination, find_or_open
 from bench.corpus import Corpus
 from bench.dev import DevSet
 from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters, output_width
@@ -84,6 +89,11 @@ class Workbench:
         return load_encoder(self.teacher_model.folder).requires_grad_(False).to(self.settings.device)
 
     @cached_property
+    def sample_vectors(self) -> NDArray[np.float64]:
+        """The teacher's vectors of the sentences that every model's are described by."""
+        return vectors.encode(self.teacher, self.tokenizer, vectors.sample().texts)
+
+    @cached_property
     def tokenizer(self) -> Any:
         return load_tokenizer(self.teacher_model.folder)
 
@@ -92,16 +102,39 @@ class Workbench:
         return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
 
     @cached_property
-    def corpus_key(self) -> str:
+    def _text_key(self) -> str:
         return corpora.corpus_key(self.study, self.teacher_hashes["tokenizer"], self.settings.mirror)
+
+    @cached_property
+    def contamination(self) -> Contamination | None:
+        """What of the text is evaluation text of the study's tasks; None where the study keeps it."""
+        if self.study.text.evaluation_text == "keep":
+            return None
+        sentences = corpora.texts_of(self.settings.cache, self._text_key)
+        return find_or_open(self._text_key, sentences, self.tasks, self.settings.cache)
+
+    @property
+    def corpus_key(self) -> str:
+        """Of the text without what is evaluation text, which is not known before the text is read."""
+        return self._clean[0] if self.text_is_built else self._text_key
+
+    @cached_property
+    def _clean(self) -> tuple[str, Callable[[], Corpus] | None]:
+        found = self.contamination
+        if found is None or not len(found.rows):
+            return self._text_key, None
+        folder = self.teacher_model.folder
+        return corpora.without(self.study, folder, self._text_key, found.rows, self.settings.cache)
 
     @cached_property
     def corpus(self) -> Corpus:
         if not self.text_is_built:
             self.announce("reading and tokenising the text")
-        return corpora.build_or_open(
-            self.study, self.teacher_model.folder, self.corpus_key, self.settings.cache, self.settings.mirror
+        whole = corpora.build_or_open(
+            self.study, self.teacher_model.folder, self._text_key, self.settings.cache, self.settings.mirror
         )
+        _, open_clean = self._clean
+        return whole if open_clean is None else open_clean()
 
     @cached_property
     def labelled_key(self) -> str:
@@ -128,6 +161,22 @@ class Workbench:
             self.study, self.teacher_model.folder, self.dev_key, self.settings.cache, self.settings.mirror, "dev"
         )
         return DevSet.of(text, self.teacher)
+
+    @cached_property
+    def pairs_seen(self) -> dict[str, int]:
+        """Task -> how many of its pairs stand together in a row of the labelled text; they are left where they are."""
+        from bench.evaluation.overlap import pairs_seen
+
+        if not self._wants_labelled:
+            return {}
+        texts = corpora.texts_of(self.settings.cache, self.labelled_key)
+        rows = self.labelled.rows_RC
+        pairs = [
+            (texts[first], texts[other])
+            for column in rows.T[1:]
+            for first, other in zip(rows[:, 0], column, strict=True)
+        ]
+        return pairs_seen(self.tasks, pairs)
 
     def text_of(self, needs: Needs) -> Text:
         """What a method with these needs is trained on."""
@@ -186,7 +235,7 @@ class Workbench:
 
     @property
     def text_is_built(self) -> bool:
-        return corpora.is_built(self.settings.cache, self.corpus_key)
+        return corpora.is_built(self.settings.cache, self._text_key)
 
     @property
     def dims(self) -> Dims:
@@ -230,8 +279,13 @@ class Workbench:
         self.check_methods()
         self.tasks  # noqa: B018
         self.corpus  # noqa: B018
+        if self.contamination is not None and len(self.contamination.rows):
+            self.announce(str(self.contamination))
         if self._wants_labelled:
             self.labelled  # noqa: B018
+            if self.pairs_seen:
+                seen = ", ".join(f"{count} of {task}" for task, count in self.pairs_seen.items())
+                self.announce(f"the labelled text holds test pairs: {seen}; its students are not zero-shot on these")
         self.dev  # noqa: B018
         if self.study.train.checkpoint == "best-on-dev":
             self._check_dev_is_apart("train.checkpoint best-on-dev", "set train.checkpoint to last")

@@ -14,7 +14,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from bench.artefact import damage, write_sealed
-from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS
+from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, SICK_TEST
 from bench.record import dump_json
 from bench.settings import cache_folder
 from bench.text import embedded_key
@@ -23,29 +23,28 @@ SPLIT = "test"
 RETRIEVAL_FILE = "retrieval.json"
 
 
-def _metadata(name: str, description: str, **differing: Any) -> TaskMetadata:
-    return TaskMetadata(
-        name=name,
-        description=description,
-        dataset={"path": f"distilbench/{name}", "revision": "embedded"},
-        reference=None,
-        category="t2t",
-        modalities=["text"],
-        eval_splits=[SPLIT],
-        eval_langs=["eng-Latn"],
-        date=None,
-        dialect=[],
-        sample_creation="created",
-        bibtex_citation="",
-        **differing,
-    )
+def metadata(name: str, description: str, **differing: Any) -> TaskMetadata:
+    """What mteb wants to know of a task, for one that is not its own."""
+    common: dict[str, Any] = {
+        "dataset": {"path": f"distilbench/{name}", "revision": "embedded"},
+        "reference": None,
+        "category": "t2t",
+        "modalities": ["text"],
+        "eval_splits": [SPLIT],
+        "eval_langs": ["eng-Latn"],
+        "date": None,
+        "dialect": [],
+        "sample_creation": "created",
+        "bibtex_citation": "",
+    }
+    return TaskMetadata(name=name, description=description, **(common | differing))
 
 
 class DistilbenchSTS(AbsTaskSTS):  # type: ignore[misc]
     """Sentence pairs written for this project, graded 0 to 5 by the guidelines beside them."""
 
     data_loaded: bool
-    metadata = _metadata(
+    metadata = metadata(
         EMBEDDED_STS,
         "English sentence pairs of several domains, written and graded 0 to 5 by written guidelines for this task.",
         type="STS",
@@ -67,11 +66,32 @@ class DistilbenchSTS(AbsTaskSTS):  # type: ignore[misc]
         self.data_loaded = True
 
 
+class SickTest(AbsTaskSTS):  # type: ignore[misc]
+    """SICK's test pairs, which the papers report under the name SICK-R; mteb's SICK-R is all of SICK."""
+
+    how_to_get = (
+        "put the 4927 test pairs of SICK into the mirror as extra/sick-test/test.parquet, with the columns sentence1, "
+        "sentence2 and score"
+    )
+    metadata = metadata(
+        SICK_TEST,
+        "The 4927 test pairs of SICK, as in SentEval: what papers call SICK-R.",
+        dataset={"path": "extra/sick-test", "revision": "semeval-2014"},
+        reference="https://aclanthology.org/L14-1314/",
+        type="STS",
+        main_score="cosine_spearman",
+        domains=["Web", "Written"],
+        task_subtypes=[],
+        license="cc-by-nc-sa-3.0",
+        annotations_creators="human-annotated",
+    )
+
+
 class DocstringRetrieval(AbsTaskRetrieval):  # type: ignore[misc]
     """Find the body of a docstring by its summary line, in packages that the embedded training text leaves out."""
 
     data_loaded: bool
-    metadata = _metadata(
+    metadata = metadata(
         EMBEDDED_RETRIEVAL,
         "Summary line -> body of docstrings of installed packages that are kept apart from the training text.",
         type="Retrieval",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from numpy.typing import NDArray
 
-from bench.embed import embed
+from bench.embed import batches, embed_rows, token_rows
 from bench.encoder import Encoder
+from bench.evaluation.collapse import check_vectors
 
 
 class BenchEncoder(AbsEncoder):  # type: ignore[misc]
@@ -32,8 +34,26 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
         )
 
     def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
-        """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again."""
+        """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again.
+
+        Raises `CollapseError` for vectors that are not finite, or the same for different texts.
+        """
         texts = [text for batch in inputs for text in batch["text"]]
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            self._known.update(zip(new, embed(self.model, self._tokenizer, new), strict=True))
+            self._embed(new)
         return np.stack([self._known[text] for text in texts])
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of texts, special ones included, cut at the model's maximum length."""
+        return token_rows(self.model, self._tokenizer, texts)
+
+    def batches(self, lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Which texts pass the model together, by their numbers of tokens."""
+        return batches(lengths_N)
+
+    def _embed(self, texts: list[str]) -> None:
+        rows = self.tokens(texts)
+        parts = self.batches(np.array([len(row) for row in rows]))
+        vectors = embed_rows(self.model, self._tokenizer, rows, parts)
+        check_vectors(vectors, rows)
+        self._known.update(zip(texts, vectors, strict=True))

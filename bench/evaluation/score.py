@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytrec_eval
 from bench.artefact import clear_up, is_sound, write_sealed
 from bench.embed import BATCH_RULE
 from bench.encoder import StoredModel, load_encoder, load_tokenizer
+from bench.evaluation.collapse import CollapseError
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
 from bench.evaluation.tasks import Task
@@ -31,11 +34,12 @@ QUERY_METRICS = {
     "recip_rank": "mrr",
 }
 PRECISION = "fp32"
-RESULT_FILE, MTEB_FILE, EXAMPLES_FILE = "score.json", "mteb.json", "examples.parquet"
+RESULT_FILE, MTEB_FILE, EXAMPLES_FILE, IDENTITY_FILE = "score.json", "mteb.json", "examples.parquet", "identity.json"
+RANKED_FILE, JUDGED_FILE = "ranked.parquet", "judged.parquet"
+KEPT_DOCUMENTS = 100
+"""Of each query's ranked list."""
 
-
-class CollapseError(Exception):
-    """A score is not a number, as happens when all vectors are equal."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,25 +51,34 @@ class TaskScore:
     metrics: dict[str, float]
     mteb_result: dict[str, Any]
     examples: pd.DataFrame
+    ranked: pd.DataFrame
+    """Of a retrieval task, the documents found for each query; see `bench.record`."""
+    judged: pd.DataFrame
+    """Of a retrieval task, the judgements; see `bench.record`."""
+
+
+def score_identity(hashes: dict[str, str], task: Task) -> dict[str, Any]:
+    """All that decides a score."""
+    return {
+        "protocol": PROTOCOL,
+        "model": hashes,
+        "task": task.name,
+        "data": task.data_sha256,
+        "mteb": mteb.__version__,
+        "precision": PRECISION,
+        "batches": BATCH_RULE,
+    }
 
 
 def score_key(hashes: dict[str, str], task: Task) -> str:
     """Hash of all that decides a score. Two students never share one, and changed task data make a new one."""
-    return key_of(
-        protocol=PROTOCOL,
-        model=hashes,
-        task=task.name,
-        data=task.data_sha256,
-        mteb=mteb.__version__,
-        precision=PRECISION,
-        batches=BATCH_RULE,
-    )
+    return key_of(**score_identity(hashes, task))
 
 
 def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> list[TaskScore]:
     """Score a model folder on tasks; what lies in the cache under the same key is not computed again.
 
-    Raises `CollapseError` when a main score is not a number. Global random state is left as it was.
+    Raises `CollapseError` for vectors, or a main score, that say nothing. Global random state is left as it was.
     """
     hashes = model.hashes()
     encoder: BenchEncoder | None = None
@@ -74,11 +87,21 @@ def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> li
         for task in tasks:
             key = score_key(hashes, task)
             folder = cache / "scores" / key
-            if not is_sound(folder, "the score"):
+            identity = score_identity(hashes, task)
+            if not (is_sound(folder, "the score") and _is_of(folder, identity)):
                 encoder = encoder or _encoder(model, hashes, device)
-                _evaluate(encoder, task, folder)
+                _evaluate(encoder, task, folder, identity)
             found.append(_read(task, key, folder))
     return found
+
+
+def _is_of(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether a score that is whole is also the one that its folder is named after."""
+    path = folder / IDENTITY_FILE
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == identity:
+        return True
+    _log.warning("%s holds another score than its name says; it is made again", folder)
+    return False
 
 
 def _encoder(model: StoredModel, hashes: dict[str, str], device: str) -> BenchEncoder:
@@ -93,10 +116,40 @@ def _read(task: Task, key: str, folder: Path) -> TaskScore:
         metrics=json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")),
         mteb_result=json.loads((folder / MTEB_FILE).read_text(encoding="utf-8")),
         examples=pd.read_parquet(folder / EXAMPLES_FILE),
+        ranked=pd.read_parquet(folder / RANKED_FILE),
+        judged=pd.read_parquet(folder / JUDGED_FILE),
     )
 
 
-def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
+def _evaluate(encoder: BenchEncoder, task: Task, folder: Path, identity: dict[str, Any]) -> None:
+    found = evaluate(encoder, task)
+
+    def write(path: Path) -> None:
+        dump_json(identity, path / IDENTITY_FILE)
+        dump_json(found.metrics, path / RESULT_FILE)
+        found.result.to_disk(path / MTEB_FILE)
+        dump_json(_nulls_for_nan(json.loads((path / MTEB_FILE).read_text(encoding="utf-8"))), path / MTEB_FILE)
+        for name in (EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE):
+            getattr(found, Path(name).stem).to_parquet(path / name, index=False)
+
+    clear_up(folder)
+    write_sealed(folder, write)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What one evaluation gave, not kept anywhere yet."""
+
+    metrics: dict[str, float]
+    result: Any
+    """mteb's own."""
+    examples: pd.DataFrame
+    ranked: pd.DataFrame
+    judged: pd.DataFrame
+
+
+def evaluate(encoder: BenchEncoder, task: Task) -> Evaluated:
+    """Score an encoder on a task. Raises `CollapseError`; global random state is not preserved."""
     model = ExactSearch(encoder) if task.is_retrieval else encoder
     with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():
         # Tasks are named on purpose, superseded or not.
@@ -122,19 +175,43 @@ def _evaluate(encoder: BenchEncoder, task: Task, folder: Path) -> None:
     metrics = _metrics(task_result)
     if not np.isfinite(metrics["main_score"]):
         raise CollapseError(f"the score of {task.name} is not a number: the model's vectors have collapsed")
-    examples = pd.concat(
-        [frame.assign(task=task.name, split=split) for frame, (_, split, _) in zip(frames, task.splits(), strict=True)],
-        ignore_index=True,
-    )
+    ranked = [
+        ranked_frame(model.found[at, split]) if isinstance(model, ExactSearch) else None for at, split in _at(task)
+    ]
+    judged = [judged_frame(data["relevant_docs"]) if task.is_retrieval else None for *_, data in task.splits()]
+    return Evaluated(metrics, task_result, *(_of_task(task, parts) for parts in (frames, ranked, judged)))
 
-    def write(path: Path) -> None:
-        dump_json(metrics, path / RESULT_FILE)
-        task_result.to_disk(path / MTEB_FILE)
-        dump_json(_nulls_for_nan(json.loads((path / MTEB_FILE).read_text(encoding="utf-8"))), path / MTEB_FILE)
-        examples.to_parquet(path / EXAMPLES_FILE, index=False)
 
-    clear_up(folder)
-    write_sealed(folder, write)
+def _at(task: Task) -> list[tuple[str, str]]:
+    return [(subset, split) for subset, split, _ in task.splits()]
+
+
+def _of_task(task: Task, parts: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
+    """The frames of a task's splits as one, empty where the task has none of the kind."""
+    named = [
+        frame.assign(task=task.name, split=split)
+        for frame, (_, split) in zip(parts, _at(task), strict=True)
+        if frame is not None
+    ]
+    return pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=["task", "split"])
+
+
+def ranked_frame(found: Ranked) -> pd.DataFrame:
+    """The best documents of each query, as ranx and ir_measures name the columns, with ranks from 1."""
+    rows = [
+        (query, document, value, rank)
+        for query, documents in found.items()
+        for rank, (document, value) in enumerate(
+            sorted(documents.items(), key=lambda item: (-item[1], item[0]))[:KEPT_DOCUMENTS], start=1
+        )
+    ]
+    return pd.DataFrame(rows, columns=["query_id", "doc_id", "score", "rank"])
+
+
+def judged_frame(relevant: dict[str, dict[str, int]]) -> pd.DataFrame:
+    """The judgements of each query, as ranx and ir_measures name the columns."""
+    rows = [(query, document, value) for query, documents in relevant.items() for document, value in documents.items()]
+    return pd.DataFrame(rows, columns=["query_id", "doc_id", "relevance"])
 
 
 def _nulls_for_nan(value: Any) -> Any:

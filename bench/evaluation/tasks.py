@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-import pandas as pd
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -18,8 +17,11 @@ from mteb.abstasks.sts import AbsTaskSTS
 
 from bench.errors import UserError, one_of
 from bench.evaluation import embedded
-from bench.evaluation.profiles import PROFILES
+from bench.evaluation.files import check_table, read_split, retrieval_split
+from bench.evaluation.own import own_task
+from bench.evaluation.profiles import PROFILES, SICK_TEST
 from bench.seeds import preserved_rng
+from bench.study import OwnTask
 
 disable_progress_bars()
 
@@ -67,33 +69,57 @@ class Task:
         return [split for split in self.instance.eval_splits if split in available]
 
 
-def load_task(name: str, mirror: Path | None, limit: int | None = None) -> Task:
-    """Load a task and hash its data; global random state is left as it was.
+def load_task(wanted: str | OwnTask, mirror: Path | None, limit: int | None = None) -> Task:
+    """Load a task by name, or one of the user's own, and hash its data; global random state is left as it was.
 
     Raises `UserError` for an unknown task, and for data that are neither in the mirror nor reachable.
     """
     with preserved_rng():
-        instance = _instance(name)
-        _check_kind(instance, name)
-        if name not in embedded.TASKS:
-            _load_official(instance, name, mirror)
-        else:
-            instance.load_data()
+        instance = _by_name(wanted, mirror) if isinstance(wanted, str) else _own(wanted, mirror)
     if limit is not None:
         _shorten(instance, limit)
-    task = Task(name, instance, "")
-    return Task(name, instance, _data_sha256(task))
+    name = str(instance.metadata.name)
+    return Task(name, instance, _data_sha256(Task(name, instance, "")))
+
+
+def _by_name(name: str, mirror: Path | None) -> Any:
+    instance = _instance(name)
+    _check_kind(instance, name)
+    if name in embedded.TASKS:
+        instance.load_data()
+    else:
+        _load_official(instance, name, mirror)
+    return instance
+
+
+def _own(spec: OwnTask, mirror: Path | None) -> Any:
+    if _is_known(spec.name):
+        raise UserError(f"tasks: {spec.name} is a task of mteb or a profile; give your own data another name")
+    return own_task(spec, mirror)
+
+
+def _is_known(name: str) -> bool:
+    if name in PROFILES or name in embedded.TASKS or name == SICK_TEST:
+        return True
+    try:
+        return bool(mteb.get_task(name))
+    except KeyError:
+        return False
 
 
 @cache
 def known_names() -> list[str]:
     """Every name that a study may list under `tasks`, profiles aside."""
-    return sorted({*embedded.TASKS, *(task.metadata.name for task in mteb.get_tasks(exclude_superseded=False))})
+    return sorted(
+        {*embedded.TASKS, SICK_TEST, *(task.metadata.name for task in mteb.get_tasks(exclude_superseded=False))}
+    )
 
 
 def _instance(name: str) -> Any:
     if name in embedded.TASKS:
         return embedded.TASKS[name]()
+    if name == SICK_TEST:
+        return embedded.SickTest()
     try:
         return mteb.get_task(name)
     except KeyError:
@@ -111,11 +137,14 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
         _load_from_mirror(instance, folder)
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
+    if how := getattr(instance, "how_to_get", None):
+        raise UserError(f"the data of task {name} cannot be had: {where}; {how}")
     try:
         instance.load_data()
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}"
+            f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
+            f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
         ) from None
 
 
@@ -123,61 +152,19 @@ def _load_from_mirror(instance: Any, folder: Path) -> None:
     # The parquet files are read directly: the datasets library would cache them by path and could serve old content.
     try:
         if isinstance(instance, AbsTaskRetrieval):
-            instance.dataset = {"default": {split: _retrieval_split(folder, split) for split in instance.eval_splits}}
+            instance.dataset = {"default": {split: retrieval_split(folder, split) for split in instance.eval_splits}}
         else:
-            splits = {split: _read(folder / f"{split}.parquet") for split in instance.eval_splits}
+            splits = {split: read_split(folder, split) for split in instance.eval_splits}
             instance.dataset = DatasetDict({name: Dataset.from_pandas(frame) for name, frame in splits.items()})
         instance.dataset_transform()
         if isinstance(instance, AbsTaskSTS):
             for split, data in instance.dataset.items():
-                _check_table(data.to_pandas(), f"{split}.parquet", (*instance.column_names, "score"))
+                check_table(data.to_pandas(), f"{split}.parquet", (*instance.column_names, "score"))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
         ) from None
     instance.data_loaded = True
-
-
-def _check_table(frame: pd.DataFrame, name: str, columns: tuple[str, ...]) -> None:
-    """Raise `ValueError` for what would fail in the middle of scoring, or make every score NaN."""
-    for column in columns:
-        if column not in frame.columns:
-            raise ValueError(f"{name} has no column {column!r}")
-        values = pd.to_numeric(frame[column], errors="coerce") if column == "score" else frame[column]
-        bad = values.isna() | values.isin([float("inf"), -float("inf")])
-        if bad.any():
-            raise ValueError(f"{name} row {int(bad.argmax()) + 1} has no usable value under {column!r}")
-
-
-def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing")
-    return pd.read_parquet(path)
-
-
-def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    frame = _read(path).rename(columns={"_id": "id"})
-    _check_table(frame, path.name, columns)
-    return frame.astype({column: str for column in columns if column.endswith("id")})
-
-
-def _retrieval_split(folder: Path, split: str) -> dict[str, Any]:
-    qrels = _table(folder / "qrels" / f"{split}.parquet", ("query-id", "corpus-id", "score"))
-    queries = _table(folder / "queries.parquet", ("id", "text"))
-    corpus = _table(folder / "corpus.parquet", ("id", "text"))
-    relevant = {
-        str(query): dict(zip(group["corpus-id"], group["score"].astype(int), strict=True))
-        for query, group in qrels.groupby("query-id", sort=False)
-    }
-    queries = queries[queries["id"].isin(relevant)]
-    if queries.empty:
-        raise ValueError(f"no query of qrels/{split}.parquet is in queries.parquet")
-    return {
-        "corpus": Dataset.from_pandas(corpus, preserve_index=False),
-        "queries": Dataset.from_pandas(queries, preserve_index=False),
-        "relevant_docs": relevant,
-        "top_ranked": None,
-    }
 
 
 def _shorten(instance: Any, limit: int) -> None:
@@ -207,8 +194,13 @@ def _data_sha256(task: Task) -> str:
         digest.update(f"{subset}/{split}\n".encode())
         tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]
         for table in tables:
+            if isinstance(data, dict):
+                # Else a document could pass for a query.
+                digest.update(f"{len(table)}\n".encode())
             for row in table:
                 digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         if isinstance(data, dict):
             digest.update(json.dumps(data["relevant_docs"], sort_keys=True).encode())
+            if data.get("top_ranked") is not None:
+                digest.update(json.dumps(data["top_ranked"], sort_keys=True).encode())
     return digest.hexdigest()

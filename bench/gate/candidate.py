@@ -35,7 +35,8 @@ def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | No
     Raises `UserError` for models that cannot be loaded or have collapsed, and for task data that cannot be had.
     """
     from bench.encoder import StoredModel
-    from bench.evaluation.score import CollapseError, score
+    from bench.evaluation.collapse import CollapseError
+    from bench.evaluation.score import score
     from bench.evaluation.tasks import load_task
     from bench.settings import environment, settings
 

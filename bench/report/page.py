@@ -23,6 +23,9 @@ DETAILS = (
     "scores",
     "ledger",
     "response",
+    "vectors",
+    "speed",
+    "contamination",
     "budget",
     "text",
     "train",
@@ -39,6 +42,7 @@ SECTIONS = {
     "Ablation": ("table ablation", "figure ablation", "figure interactions"),
     "Tuning": ("table tuning", "figure best_of_k", "table best_of_k"),
     "Tasks": ("figure tasks", "table tasks"),
+    "Vectors": ("table vectors",),
     "Costs": ("figure score_vs_cost", "table costs"),
     "Training": ("figure response", "table response", "figure learning_curves"),
 }

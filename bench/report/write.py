@@ -18,6 +18,7 @@ from bench.report.render import Table, escape_latex, escape_markdown, to_json, t
 from bench.report.reproduction import reproduction_tables
 from bench.report.response import response_table
 from bench.report.tuning_tables import tuning_tables
+from bench.report.vectors import vector_table
 from bench.report.verdict_tables import emphasis, power_notes, power_table, verdict_matrix, verdict_table
 from bench.report.verdicts import Inference
 
@@ -68,6 +69,7 @@ def _tables(study: Study, inference: Inference, design: Design, beside: Sequence
         effect_table(study, inference, effects(inference, design.ablations)),
         response_table(study),
         budget_table(study, beside),
+        vector_table(study),
     ]
     made += [table for table in further if table is not None]
     made += tuning_tables(study, inference, design.tuning)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import methods
@@ -24,6 +27,41 @@ SMALL: dict[str, dict[str, Any]] = {
     "matryoshka": {"widths": (8,)},
 }
 """Settings that fit models as small as those of these tests."""
+
+
+Writes = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_pairs(text_file: Path) -> Writes:
+    """Writes 40 pairs with scores, other scores for another seed."""
+    texts = text_file.read_text(encoding="utf-8").splitlines()
+
+    def write(folder: Path, seed: int = 0) -> Path:
+        scores = np.random.default_rng(seed).random(40)
+        frame = pd.DataFrame({"sentence1": texts[:40], "sentence2": texts[40:80], "score": scores})
+        frame.to_csv(folder / "pairs.csv", index=False)
+        return folder / "pairs.csv"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_beir(text_file: Path) -> Writes:
+    """Writes six documents and three queries, of which two are judged, in BEIR's own layout."""
+    texts = text_file.read_text(encoding="utf-8").splitlines()
+
+    def write(folder: Path) -> Path:
+        (folder / "qrels").mkdir(parents=True)
+        corpus = [{"_id": f"d{n}", "title": "", "text": text, "metadata": {}} for n, text in enumerate(texts[:6])]
+        queries = [{"_id": f"q{n}", "text": text, "metadata": {}} for n, text in enumerate(texts[6:9])]
+        for name, rows in {"corpus": corpus, "queries": queries}.items():
+            (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        judged = "query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td3\t2\nq1\td1\t1\n"
+        (folder / "qrels" / "test.tsv").write_text(judged)
+        return folder
+
+    return write
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
 
 
 def test_the_examples_of_the_page_on_ablations_are_valid(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "ABLATIONS.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "ablations.md").read_text(encoding="utf-8")
     ablate, tune = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
     made = study(tmp_path, ablate["ablate"])
     assert [len(design.cells) for design in designs(made)] == [5, 4, 3, 3]

@@ -16,21 +16,11 @@ pytest.importorskip("mteb")
 from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.evaluation import score as scoring
+from bench.evaluation.collapse import CollapseError
 from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, PROFILES, expand
-from bench.evaluation.score import CollapseError, score, score_key
+from bench.evaluation.score import score, score_key
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
-
-PUBLISHED = {
-    "STS12": 0.72369,
-    "STS13": 0.80603,
-    "STS14": 0.75589,
-    "STS15": 0.85390,
-    "STS16": 0.78989,
-    "STSBenchmark": 0.82032,
-    "SICK-R": 0.77582,
-}
-"""MTEB's figures of sentence-transformers/all-MiniLM-L6-v2."""
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +178,7 @@ def test_collapsed_vectors_are_an_error_not_a_score(sts: Task, teacher_folder: P
         last.weight.zero_()
         last.bias.fill_(1.0)
     export(encoder, load_tokenizer(teacher_folder), tmp_path / "model", "# card\n")
-    with pytest.raises(CollapseError, match="collapsed"), pytest.warns(match="constant"):
+    with pytest.raises(CollapseError, match="have one and the same"):
         score(StoredModel("x", tmp_path / "model"), [sts], tmp_path / "cache", "cpu")
 
 
@@ -226,18 +216,6 @@ def test_unknown_and_unreachable_tasks(tmp_path: Path) -> None:
 def test_profiles_expand_once() -> None:
     assert expand(["embedded", "STS12", EMBEDDED_STS]) == [EMBEDDED_STS, EMBEDDED_RETRIEVAL, "STS12"]
     assert len(expand(["sts7"])) == 7 == len(PROFILES["sts7"])
-
-
-@pytest.mark.mirror
-@pytest.mark.slow
-def test_the_teacher_has_its_published_scores(mirror: Path, tmp_path: Path) -> None:
-    from bench.models import PACKAGED_NAME, find_model
-
-    tasks = [load_task(name, mirror) for name in ("STSBenchmark", "STS16")]
-    found = {
-        item.task.name: item.metrics["main_score"] for item in score(find_model(PACKAGED_NAME), tasks, tmp_path, "cpu")
-    }
-    assert found == pytest.approx({name: PUBLISHED[name] for name in found}, abs=1e-4)
 
 
 def test_docstring_retrieval_is_harvested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from bench.artefact import write_sealed
 from bench.encoder import Dense, Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
-from bench.export import export, model_card
+from bench.errors import UserError
+from bench.export import export, licence_of, model_card
 from bench.models import build_student
+from bench.record import dump_json
+from bench.ship import ship
 from bench.study import StudentSpec
 
 TEXTS = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
@@ -88,3 +92,71 @@ def test_the_card_has_front_matter_and_provenance() -> None:
     card = model_card({"Teacher": "t", "Seed": 3})
     assert card.startswith("---\nlibrary_name: sentence-transformers\n")
     assert "| Seed | 3 |" in card
+    assert "license:" not in card
+    assert "its card states none" in card
+    licensed = model_card({}, "apache-2.0")
+    assert "license: apache-2.0\n---\n" in licensed
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\ntext", "apache-2.0"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\nlanguage: en\n---\nlicense: mit", None),
+        ("license: mit", None),
+        (None, None),
+    ],
+)
+def test_the_licence_is_read_from_the_front_matter(card: str | None, licence: str | None, tmp_path: Path) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert licence_of(tmp_path) == licence
+
+
+@pytest.fixture
+def run_folder(student: Encoder, teacher_folder: Path, tmp_path: Path) -> Path:
+    """A finished run's record and model, where a study leaves them."""
+    stored = tmp_path / "cache" / "runs" / "abc"
+
+    def write_model(folder: Path) -> None:
+        export(student, load_tokenizer(teacher_folder), folder / "model", model_card({"Seed": 3}))
+
+    write_sealed(stored, write_model)
+    record = {
+        **{name: {} for name in ("hyperparameters", "teacher", "student", "text", "train", "budget")},
+        **{"run_id": "abc", "study": "s", "role": "method", "label": "mse", "method": "mse", "status": "completed"},
+        "seed": 3,
+        "ledger": {"sentences": 3200, "steps": 50},
+        "tasks": {"STS12": {"main_metric": "cosine_spearman"}},
+        "scores": {"STS12": {"main_score": 0.61234}},
+        "identity": {"weights": StoredModel("x", stored / "model").hashes()["weights"]},
+        "environment": {"mteb": "2.26"},
+        "schema": 1,
+    }
+    write_sealed(tmp_path / "results" / "abc", lambda folder: dump_json(record, folder / "record.json"))
+    return tmp_path / "results" / "abc"
+
+
+def test_a_shipped_model_has_its_scores_on_its_card(run_folder: Path, tmp_path: Path) -> None:
+    out = ship(run_folder, tmp_path / "shipped", tmp_path / "cache")
+    card = (out / "README.md").read_text()
+    assert "| STS12 | cosine_spearman | 61.23 |" in card
+    assert "3,200 sentences in 50 steps, seed 3" in card
+    assert "- mse: " in card
+    model = tmp_path / "cache" / "runs" / "abc" / "model"
+    assert torch.equal(vectors(load_encoder(out), out), vectors(load_encoder(model), model))
+    with pytest.raises(UserError, match="is taken"):
+        ship(run_folder, out, tmp_path / "cache")
+
+
+def test_only_the_scored_model_is_shipped(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no run's folder"):
+        ship(tmp_path, tmp_path / "out", tmp_path / "cache")
+    with pytest.raises(UserError, match="is not in the cache"):
+        ship(run_folder, tmp_path / "out", tmp_path / "another")
+    with (tmp_path / "cache" / "runs" / "abc" / "model" / "config.json").open("a") as stream:
+        stream.write(" ")
+    with pytest.raises(UserError, match=r"config\.json is not as it was written"):
+        ship(run_folder, tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,105 @@
+"""Training text that contains evaluation text: found, counted and left out.
+
+A training text goes when it equals an evaluation text by its letters and digits in lower case, or when the two share
+eight words in a row. Where a task has documents, only equality counts for them: any two texts of one field share some
+phrase, and documents are long.
+
+    contamination/<key>/rows.npy    which sentences of the text go
+                        found.json  the counts
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.artefact import is_sound, write_sealed
+from bench.identity import key_of
+from bench.record import dump_json
+
+if TYPE_CHECKING:
+    from bench.evaluation.tasks import Task
+
+RULE = 1
+"""Raised whenever other texts would be found."""
+WORDS_IN_A_ROW = 8
+WORD = re.compile(r"\w+")
+NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What of a text is evaluation text too."""
+
+    looked_at: int
+    equal: int
+    """Sentences that equal an evaluation text."""
+    phrase: int
+    """Others that share eight words in a row with one."""
+    rows: NDArray[np.int64]
+    """Where they are in the text, in rising order."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts, for the record."""
+        return {"looked_at": self.looked_at, "equal": self.equal, "phrase": self.phrase}
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.rows)} of {self.looked_at} sentences are evaluation text and are left out ({self.equal} equal "
+            f"one, {self.phrase} share eight words in a row with one)"
+        )
+
+
+def normalised(text: str) -> str:
+    """Letters and digits in lower case."""
+    return NOT_ALPHANUMERIC.sub("", text.lower())
+
+
+def phrases(text: str) -> set[str]:
+    """Every eight words in a row."""
+    words = WORD.findall(text.lower())
+    return {" ".join(words[at : at + WORDS_IN_A_ROW]) for at in range(len(words) - WORDS_IN_A_ROW + 1)}
+
+
+def find(sentences: Sequence[str], short: Iterable[str], documents: Iterable[str] = ()) -> Contamination:
+    """Which sentences contain evaluation text: `short` ones (pairs, queries), or whole `documents`."""
+    whole: set[str] = set()
+    parts: set[str] = set()
+    for text in short:
+        whole.add(normalised(text))
+        parts |= phrases(text)
+    whole |= {normalised(text) for text in documents}
+    # A text without letters and digits says nothing of where it is from.
+    whole -= {""}
+    equal = {row for row, sentence in enumerate(sentences) if normalised(sentence) in whole}
+    shared = {
+        row for row, sentence in enumerate(sentences) if row not in equal and not parts.isdisjoint(phrases(sentence))
+    }
+    rows = np.array(sorted(equal | shared), dtype=np.int64)
+    return Contamination(len(sentences), len(equal), len(shared), rows)
+
+
+def find_or_open(text_key: str, sentences: Sequence[str], tasks: Sequence[Task], cache: Path) -> Contamination:
+    """What of a tokenised text is evaluation text of some tasks, looked for once."""
+    from bench.evaluation.overlap import texts_of
+
+    data = {task.name: task.data_sha256 for task in tasks}
+    folder = cache / "contamination" / key_of(rule=RULE, text=text_key, tasks=data)
+    if not is_sound(folder, "what was found of evaluation text"):
+        short, documents = texts_of(tasks)
+        found = find(sentences, short, documents)
+
+        def write(path: Path) -> None:
+            np.save(path / "rows.npy", found.rows)
+            dump_json(found.as_dict(), path / "found.json")
+
+        write_sealed(folder, write)
+    counts = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    return Contamination(**counts, rows=np.load(folder / "rows.npy"))

@@ -1,0 +1,60 @@
+"""What vectors are like beside their scores: near the teacher's, spread out, robust to compression, fast."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.report.frame import Study, over_seeds
+from bench.report.notes import smoke_mark
+from bench.report.render import Table
+
+DASH = "—"
+COLUMNS = {
+    "cosine": ("Cosine to teacher", 1.0, 3),
+    "cka": ("CKA", 1.0, 3),
+    "neighbours": ("Neighbours@10", 1.0, 3),
+    "similarities": ("Rank corr. of cosines", 1.0, 3),
+    "anisotropy": ("Anisotropy", 1.0, 3),
+    "uniformity": ("Uniformity", 1.0, 2),
+    "alignment": ("Alignment", 1.0, 3),
+    "sts": ("STS", 100.0, 1),
+    "sts_1/2": ("1/2 of width", 100.0, 1),
+    "sts_1/4": ("1/4 of width", 100.0, 1),
+    "sts_int8": ("int8", 100.0, 1),
+    "sts_binary": ("Binary", 100.0, 1),
+    "sts_asymmetric": ("Asymmetric", 100.0, 1),
+    "bytes": ("MB on disk", 1e-6, 1),
+    "sentences_per_second": ("Sentences/s", 1.0, 0),
+    "query_ms": ("Query (ms)", 1.0, 1),
+}
+"""Name in the record -> heading, factor, decimals."""
+
+
+def vector_table(study: Study) -> Table | None:
+    """Means over seeds; None when no record holds any of it."""
+    found = {
+        run_id: {**record.vectors.get("values", {}), **record.speed}
+        for run_id, record in study.records.items()
+        if record.status == "completed"
+    }
+    values = pd.DataFrame.from_dict(found, orient="index").reindex(columns=list(COLUMNS)).dropna(axis=1, how="all")
+    if values.empty:
+        return None
+    means = over_seeds(study.runs, values).mean.reindex(study.rows.index).dropna(how="all")
+    order, text = pd.DataFrame({"Method": study.rows["row"].reindex(means.index)}), pd.DataFrame(index=means.index)
+    text["Method"] = order["Method"]
+    for name in values:
+        heading, factor, decimals = COLUMNS[str(name)]
+        order[heading] = means[name] * factor
+        text[heading] = [DASH if pd.isna(value) else f"{value:,.{decimals}f}" for value in order[heading]]
+    sizes = sorted({record.vectors["sentences"] for record in study.records.values() if record.vectors})
+    notes = [
+        f"Means over seeds, on {' / '.join(map(str, sizes))} fixed sentences that come with distilbench and are in no "
+        "task but its own STS set. The teacher's row is the teacher beside itself.",
+        "Cosine, and asymmetric STS (one sentence of a pair by the student, the other by the teacher), are there where "
+        "the widths are equal. Of uniformity and alignment less is better; anisotropy is the mean cosine of two.",
+        "STS and what follows: Spearman x100 with the gold scores, of whole vectors, of their first components, with "
+        "components in 8 bits, and with their signs alone. 200 pairs: compare within a row, not between methods.",
+        "Speed is that of the machine that ran the study, whatever else it was doing; weights on disk are fp32.",
+    ]
+    return Table("vectors", f"{study.name}: the vectors themselves", text, order, notes, smoke_mark(study))
