@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -168,25 +169,26 @@ def facts(finished: Iterable[Finished]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_workers_give_the_bits_of_one_process_though_one_is_killed(make_bench: MakeBench, tmp_path: Path) -> None:
+def test_workers_give_the_bits_of_one_process_though_they_are_killed(make_bench: MakeBench, tmp_path: Path) -> None:
     def curves(bench: Workbench) -> dict[str, pd.DataFrame]:
         paths = (bench.settings.out / "x").glob("*/curve.parquet")
         return {path.parent.name: pd.read_parquet(path).drop(columns="seconds") for path in paths}
 
-    def kill_one(run: Run, share: float) -> None:
+    def kill_both(run: Run, share: float) -> None:
+        # That of this run is in the middle of it; the other may be between two runs.
         if 0 < share < 1 and not killed:
-            (process, *_) = multiprocessing.active_children()
-            killed.append(process.pid or 0)
-            process.kill()
+            killed.extend(multiprocessing.active_children())
+            for process in killed:
+                process.kill()
 
-    alone, shared = (make_bench(["codir", "mse-pca"], seeds=1, budget={"steps": 40}) for _ in range(2))
+    alone, shared = (make_bench(["codir", "mse-pca"], seeds=1, budget={"steps": 60}) for _ in range(2))
     shared.settings = Settings(tmp_path / "out2", tmp_path / "cache2", None, "cpu", checkpoint_seconds=0.0)
-    said, killed = list[str](), list[int]()
+    said, killed = list[str](), list[BaseProcess]()
     shared.announce = said.append
     expected = facts(run_study(alone, in_this_process, lambda run, share: None))
-    found = list(run_study(shared, Workers(Layout(2, 1)), kill_one))
+    found = list(run_study(shared, Workers(Layout(2, 1)), kill_both))
     assert facts(found) == expected
-    assert len(killed) == sum("exit code -9" in line for line in said) == 1
+    assert any("exit code -9" in line for line in said)
     one, two = curves(alone), curves(shared)
     assert one.keys() == two.keys()
     assert all(one[name].equals(two[name]) for name in one)
