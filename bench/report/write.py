@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench.artefact import write_folder_atomically
 from bench.design import Design, read_design
-from bench.record import Record
+from bench.record import Record, read_study
 from bench.report import INDEX_FILE, Options, tables
+from bench.report.budgets import budget_table, siblings
 from bench.report.effects import effect_table, effects
 from bench.report.frame import Study, make_study, read_curves
 from bench.report.prose import paragraph, settings_table
@@ -25,8 +26,11 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
+    beside = [
+        with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
+    ]
     design = read_design(folder)
-    made = _tables(study, inference, design)
+    made = _tables(study, inference, beside, design)
 
     def write(out: Path) -> None:
         from bench.report.drawn import Drawn
@@ -50,17 +54,18 @@ def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
     return replace(study, half_widths=inference.half_widths()), inference
 
 
-def _tables(study: Study, inference: Inference, design: Design) -> dict[str, Table]:
+def _tables(study: Study, inference: Inference, beside: Sequence[Study], design: Design) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
     made = [
         emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
-        tables.task_table(study),
+        tables.task_table(study, inference.interquartile_means() if inference.columns else None),
         tables.cost_table(study),
         settings_table(study),
     ]
     if inference.comparisons():
         made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
-    further = [effect_table(study, inference, effects(inference, design.ablations)), response_table(study)]
+    of_ablations = effect_table(study, inference, effects(inference, design.ablations))
+    further = [of_ablations, response_table(study), budget_table(study, beside)]
     made += [table for table in further if table is not None]
     made += tuning_tables(study, inference, design.tuning)
     # The published tables that compare with ours are of STS tasks.
