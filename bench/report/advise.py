@@ -16,6 +16,7 @@ import pandas as pd
 from bench.errors import UserError, one_of
 from bench.record import Record, read_study
 from bench.report import study_folders
+from bench.report.budgets import CURRENCIES
 from bench.report.frame import OVERALL, Study, make_study
 from bench.report.notes import caution
 from bench.report.render import Table
@@ -24,7 +25,6 @@ from bench.report.verdict_tables import power_notes
 from bench.report.verdicts import Inference
 from bench.report.write import with_errors
 
-CURRENCIES = ("steps", "sentences", "tokens", "flops", "seconds")
 NEAR = 1.25
 """A budget speaks for those up to this factor above or below it."""
 DASH = "—"
