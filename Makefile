@@ -24,7 +24,7 @@ types: $(INSTALLED_DEV)
 	$(BIN)/mypy
 
 unit: $(INSTALLED_DEV)
-	$(BIN)/pytest -q -n auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,8 @@ class Checkpoints:
         self._folder, self._least = folder, least_seconds
         self.context: dict[str, Any] = {}
         """JSON values that every snapshot holds beside its own."""
-        self._cost = 0.0
-        self._last = time.perf_counter()
+        self._spent = self._cost = 0.0
+        self._start = self._last = time.perf_counter()
 
     def load(self) -> Snapshot | None:
         """The last snapshot; None where there is none, or where it is damaged and the run has to begin anew."""
@@ -65,14 +66,16 @@ class Checkpoints:
         return Snapshot(load_file(self._folder / TENSORS_FILE), facts)
 
     def due(self) -> bool:
-        """Whether it is time for a snapshot: its cost stays a small share of the time between two of them."""
+        """Whether it is time for a snapshot: with one as dear as the last, all stay a small share of the time."""
         if not self._least:
             return True
-        return time.perf_counter() - self._last >= max(self._least, self._cost / MOST_COST)
+        now = time.perf_counter()
+        return now - self._last >= self._least and self._spent + self._cost <= MOST_COST * (now - self._start)
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Replace the last snapshot."""
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Replace the last snapshot by one taken now."""
         start = time.perf_counter()
+        snapshot = take()
 
         def write(folder: Path) -> None:
             save_file({name: tensor.contiguous() for name, tensor in snapshot.tensors.items()}, folder / TENSORS_FILE)
@@ -82,6 +85,7 @@ class Checkpoints:
         write_sealed(self._folder, write)
         self._last = time.perf_counter()
         self._cost = self._last - start
+        self._spent += self._cost
 
     def drop(self) -> None:
         """Forget it: the run is complete."""

@@ -35,6 +35,7 @@ MTEB_FOLDER = "mteb"
 
 Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
+Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,14 +40,13 @@ from pydantic import (
 
 import methods
 from bench.errors import UserError, one_of, shown
+from bench.record import Currency, Role
 from methods.base import LayerPooling, Method
 
 SHIPPED = Path(__file__).parent / "studies"
 MOST_SEEDS = 1000
 MOST_MERGED_KEYS = 1000
 
-Role = Literal["method", "floor", "ceiling", "reference"]
-Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]

@@ -136,7 +136,7 @@ class _Loop:
                     self._watch()
                 if self.checkpoints is not None and not diverged and self.checkpoints.due():
                     with ledger.phase("checkpoint"):
-                        self.checkpoints.save(self._snapshot())
+                        self.checkpoints.save(self._snapshot)
         self._choose()
         cell.student.eval()
         return Trained(self.aux, diverged, self.curve, self.batches_sha256)

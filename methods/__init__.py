@@ -7,8 +7,9 @@ Registering a method is one line below; other packages register theirs through t
 from __future__ import annotations
 
 from dataclasses import is_dataclass
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,13 +56,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 """Settings of a method that have a name of their own in the field: name -> (method, hyperparameters)."""
 
 
+@cache
+def plug_ins() -> tuple[EntryPoint, ...]:
+    """What other packages register. Looked up once: it means reading the metadata of every installed package."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
+
+
 def registry() -> dict[str, str]:
     """Name -> "module:Class" of every method that can be asked for, ours first, then those of other packages.
 
     Raises `ValueError` when two different classes are registered under one name.
     """
     found = dict(BUILT_IN)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
+    for point in plug_ins():
         taken = found.setdefault(point.name, point.value)
         if taken != point.value:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 # Read when huggingface_hub is imported, so set before anything else.
@@ -21,6 +22,16 @@ WORDS = re.findall(
     "walks sees takes gives finds keeps loses opens closes falls rises sings writes reads makes under over near "
     "after before ",
 )
+
+
+MANY_TESTS = 500
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that workers that run them side by side end together."""
+    counts = Counter(item.path for item in items)
+    long = {item.path for item in items if item.get_closest_marker("slow") or counts[item.path] > MANY_TESTS}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)

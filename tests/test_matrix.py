@@ -42,6 +42,7 @@ BASELINE = Path(__file__).parents[1] / "results" / "baselines" / "ci.json"
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.mirror
 def test_on_official_data_and_the_gate(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))

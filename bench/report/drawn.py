@@ -35,3 +35,8 @@ def legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+
+
+def reach(middle: float, low: float, high: float) -> list[list[float]]:
+    """Lengths of an error bar from `low` to `high`, as `errorbar` takes them; rounding never makes one negative."""
+    return [[max(0.0, middle - low)], [max(0.0, high - middle)]]

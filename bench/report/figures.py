@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.drawn import Drawn, legend, scored_methods
+from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import smoke_mark
 from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
@@ -82,7 +82,7 @@ def tasks(given: Drawn) -> Figure | None:
     methods = scored_methods(study)
     means = study.gap.mean.reindex(list(methods))
     shares = means[list(study.tasks.index)].to_numpy() * 100
-    if not np.isfinite(shares).any():
+    if len(study.tasks) < 2 or not np.isfinite(shares).any():
         return None
     figure = new_figure(1.8 + 0.28 * len(methods))
     axes = figure.subplots()
@@ -100,6 +100,23 @@ def tasks(given: Drawn) -> Figure | None:
     axes.grid(visible=False)
     axes.tick_params(length=0)
     figure.colorbar(image, ax=axes, label="gap closed (%)", extend="both", pad=0.02)
+    return figure
+
+
+def seed_spread(given: Drawn) -> Figure | None:
+    """Overall score by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
+    study, methods = given.study, scored_methods(given.study)
+    runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
+    found = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
+    if len(found) < 2:
+        return None
+    figure = new_figure(3.0)
+    axes = figure.subplots()
+    for key, name in methods.items():
+        colour, marker = looks(study.runs)[key]
+        axes.plot(found.index.astype(str), found[key], marker=marker, color=colour, markersize=4, label=short(name))
+    axes.set(xlabel="seed", ylabel="overall score x 100")
+    legend(figure, axes)
     return figure
 
 
@@ -145,6 +162,10 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         response,
     ),
     "tasks": ("Share of the gap between floor (0) and ceiling (100) that each method closed on each task.", tasks),
+    "seed_spread": (
+        "Overall score by seed: methods of one seed began with the same weights and saw the same batches.",
+        seed_spread,
+    ),
     "learning_curves": (
         "Training loss as a running mean over a twentieth of the run; methods' losses have different scales.",
         learning_curves,
@@ -177,7 +198,7 @@ def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[
         colour, marker = looks(study.runs)[key]
         spent = cost[keys == key].to_numpy()
         mean, width = study.average.percent(key, OVERALL)
-        sideways = [[spent.mean() - spent.min()], [spent.max() - spent.mean()]]
+        sideways = reach(spent.mean(), spent.min(), spent.max())
         bars = axes.errorbar(spent.mean(), mean, width, sideways, marker, color=colour, capsize=2.5)
         bars.set_label(short(name))
     trained = cost[keys.isin(list(methods))]

@@ -8,6 +8,7 @@ Student's t. Examples are many: their part is taken from a bootstrap over them.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,11 +82,14 @@ class Estimate:
         return (_t_quantile(1 - alpha / 2, self.freedom) + _t_quantile(power, self.freedom)) * self.error
 
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
-        """Seeds with which a true difference would be found; None when no number of them is enough."""
-        for seeds in range(2, MOST_SEEDS + 1):
-            if self.with_seeds(seeds).detectable(alpha, power) <= abs(difference):
-                return seeds
-        return None
+        """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough."""
+
+        def is_found(seeds: int) -> bool:
+            return self.with_seeds(seeds).detectable(alpha, power) <= abs(difference)
+
+        if not is_found(MOST_SEEDS):
+            return None
+        return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_found)
 
 
 def estimate(values_S: Array, replicates_SB: Array) -> Estimate:
@@ -148,12 +152,13 @@ def improvement(one_ST: Array, other_ST: Array) -> float:
     return float((above > 0).mean() + (above == 0).mean() / 2)
 
 
-def interquartile_mean(values: Array) -> float:
-    """Mean of the middle half of the values, those at the quartiles in part (Agarwal et al. 2021)."""
-    ordered = np.sort(values.ravel())
-    edges = np.arange(len(ordered) + 1) / len(ordered)
-    weights = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
-    return float((ordered * weights).sum() / weights.sum())
+def interquartile_mean(values_NB: Array) -> Array:
+    """Mean of the middle half of N values, those at the quartiles in part, [B] (Agarwal et al. 2021)."""
+    ordered_NB = np.sort(values_NB, axis=0)
+    edges = np.arange(len(ordered_NB) + 1) / len(ordered_NB)
+    weights_N = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
+    found: Array = np.tensordot(weights_N / weights_N.sum(), ordered_NB, axes=1)
+    return found
 
 
 def _t_quantile(share: float, freedom: float) -> float:

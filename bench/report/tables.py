@@ -40,10 +40,14 @@ LEDGER = {
     "out_of_memory": "Out of memory",
 }
 """Ledger entry -> heading; FLOPs get their unit behind it."""
+IQM_NOTE = (
+    "IQM: mean of the middle half of all scores of a row's runs and tasks (Agarwal et al. 2021), less moved by one odd "
+    "task than the average; its interval is resampled over runs and examples."
+)
 MAIN_COSTS = ("seconds_train", "student_flops", "sentences", "student_passes")
 
 
-class _Builder:
+class Builder:
     """Grows the columns of one table, row for row as `study.rows` has them."""
 
     def __init__(self, study: Study) -> None:
@@ -59,8 +63,11 @@ class _Builder:
 
     def add_estimate(self, heading: str, estimate: Estimate, column: str, digits: int) -> None:
         """A column of mean ± half-width, x100; a dash without a mean, no ± without an interval."""
-        mean = estimate.mean[column].reindex(self.rows.index) * 100
-        width = estimate.half_width[column].reindex(self.rows.index) * 100
+        self.add_spread(heading, estimate.mean[column], estimate.half_width[column], digits)
+
+    def add_spread(self, heading: str, mean: pd.Series[float], half_width: pd.Series[float], digits: int) -> None:
+        """Likewise, of fractions that are given by row."""
+        mean, width = mean.reindex(self.rows.index) * 100, half_width.reindex(self.rows.index) * 100
         shown = [_plus_minus(*pair, digits) for pair in zip(mean, width, strict=True)]
         self.add(heading, pd.Series(shown, index=mean.index), mean)
 
@@ -86,7 +93,7 @@ def average_heading(group: object) -> str:
 
 def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
     """Averages with intervals, share of the gap closed, and what a run cost."""
-    builder = _Builder(study)
+    builder = Builder(study)
     for group in study.averages:
         builder.add_estimate(average_heading(group), study.average, str(group), 2)
     builder.add_estimate("Gap closed (%)", _methods_only(study, study.gap), OVERALL, 1)
@@ -101,17 +108,20 @@ def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
     )
 
 
-def task_table(study: Study) -> Table:
-    """Main score of each task."""
-    builder = _Builder(study)
+def task_table(study: Study, interquartile_means: pd.DataFrame | None = None) -> Table:
+    """Main score of each task, and the interquartile mean over runs and tasks where it is given (mean, half_width)."""
+    builder, further = Builder(study), []
     for task, metric in study.tasks["metric"].items():
         builder.add_estimate(f"{task} ({metric})", study.score, str(task), 2)
-    return builder.table("tasks", "main score of each task (x100)", notes(study))
+    if interquartile_means is not None and len(study.tasks) > 1:
+        builder.add_spread("IQM", interquartile_means["mean"], interquartile_means["half_width"], 2)
+        further = [IQM_NOTE]
+    return builder.table("tasks", "main score of each task (x100)", [*notes(study), *further])
 
 
 def cost_table(study: Study) -> Table:
     """All entries of the ledger."""
-    builder = _Builder(study)
+    builder = Builder(study)
     mean = study.cost.mean
     for name in [*LEDGER, *sorted(set(map(str, mean)) - set(LEDGER))]:
         builder.add_cost(name, mean)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.errors import UserError, one_of
-from bench.report.drawn import Drawn, legend, scored_methods
+from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL
 from bench.report.style import GREY, looks, new_figure, short
 from bench.report.verdicts import Inference
@@ -79,7 +79,7 @@ def ranks(given: Drawn) -> Figure | None:
     axes = figure.subplots()
     for y, (key, row) in enumerate(found.iterrows()):
         colour, marker = looks(given.study.runs)[str(key)]
-        error = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        error = reach(row["mean"], row["low"], row["high"])
         axes.errorbar(row["mean"], y, xerr=error, fmt=marker, color=colour, capsize=2.5)
     for line, (first, last) in enumerate(groups):
         ends = found["mean"].iloc[[first, last]]

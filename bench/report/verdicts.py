@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from bench.report import stats
 from bench.report.bootstrap import Array
@@ -93,6 +92,27 @@ class Inference:
             found[key] = {column: np.nan if item is None else item.half_width() for column, item in scores.items()}
         return pd.DataFrame.from_dict(found, orient="index", columns=list(self.columns), dtype="float64")
 
+    def interquartile_means(self) -> pd.DataFrame:
+        """Rows x (mean, half_width): interquartile mean over runs and tasks, with its 95 % bootstrap interval.
+
+        Agarwal et al. 2021, arXiv:2108.13264; but runs are resampled for all tasks at once, since one model is scored
+        on all of them. Half-widths are not-a-number with one seed; empty when no task can be compared.
+        """
+        rng, found = np.random.default_rng(SEED), {}
+        for key in map(str, self.study.rows.index):
+            places = self.scores.index.get_indexer(pd.Index(list(self._runs(key).values())))
+            if not len(places) or self.scores.empty:
+                continue
+            runs_TSB = np.stack([self.resampled[str(task)][places] for task in self.scores])
+            drawn_SB = rng.integers(0, len(places), size=runs_TSB.shape[1:])
+            resampled_TSB = np.take_along_axis(runs_TSB, drawn_SB[None], axis=1)
+            means_B = stats.interquartile_mean(resampled_TSB.reshape(-1, runs_TSB.shape[2]))
+            low, high = np.quantile(means_B, [0.025, 0.975])
+            known = len(places) > 1 or self._is_constant(key)
+            mean = stats.interquartile_mean(self.scores.iloc[places].to_numpy(dtype=np.float64).ravel())
+            found[key] = {"mean": float(mean), "half_width": (high - low) / 2 if known else np.nan}
+        return pd.DataFrame.from_dict(found, orient="index", columns=["mean", "half_width"], dtype="float64")
+
     def leaders(self, column: str) -> dict[str, Literal["best", "second"]]:
         """The method that is better than all others, and the one that is better than all but that one, if any."""
         left = [str(key) for key in self.study.rows.index[self.study.rows["role"] == "method"]]
@@ -121,7 +141,7 @@ class Inference:
         rng = np.random.default_rng(SEED)
         weights_SB = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), values.shape[2]).T
         scores_MB = (values * weights_SB).sum(axis=1)
-        ranks_MB = rankdata(-scores_MB, axis=0)
+        ranks_MB = pd.DataFrame(-scores_MB).rank().to_numpy()
         frame["mean"] = pd.Series(ranks_MB.mean(axis=1), index=whole)
         frame["low"], frame["high"] = np.quantile(ranks_MB, [0.025, 0.975], axis=1)
         return frame

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.artefact import write_folder_atomically
-from bench.record import Record
+from bench.record import Record, read_study
 from bench.report import INDEX_FILE, Options, tables
+from bench.report.budgets import budget_table, siblings
 from bench.report.frame import Study, make_study, read_curves
 from bench.report.prose import paragraph, settings_table
 from bench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
@@ -23,7 +24,10 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
-    made = _tables(study, inference)
+    beside = [
+        with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
+    ]
+    made = _tables(study, inference, beside)
 
     def write(out: Path) -> None:
         from bench.report.drawn import Drawn
@@ -47,17 +51,18 @@ def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
     return replace(study, half_widths=inference.half_widths()), inference
 
 
-def _tables(study: Study, inference: Inference) -> dict[str, Table]:
+def _tables(study: Study, inference: Inference, beside: Sequence[Study]) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
     made = [
         emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
-        tables.task_table(study),
+        tables.task_table(study, inference.interquartile_means() if inference.columns else None),
         tables.cost_table(study),
         settings_table(study),
     ]
     if inference.comparisons():
         made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
-    made += [table for table in [response_table(study), vector_table(study)] if table is not None]
+    further = (response_table(study), budget_table(study, beside), vector_table(study))
+    made += [table for table in further if table is not None]
     # The published tables that compare with ours are of STS tasks.
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
     made += reproduction_tables(study, verdicts or None)

@@ -15,7 +15,7 @@ from bench.errors import UserError
 def others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     """Entry points of other packages, to be filled in; their modules lie in `tmp_path`."""
     points: list[EntryPoint] = []
-    monkeypatch.setattr("methods.entry_points", lambda group: points)
+    monkeypatch.setattr("methods.plug_ins", lambda: points)
     monkeypatch.syspath_prepend(tmp_path)
     return points
 

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,16 +128,14 @@ def test_a_run_of_another_process_is_waited_for(
     aside = folder.rename(tmp_path / "aside")
     lock = FileLock(tmp_path / "cache" / "locks" / f"{record.run_id}.lock")
     lock.acquire()
-    monkeypatch.setattr(running, "POLL_SECONDS", 0.05)
 
-    def finish() -> None:
+    def finish(_: float) -> None:
+        """The other process is done while this one waits."""
         aside.rename(folder)
         lock.release()
 
-    other = threading.Timer(1.0, finish)
-    other.start()
+    monkeypatch.setattr("bench.run.time.sleep", finish)
     code, err = cli(study())
-    other.join()
     assert code == 0
     assert "waiting for 1 runs that another process is at" in err
     assert err.count("found complete") == 3

@@ -98,6 +98,7 @@ def held_out_loss(bench: Workbench, method: Method, student: Encoder, aux: nn.Mo
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns(benches: Benches, name: str) -> None:
     seen, unseen = benches

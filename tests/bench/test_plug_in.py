@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package, laid out as an installer leaves it."""
     project = tomllib.loads(blocks("toml")[0])["project"]
     info = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
@@ -44,6 +45,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_distillation.py").write_text(blocks("python")[0], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_distillation", raising=False)
+    methods.plug_ins.cache_clear()
+    yield
+    methods.plug_ins.cache_clear()
 
 
 def test_it_is_found_and_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,7 @@ def kit(request: pytest.FixtureRequest) -> Kit:
     return Kit(*request.param)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("check", CHECKS)
 def test_keeps_its_contract(kit: Kit, check: str) -> None:
     outcome = run_check(kit, check)
@@ -96,7 +97,7 @@ def test_hyperparameters_are_finite(value: float) -> None:
 
 def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("mse", "elsewhere:MSE", "distilbench.methods")]
-    monkeypatch.setattr("methods.entry_points", lambda group: points)
+    monkeypatch.setattr("methods.plug_ins", lambda: points)
     with pytest.raises(ValueError, match=r"'mse' is registered twice, by methods\.mse:MSE and by elsewhere:MSE"):
         registry()
     points[:] = [EntryPoint("other", value, "distilbench.methods") for value in ("a:A", "b:B")]

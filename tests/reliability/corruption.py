@@ -72,12 +72,12 @@ class Study:
         self.forget("record", "score", "model")
         left, save = 9, Checkpoints.save
 
-        def stop(kept: Checkpoints, snapshot: Snapshot) -> None:
+        def stop(kept: Checkpoints, take: Callable[[], Snapshot]) -> None:
             nonlocal left
             left -= 1
             if not left:
                 raise Stopped
-            save(kept, snapshot)
+            save(kept, take)
 
         with mock.patch.object(Checkpoints, "save", stop), contextlib.suppress(Stopped):
             self.run("--checkpoint-seconds", "0")

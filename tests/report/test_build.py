@@ -12,10 +12,11 @@ import pytest
 from bench import report
 from bench.errors import UserError
 from bench.record import CURVE_FILE, RECORD_FILE, Record
+from bench.report.drawn import reach
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
-FIGURES = {"scores", "score_vs_cost", "tasks", "learning_curves"}
+FIGURES = {"scores", "score_vs_cost", "tasks", "seed_spread", "learning_curves"}
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,11 @@ print([name for name in ("torch", "mteb", "transformers", "matplotlib.pyplot") i
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["[]", "[]"]
+
+
+def test_error_bars_have_no_negative_length() -> None:
+    # The mean of three equal costs lies above all of them, by rounding.
+    mean = (0.1 + 0.1 + 0.1) / 3
+    assert mean > 0.1
+    assert reach(mean, 0.1, 0.1) == [[mean - 0.1], [0.0]]
+    assert reach(2.0, 1.5, 4.0) == [[0.5], [2.0]]

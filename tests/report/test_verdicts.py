@@ -166,6 +166,26 @@ def test_ranks_are_between_one_and_the_number_of_methods(study_folder: Callable[
     assert ranks["mean"].filter(like="poor").iloc[0] == 3.0
 
 
+def test_interquartile_means_leave_out_the_odd_task_and_say_their_error(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder())
+    found = inference.interquartile_means()
+    scores = inference.scores.groupby(inference.study.runs["key"])
+    for key, own in scores:
+        # Three tasks by four seeds: the middle half are the values of ranks 4 to 9.
+        values = np.sort(own.to_numpy().ravel())
+        if len(values) == 12:
+            assert found.at[key, "mean"] == pytest.approx(values[3:9].mean())
+    assert set(found.index) == set(inference.study.rows.index)
+    assert (found["half_width"] > 0).all() and (found["half_width"] < 0.2).all()
+
+
+def test_one_seed_has_no_interval_of_its_interquartile_mean(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder(seeds=1))
+    found = inference.interquartile_means()["half_width"]
+    roles = inference.study.rows.loc[found.index, "role"]
+    assert found[roles == "method"].isna().all() and found[roles == "ceiling"].notna().all()
+
+
 def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = study_folder()
     [page] = report.build(folder, tmp_path / "out", Options(margin=0.01, reference="poor"))
@@ -177,7 +197,7 @@ def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., P
     assert {line["Verdict"] for line in content["shown"]} <= {"better", "worse", "equivalent", "undecided"}
     assert all((page.parent / "figures" / f"{name}.svg").is_file() for name in ("differences", "ranks", "response"))
     text = page.read_text()
-    assert "0.5 of the budget" in text
+    assert "0.5 of the budget" in text and "IQM" in text
     assert "Verdicts" in text and "less than 1 points" in text and "Power: with this design" in text
     assert "adjusted by Holm" in (tables / "method_section.md").read_text()
     with pytest.raises(UserError, match="unknown method 'por'; did you mean 'poor'"):
