@@ -151,11 +151,13 @@ def without(
     def make(folder: Path) -> None:
         gone = set(rows.tolist())
         left = [text for row, text in enumerate(texts_of(cache, key)) if row not in gone]
+        _check_size(study, len(left), f"after {len(gone)} that are evaluation text were left out, ")
         write_corpus(folder, left, load_tokenizer(model_folder), study.train.max_length)
 
     def open_it() -> Corpus:
         corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(study.text)))
-        _check_size(study, len(corpus))
+        # Also of a text that was there: how it is cut into batches is no part of its key.
+        _check_size(study, len(corpus), f"after {len(rows)} that are evaluation text were left out, ")
         return corpus
 
     return shorter, open_it
@@ -176,7 +178,7 @@ def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     )
 
 
-def _check_size(study: Study, count: int) -> None:
+def _check_size(study: Study, count: int, before: str = "") -> None:
     if count >= study.train.batch_size:
         return
     source = f"text.source {', '.join(source_names(study.text))}"
@@ -185,7 +187,7 @@ def _check_size(study: Study, count: int) -> None:
         if size == count:
             what, cure = f"{option} {count} takes {count} sentences of {source}", f"raise {option}"
     raise UserError(
-        f"{what}, fewer than train.batch_size {study.train.batch_size}; {cure} or choose a smaller batch size"
+        f"{before}{what}, fewer than train.batch_size {study.train.batch_size}; {cure} or choose a smaller batch size"
     )
 
 

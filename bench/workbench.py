@@ -91,7 +91,8 @@ class Workbench:
     @cached_property
     def sample_vectors(self) -> NDArray[np.float64]:
         """The teacher's vectors of the sentences that every model's are described by."""
-        return vectors.encode(self.teacher, self.tokenizer, vectors.sample().texts)
+        # A tokenizer of its own: encoding leaves settings in it, which would be exported with the students.
+        return vectors.encode(self.teacher, load_tokenizer(self.teacher_model.folder), vectors.sample().texts)
 
     @cached_property
     def tokenizer(self) -> Any:

@@ -20,24 +20,25 @@ class CollapseError(Exception):
 def check_vectors(vectors_NE: NDArray[np.float32], tokens_N: Sequence[Sequence[int]]) -> None:
     """Raise `CollapseError` for vectors that have collapsed; `tokens_N` are the token ids of each text.
 
-    Texts with the same tokens in any order count once: they may have one vector by right, as a static model's do.
+    Texts of the same tokens, however often and in whatever order, count once: they may have one vector by right, as a
+    static model's do.
     """
     if not np.isfinite(vectors_NE).all():
         bad = int((~np.isfinite(vectors_NE)).any(axis=1).sum())
         raise CollapseError(f"{bad} of {len(vectors_NE)} vectors are not finite")
-    bags: dict[tuple[int, ...], int] = {}
+    sets: dict[frozenset[int], int] = {}
     for place, tokens in enumerate(tokens_N):
-        bags.setdefault(tuple(sorted(tokens)), place)
-    if len(bags) < 2:
+        sets.setdefault(frozenset(tokens), place)
+    if len(sets) < 2:
         return
     lengths_N1 = np.linalg.norm(vectors_NE, axis=1, keepdims=True)
     units_NE = vectors_NE / np.where(lengths_N1 > 0, lengths_N1, 1.0)
     # The sum turns -0 into 0, which has other bytes.
-    rounded = np.ascontiguousarray(np.round(units_NE[list(bags.values())], DECIMALS) + 0.0)
+    rounded = np.ascontiguousarray(np.round(units_NE[list(sets.values())], DECIMALS) + 0.0)
     distinct = len({row.tobytes() for row in rounded})
     if distinct == 1:
-        raise CollapseError(f"the vectors have collapsed: {len(bags)} different texts have one and the same")
-    if len(bags) - distinct > MOST_SHARED * len(bags):
+        raise CollapseError(f"the vectors have collapsed: {len(sets)} different texts have one and the same")
+    if len(sets) - distinct > MOST_SHARED * len(sets):
         raise CollapseError(
-            f"the vectors have collapsed: {len(bags) - distinct} of {len(bags)} different texts have that of another"
+            f"the vectors have collapsed: {len(sets) - distinct} of {len(sets)} different texts have that of another"
         )

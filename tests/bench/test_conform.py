@@ -23,7 +23,7 @@ from bench.conform import CHECKS, Kit, Outcome, conform, run_check
 from bench.conform.fakes import Maker, make_dims
 from bench.conform.kit import batch_first, is_refusal
 from methods.base import Dims, Method, Needs, Signals, State, UnsuitableError, matmul_flops
-from methods.space import Span, space
+from methods.space import Space, Span, space
 
 Patch = dict[str, Any]
 
@@ -39,6 +39,8 @@ class Toy(Method):
 
     name: ClassVar[str] = "toy"
     source: ClassVar[str] = "made for this test"
+
+    search_space: ClassVar[Space] = space(final_weight=Span(0.0, 3.0))
 
     final_weight: float = 1.0
     """Weight of the squared distance to the teacher's vector."""
@@ -377,11 +379,6 @@ FURTHER: list[tuple[str, Patch, str]] = [
     ("describes-itself", {"name": "other"}, "registered as 'toy', but its class calls itself 'other'"),
     ("hyperparameters", {"__dataclass_params__": None}, "must be a frozen dataclass"),
     ("search-space", {"search_space": space(unknown=Span(0, 1))}, "names unknown, which is no hyperparameter"),
-    (
-        "search-space",
-        {"search_space": space(final_weight=Span(-1.0, 3.0))},
-        "-1.0, which the method refuses",
-    ),
     ("suits-models", {"needs": lambda *_: Needs(teacher_rows=next(COUNTER) + 1)}, "another answer"),
     ("counts", {"frozen_layers": lambda *_: 3}, "frozen_layers is 3, not a whole number from 0 to the student's 2"),
     ("counts", {"coupled": property(lambda self: None)}, "coupled is None, not text"),

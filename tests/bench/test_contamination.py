@@ -13,6 +13,7 @@ pytest.importorskip("mteb")
 
 from bench import corpus as corpora
 from bench.contamination import find
+from bench.errors import UserError
 from bench.evaluation.overlap import pairs_seen, texts_of
 from bench.evaluation.tasks import load_task
 from bench.study import OwnTask, Study
@@ -93,6 +94,15 @@ def test_a_study_trains_on_what_is_left(contaminated: Callable[..., Workbench]) 
     }
     assert not scored & set(left)
     assert removing.corpus_key != keeping.corpus_key
+
+
+def test_a_text_of_evaluation_text_alone_is_refused(contaminated: Callable[..., Workbench], tmp_path: Path) -> None:
+    pairs = contaminated().tasks[0].instance.dataset["test"]
+    path = tmp_path / "all.txt"
+    path.write_text("\n".join(dict.fromkeys(pairs["sentence1"])), encoding="utf-8")
+    bench = contaminated(source=str(path))
+    with pytest.raises(UserError, match=r"after \d+ that are evaluation text were left out, .* has 0 distinct"):
+        bench.corpus  # noqa: B018
 
 
 def test_labelled_pairs_that_are_test_pairs_are_counted(contaminated: Callable[..., Workbench]) -> None:

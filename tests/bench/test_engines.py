@@ -164,7 +164,7 @@ def facts(finished: Iterable[Finished]) -> dict[str, dict[str, Any]]:
         ledger = {
             name: value for name, value in values["ledger"].items() if name not in ("seconds", "peak_memory_bytes")
         }
-        found[item.run.entry.label] = values | {"ledger": ledger, "environment": None}
+        found[item.run.entry.label] = values | {"ledger": ledger, "environment": None, "speed": None}
     return found
 
 
