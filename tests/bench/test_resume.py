@@ -37,6 +37,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ibkd", {"gamma": "median", "extra_negatives": 4}),
 ]
 
+pytestmark = pytest.mark.no_cover
+
 
 class Killed(BaseException):
     """What no handler of the code under test catches, as none catches SIGKILL."""

@@ -91,7 +91,7 @@ def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path
             "name": "tuned",
             "teacher": str(teacher_folder),
             "student": {"layers": 1, "width": 16},
-            "text": {"source": str(text_file)},
+            "text": {"source": str(text_file), "evaluation_text": "keep"},
             "dev": {"source": str(labelled_file), "columns": ["anchor", "positive"], "scores": ["good"], "points": 1},
             "budget": {"steps": 2},
             "methods": ["simcse", {"ibkd": {"temperature": 0.5}}],

@@ -23,8 +23,8 @@ def outcome(script: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> dict
 
 @pytest.mark.slow
 def test_kills_cost_nothing() -> None:
-    found = outcome("kills", "--kills", "6", "--methods", "codir", "internal-kd-sid", "two-stages")
-    assert (found["kills"], found["lost_completed_runs"], found["differing_files"]) == (6, 0, [])
+    found = outcome("kills", "--kills", "3", "--methods", "codir", "internal-kd-sid", "two-stages")
+    assert (found["kills"], found["lost_completed_runs"], found["differing_files"]) == (3, 0, [])
     assert found["runs"] == 6
 
 

@@ -63,7 +63,7 @@ def key(study: Study, label: str) -> str:
 
 
 def test_tables_have_names_of_their_own() -> None:
-    assert SCHEMA == 1 and len({table.id for table in TABLES}) == len(TABLES)
+    assert SCHEMA == 2 and len({table.id for table in TABLES}) == len(TABLES)
     assert all(re.fullmatch(r"[a-z0-9-]+", table.id) for table in TABLES)
     assert {table.kind for table in TABLES} == {"paper", "mteb"}
 
