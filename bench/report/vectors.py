@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from bench.report.frame import Study, over_seeds
-from bench.report.notes import smoke_mark
+from bench.report.notes import caution
 from bench.report.render import Table
 
 DASH = "—"
@@ -57,4 +57,4 @@ def vector_table(study: Study) -> Table | None:
         "components in 8 bits, and with their signs alone. 200 pairs: compare within a row, not between methods.",
         "Speed is that of the machine that ran the study, whatever else it was doing; weights on disk are fp32.",
     ]
-    return Table("vectors", f"{study.name}: the vectors themselves", text, order, notes, smoke_mark(study))
+    return Table("vectors", f"{study.name}: the vectors themselves", text, order, notes, caution(study))
