@@ -1,11 +1,13 @@
-"""Watching students while they train: a score on pairs of sentences at some shares of the budget, not charged.
+"""Watching students while they train: on pairs of sentences, at some shares of the budget, not charged.
 
 The score is Spearman's correlation of the student's cosines with the pairs' own scores, or with the teacher's cosines
-where the pairs have none. Nothing of it reaches the training: not its random state, not its gradients.
+where the pairs have none; with it comes the student's place on the information plane. Nothing of it reaches the
+training: not its random state, not its gradients.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
-from bench.encoder import Encoder
+from bench.encoder import Encoder, pool
+from bench.information import MOST, Plane
 from bench.labelled import LabelledText
 from bench.seeds import preserved_rng
 from bench.store import length_batches
@@ -33,51 +36,88 @@ def shares(points: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class DevSet:
-    """P pairs of sentences and how similar they are."""
+    """P pairs of sentences, how similar they are, and the plane that students are placed on."""
 
     corpus: Corpus
     pairs_P2: NDArray[np.int64]
     gold_P: NDArray[np.float64]
+    plane: Plane
 
     @classmethod
     def of(cls, text: LabelledText, teacher: Encoder) -> DevSet:
         """Each row's anchor with each of its candidates."""
         anchors = np.repeat(text.rows_RC[:, :1], text.columns - 1, axis=1)
         pairs_P2 = np.stack([anchors, text.rows_RC[:, 1:]], axis=-1).reshape(-1, 2)
-        if text.scores is not None:
-            return cls(text.corpus, pairs_P2, text.scores.reshape(-1).astype(np.float64))
-        return cls(text.corpus, pairs_P2, _similarities(text.corpus, pairs_P2, teacher, None))
+        rows = np.unique(pairs_P2) if text.scores is None else _some(pairs_P2)
+        teacher_ND = _unit_vectors(text.corpus, rows, teacher, _final(teacher, None))
+        gold_P = (
+            text.scores.reshape(-1).astype(np.float64)
+            if text.scores is not None
+            else _cosines(teacher_ND, np.searchsorted(rows, pairs_P2))
+        )
+        some = _some(pairs_P2)
+        input_ND = _unit_vectors(text.corpus, some, teacher, _input(teacher))
+        return cls(text.corpus, pairs_P2, gold_P, Plane(teacher_ND[np.searchsorted(rows, some)], input_ND))
 
-    def score(self, student: Encoder, head: nn.Module | None = None) -> float:
-        """Spearman's correlation, NaN where the student's vectors are all equal. `head` is what would ship now."""
-        similarity_P = _similarities(self.corpus, self.pairs_P2, student, head)
+    def look(self, student: Encoder, head: nn.Module | None = None) -> tuple[float, dict[str, float]]:
+        """Spearman's correlation, NaN where the student's vectors are all equal; and its place on the plane.
+
+        `head` is what would ship now.
+        """
+        rows = np.unique(self.pairs_P2)
+        vectors_NS = _unit_vectors(self.corpus, rows, student, _final(student, head))
+        similarity_P = _cosines(vectors_NS, np.searchsorted(rows, self.pairs_P2))
         if np.ptp(similarity_P) == 0 or not np.isfinite(similarity_P).all():
-            return float("nan")
-        return float(spearmanr(similarity_P, self.gold_P).statistic)
+            return float("nan"), {}
+        placed = self.plane.place(vectors_NS[np.searchsorted(rows, _some(self.pairs_P2))])
+        return float(spearmanr(similarity_P, self.gold_P).statistic), placed
+
+
+def _some(pairs_P2: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sentences for the plane, spread over all of the pairs'."""
+    rows = np.unique(pairs_P2)
+    return rows[np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(np.int64)]
+
+
+def _final(model: Encoder, head: nn.Module | None) -> Callable[[Tensor, Tensor], Tensor]:
+    def vectors(ids: Tensor, mask: Tensor) -> Tensor:
+        final = model(ids, mask).final
+        return final if head is None else head(final)
+
+    return vectors
+
+
+def _input(model: Encoder) -> Callable[[Tensor, Tensor], Tensor]:
+    def vectors(ids: Tensor, mask: Tensor) -> Tensor:
+        embedded = model(ids, mask, hidden=(0,)).hidden
+        assert embedded is not None
+        return pool(embedded[0], mask, "mean")
+
+    return vectors
 
 
 @torch.no_grad()
-def _similarities(
-    corpus: Corpus, pairs_P2: NDArray[np.int64], model: Encoder, head: nn.Module | None
+def _unit_vectors(
+    corpus: Corpus, rows: NDArray[np.int64], model: Encoder, vectors_of: Callable[[Tensor, Tensor], Tensor]
 ) -> NDArray[np.float64]:
-    rows = np.unique(pairs_P2)
-    place = np.zeros(len(corpus), dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    vectors: torch.Tensor | None = None
+    """Vectors of unit length for sentences in ascending order of their numbers."""
+    found: Tensor | None = None
     was_training = model.training
     model.eval()
     with preserved_rng():
         for part in length_batches(rows, corpus.lengths(), TOKENS_PER_PASS):
             ids, mask = (tensor.to(model.device) for tensor in corpus.batch(part))
-            final = model(ids, mask).final
-            unit = F.normalize((head(final) if head is not None else final).double().cpu(), dim=-1)
-            vectors = torch.empty(len(rows), unit.shape[1], dtype=torch.float64) if vectors is None else vectors
-            vectors[torch.from_numpy(place[part])] = unit
+            unit = F.normalize(vectors_of(ids, mask).double().cpu(), dim=-1)
+            found = torch.empty(len(rows), unit.shape[1], dtype=torch.float64) if found is None else found
+            found[torch.from_numpy(np.searchsorted(rows, part))] = unit
     model.train(was_training)
-    assert vectors is not None
-    first, second = (vectors[torch.from_numpy(place[side])] for side in pairs_P2.T)
-    cosines: NDArray[np.float64] = (first * second).sum(dim=-1).numpy()
-    return cosines
+    assert found is not None
+    return found.numpy()
+
+
+def _cosines(unit_NS: NDArray[np.float64], pairs_P2: NDArray[np.int64]) -> NDArray[np.float64]:
+    first, second = pairs_P2.T
+    return np.asarray((unit_NS[first] * unit_NS[second]).sum(axis=1))
 
 
 @dataclass
@@ -100,9 +140,9 @@ class Response:
         """Score the student as it is now, for every share that has been reached; returns the score."""
         assert self.dev is not None
         with ledger.phase("evaluation"):
-            score = self.dev.score(student, head)
+            score, placed = self.dev.look(student, head)
         spent = {name: ledger.spent(name) for name in ("steps", "sentences", "tokens", "flops", "seconds")}
         while self.due(ledger):
             share = shares(self.points)[len(self.rows)]
-            self.rows.append({"share": share, **spent, "score": score if np.isfinite(score) else None})
+            self.rows.append({"share": share, **spent, "score": score if np.isfinite(score) else None, **placed})
         return score

@@ -74,13 +74,14 @@ class Record:
     environment: dict[str, Any]
     error: str | None = None
     response: list[dict[str, Any]] = field(default_factory=list)
-    """Dev scores over training: share of the budget, what was spent in every currency, score, and `chosen`."""
+    """Over training: share of the budget, what was spent in every currency, the dev score, `chosen`, and the place on
+    the information plane (bench/information.py)."""
     contamination: dict[str, Any] = field(default_factory=dict)
     """Training text that was evaluation text: `looked_at`, and left out because `equal` or for a `phrase`; and
     `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
     vectors: dict[str, Any] = field(default_factory=dict)
-    """What the vectors of fixed sentences are like: `schema`, `sentences`, `values` (bench/vectors.py). Empty in
-    records from before they were looked at."""
+    """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
+    teacher's (bench/vectors.py). Empty in records from before they were looked at."""
     speed: dict[str, float] = field(default_factory=dict)
     """bytes on disk, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None

@@ -279,9 +279,15 @@ def _look_at_vectors(bench: Workbench, model: StoredModel, ledger: Ledger) -> di
     """The record's `vectors` and `speed`."""
     with ledger.phase("evaluation"):
         student = load_encoder(model.folder).to(bench.settings.device)
-        found, speed = vectors.encode_timed(student, load_tokenizer(model.folder), model.folder)
-        values = vectors.describe(found, bench.sample_vectors)
-        return {"vectors": {"schema": vectors.SCHEMA, "sentences": len(found), "values": values}, "speed": speed}
+        tokenizer = load_tokenizer(model.folder)
+        found, speed = vectors.encode_timed(student, tokenizer, model.folder)
+        looked = {
+            "schema": vectors.SCHEMA,
+            "sentences": len(found),
+            "values": vectors.describe(found, bench.sample_vectors),
+            "layers": vectors.layer_similarity(vectors.pooled_layers(student, tokenizer), bench.sample_layers),
+        }
+        return {"vectors": looked, "speed": speed}
 
 
 def _record(

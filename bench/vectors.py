@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from bench.embed import embed
+from bench.embed import batches, embed, token_rows
 from bench.encoder import Encoder
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of what a record keeps; 1 had no layers."""
 PAIRS = 200
 """Of the embedded STS set, evenly spread over it."""
 NEIGHBOURS = 10
@@ -51,6 +53,29 @@ def sample() -> Sample:
     frame = frame.iloc[np.linspace(0, len(frame) - 1, PAIRS).astype(int)]
     places, texts = pd.factorize(frame[["sentence1", "sentence2"]].to_numpy(dtype=object).ravel())
     return Sample(list(texts), places.reshape(-1, 2).astype(np.int64), frame["score"].to_numpy(dtype=np.float64))
+
+
+def pooled_layers(model: Encoder, tokenizer: Any) -> list[Array]:
+    """Mean-pooled hidden states of the fixed sentences, [N, width] each, the embedding block first."""
+    rows = token_rows(model, tokenizer, sample().texts)
+    wanted = tuple(range(model.dims.layers + 1))
+    found_LNW = np.empty((len(wanted), len(rows), model.dims.width))
+    with torch.inference_mode():
+        for part in batches(np.array([len(row) for row in rows])):
+            batch = tokenizer.pad({"input_ids": [rows[place] for place in part]}, return_tensors="pt").to(model.device)
+            pooled_BLW = model(batch["input_ids"], batch["attention_mask"], layers=wanted).layers
+            assert pooled_BLW is not None
+            found_LNW[:, part] = pooled_BLW.double().cpu().numpy().transpose(1, 0, 2)
+    return list(found_LNW)
+
+
+def layer_similarity(student: list[Array], teacher: list[Array]) -> list[list[float | None]]:
+    """Linear centred kernel alignment of each layer of the student (rows) with each of the teacher.
+
+    None where one of the two does not vary.
+    """
+    found = [[cka(one, other) for other in teacher] for one in student]
+    return [[value if np.isfinite(value) else None for value in row] for row in found]
 
 
 def encode(model: Encoder, tokenizer: Any, texts: list[str]) -> Array:

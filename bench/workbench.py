@@ -95,6 +95,11 @@ class Workbench:
         return vectors.encode(self.teacher, load_tokenizer(self.teacher_model.folder), vectors.sample().texts)
 
     @cached_property
+    def sample_layers(self) -> list[NDArray[np.float64]]:
+        """The teacher's mean-pooled layers of these sentences, the embedding block first."""
+        return vectors.pooled_layers(self.teacher, load_tokenizer(self.teacher_model.folder))
+
+    @cached_property
     def tokenizer(self) -> Any:
         return load_tokenizer(self.teacher_model.folder)
 

@@ -15,6 +15,7 @@ from bench.report.design_figures import ablation, best_of_k, interactions
 from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import caution
+from bench.report.representation_figures import information_plane, layers
 from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
 from bench.report.tables import flop_unit
 from bench.report.verdict_figures import differences, ranks, response
@@ -176,6 +177,17 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
     "response": (
         "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",
         response,
+    ),
+    "information_plane": (
+        "The information plane over the budget, by two measures on held-out sentences, means over seeds; the large "
+        "marker is the end. Input is the teacher's embedding block, pooled; the dotted line is the most that the bound "
+        "can reach with this many sentences.",
+        information_plane,
+    ),
+    "layers": (
+        "Similarity (linear CKA, means over seeds) of each layer of the student to each of the teacher, mean-pooled, "
+        "after training.",
+        layers,
     ),
     "tasks": ("Share of the gap between floor (0) and ceiling (100) that each method closed on each task.", tasks),
     "seed_spread": (

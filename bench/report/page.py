@@ -38,11 +38,18 @@ DETAILS = (
 
 SECTIONS = {
     "Scores": ("table main", "figure scores"),
-    "Verdicts": ("table verdict_matrix", "figure differences", "figure ranks", "table verdicts", "table power"),
+    "Verdicts": (
+        "table verdict_matrix",
+        "figure differences",
+        "figure ranks",
+        "figure seed_spread",
+        "table verdicts",
+        "table power",
+    ),
     "Ablation": ("table ablation", "figure ablation", "figure interactions"),
     "Tuning": ("table tuning", "figure best_of_k", "table best_of_k"),
     "Tasks": ("figure tasks", "table tasks"),
-    "Vectors": ("table vectors",),
+    "Vectors": ("table vectors", "figure information_plane", "figure layers"),
     "Costs": ("figure score_vs_cost", "table costs"),
     "Training": ("figure response", "table response", "figure learning_curves"),
 }

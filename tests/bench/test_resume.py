@@ -126,17 +126,17 @@ def test_shares_double_up_to_the_whole() -> None:
 def test_a_dev_score_is_spearmans_correlation_with_the_gold(bench: Workbench) -> None:
     dev = DevSet.of(bench.labelled, bench.teacher)
     assert len(dev.pairs_P2) == 2 * len(bench.labelled)
-    assert dev.score(bench.teacher) == pytest.approx(1.0)
-    assert abs(dev.score(bench.student(1))) < 0.95
-    upside_down = DevSet(dev.corpus, dev.pairs_P2, -dev.gold_P)
-    assert upside_down.score(bench.teacher) == pytest.approx(-1.0)
+    assert dev.look(bench.teacher)[0] == pytest.approx(1.0)
+    assert abs(dev.look(bench.student(1))[0]) < 0.95
+    upside_down = replace(dev, gold_P=-dev.gold_P)
+    assert upside_down.look(bench.teacher)[0] == pytest.approx(-1.0)
 
 
 def test_vectors_that_are_all_equal_have_no_dev_score(bench: Workbench) -> None:
     head = nn.Linear(16, 3)
     nn.init.zeros_(head.weight)
     dev = DevSet.of(bench.labelled, bench.teacher)
-    assert torch.isnan(torch.tensor(dev.score(bench.student(1), head)))
+    assert torch.isnan(torch.tensor(dev.look(bench.student(1), head)[0]))
 
 
 def test_the_best_weights_on_dev_ship_and_survive_a_kill(make_cell: MakeCell, bench: Workbench, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_best_weights_on_dev_ship_and_survive_a_kill(make_cell: MakeCell, be
     assert best < 3, "the test needs a student that gets worse at the end"
     assert [row.get("chosen", False) for row in response.rows] == [place == best for place in range(4)]
     assert response.dev is not None
-    assert response.dev.score(cell.student) == scores[best]
+    assert response.dev.look(cell.student)[0] == scores[best]
 
     again = make()
     other = response_of(again, bench, points=4)
