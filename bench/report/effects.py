@@ -97,7 +97,7 @@ def _estimates(
     found = {}
     for column, (variance, freedom) in spread.items():
         item = inference.contrast(weights, column)
-        if item is not None and item.seeds > 1 and freedom:
+        if item is not None and item.seeds > 1:
             item = item.steadied(variance * sum(weight**2 for weight in weights.values()) / item.seeds, freedom)
         if item is not None:
             found[column] = item

@@ -66,7 +66,12 @@ def layers(given: Drawn) -> Figure | None:
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes, (key, name) in zip(panels.ravel(), shown.items(), strict=False):
         image = axes.imshow(
-            np.mean(matrices[key], axis=0), cmap="YlGnBu", vmin=0, vmax=1, origin="lower", aspect="auto"
+            np.ma.masked_invalid(matrices[key]).mean(axis=0),
+            cmap="YlGnBu",
+            vmin=0,
+            vmax=1,
+            origin="lower",
+            aspect="auto",
         )
         axes.set(title=short(name), xticks=range(0, matrices[key][0].shape[1], 3), yticks=range(len(matrices[key][0])))
         axes.grid(visible=False)

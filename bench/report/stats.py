@@ -84,10 +84,12 @@ class Estimate:
     def steadied(self, variance: float, freedom: float) -> Estimate:
         """With a variance between seeds that is pooled over several differences in the place of a smaller own one.
 
-        Few seeds often give too small a variance by chance. Kept is the larger one, with the pooled one's degrees of
+        Few seeds often give too small a variance by chance. The larger of the two stays, with its own degrees of
         freedom, so that a difference that varies more than the others is not helped by them.
         """
-        return replace(self, seed_variance=max(self.seed_variance, variance), seed_freedom=freedom)
+        if not freedom or self.seed_variance >= variance:
+            return self
+        return replace(self, seed_variance=variance, seed_freedom=freedom)
 
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""

@@ -57,6 +57,7 @@ class Inference:
     """Task -> its score in every resample, [R, B], runs as in `scores`."""
     alpha: float = ALPHA
     _known: dict[str, list[Comparison]] = field(default_factory=dict, init=False)
+    _variances: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, study: Study, folder: Path, resamples: int = RESAMPLES) -> Inference:
@@ -206,7 +207,20 @@ class Inference:
         )
         if self._is_constant(one) and self._is_constant(other):
             return stats.fixed(float(values_S[0] - others_S[0]), replicates_SB[0] - other_SB[0])
-        return stats.estimate(values_S - others_S, replicates_SB - other_SB)
+        found = stats.estimate(values_S - others_S, replicates_SB - other_SB)
+        if self._is_constant(one) or self._is_constant(other):
+            return found
+        variance, freedom = self._pooled(str(self.study.runs.loc[runs[0][0], "letters"]), column)
+        # Two runs differ by what each of them varies.
+        return found.steadied(2 * variance / found.seeds, freedom)
+
+    def _pooled(self, letters: str, column: str) -> tuple[float, float]:
+        """The residual variance of all trained rows that were run under the same settings."""
+        if (letters, column) not in self._variances:
+            runs = self.study.runs
+            keys = runs.loc[(runs["letters"] == letters) & (runs["role"] == "method"), "key"].unique()
+            self._variances[letters, column] = self.residual_variance([str(key) for key in keys], column)
+        return self._variances[letters, column]
 
     def contrast(self, weights: Mapping[str, float], column: str) -> stats.Estimate | None:
         """A weighted sum of the scores of trained rows, over the seeds that all of them have; None without any."""

@@ -41,6 +41,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         for name in ("tables", "figures"):
             (out / name).mkdir()
         _write_tables(study, made, out / "tables")
+        write_planes(study, out / "tables")
         captions = draw_all(Drawn(study, curves, inference, design, options.reference), out / "figures")
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
@@ -93,3 +94,11 @@ def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
     for name, frame in frames.items():
         frame.reset_index(names="run_id" if name == "runs" else "key").to_csv(out / f"{name}.csv", index=False)
     tables.score_frame(study).to_csv(out / "scores.csv", index=False)
+
+
+def write_planes(study: Study, out: Path) -> None:
+    """The means that the information plane is drawn from, as CSV, where any run has a place on it."""
+    from bench.report.representation_figures import planes
+
+    if len(found := planes(study)):
+        found.to_csv(out / "information_plane.csv", index=False)

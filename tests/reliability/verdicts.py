@@ -4,8 +4,8 @@
 
 New runs of a method are its mean over seeds plus random mixtures of its seeds' deviations, which vary and covary from
 example to example as the real ones do; every simulated study draws its examples anew. In the first kind of study all
-methods are copies of one; in the second, one copy is shifted towards a real, worse method until the true difference is
-what the design should find with a probability of 80 %. Prints one line of JSON.
+methods are copies of one; in the second, one of them is shifted towards a real, worse method until the true difference
+is what the design should find with a probability of 80 %. Prints JSON.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from bench.report.examples import aligned, read_examples
 from bench.report.frame import ALPHA, make_study
 
 METHODS, RESAMPLES = 4, 200
+SIZING, HALVINGS = 25, 8
+"""Simulated studies for, and halvings in, the search for a difference of the right size."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,11 @@ def differences(methods: list[Population], seeds: int, rng: np.random.Generator)
         values.append(examples.metric().reshape(len(methods), seeds))
         replicates.append(examples.replicates(RESAMPLES, rng).reshape(len(methods), seeds, RESAMPLES))
     value, replicate = np.mean(values, axis=0), np.mean(replicates, axis=0)
-    pairs = combinations(range(len(methods)), 2)
-    return [stats.estimate(value[a] - value[b], replicate[a] - replicate[b]) for a, b in pairs]
+    variance, freedom = stats.residual_variance(value)
+    return [
+        stats.estimate(value[a] - value[b], replicate[a] - replicate[b]).steadied(2 * variance / seeds, freedom)
+        for a, b in combinations(range(len(methods)), 2)
+    ]
 
 
 def equal_methods(method: Population, seeds: int, simulations: int, rng: np.random.Generator) -> dict[str, float]:
@@ -104,20 +109,27 @@ def equal_methods(method: Population, seeds: int, simulations: int, rng: np.rand
 def planted_difference(
     one: Population, worse: Population, seeds: int, simulations: int, rng: np.random.Generator
 ) -> dict[str, float]:
-    """Studies of a method and a worse copy of it."""
-    wanted = float(np.median([differences([one, one], seeds, rng)[0].detectable(ALPHA) for _ in range(40)]))
+    """Studies of a worse method and of copies of one; the first pair is looked at."""
+
+    def study(share: float) -> list[Population]:
+        return [one.towards(worse, share), *[one] * (METHODS - 1)]
+
+    def is_found(share: float) -> bool:
+        found = [differences(study(share), seeds, rng)[0].detectable(ALPHA) for _ in range(SIZING)]
+        return one.score() - study(share)[0].score() > float(np.median(found))
+
     low, high = 0.0, 1.0
-    for _ in range(20):
+    for _ in range(HALVINGS):
         share = (low + high) / 2
-        low, high = (low, share) if one.score() - one.towards(worse, share).score() > wanted else (share, high)
-    shifted = one.towards(worse, high)
-    truth = one.score() - shifted.score()
-    found = [differences([one, shifted], seeds, rng)[0] for _ in range(simulations)]
+        low, high = (low, share) if is_found(share) else (share, high)
+    planted = study(high)
+    truth = planted[0].score() - one.score()
+    found = [differences(planted, seeds, rng)[0] for _ in range(simulations)]
     return {
         "true_points": 100 * truth,
         "predicted_power": stats.POWER,
-        "power": float(np.mean([item.p_differs() < ALPHA and item.mean > 0 for item in found])),
-        "wrong_direction": float(np.mean([item.p_differs() < ALPHA and item.mean < 0 for item in found])),
+        "power": float(np.mean([item.p_differs() < ALPHA and item.mean < 0 for item in found])),
+        "wrong_direction": float(np.mean([item.p_differs() < ALPHA and item.mean > 0 for item in found])),
         "coverage_of_95_percent": float(np.mean([abs(item.mean - truth) <= item.half_width() for item in found])),
     }
 

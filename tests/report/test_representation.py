@@ -1,0 +1,100 @@
+"""The information plane and the layers' similarity: what is drawn is the mean over seeds of what the records hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.design import Design
+from bench.record import Record
+from bench.report.drawn import Drawn
+from bench.report.figures import FIGURES
+from bench.report.frame import Study, make_study
+from bench.report.page import SECTIONS
+from bench.report.representation_figures import information_plane, layers, planes
+from bench.report.verdicts import Inference
+
+Make = Callable[..., Record]
+
+
+def placed(share: float, shift: float) -> dict[str, Any]:
+    spots = {"hsic_input": 0.5, "hsic_teacher": 0.3, "nce_input": 4.0, "nce_teacher": 3.0}
+    return {"share": share, "score": 0.5, **{name: value + shift for name, value in spots.items()}, "nce_limit": 6.2}
+
+
+@pytest.fixture
+def study(make: Make) -> Study:
+    looked = {"schema": 2, "sentences": 9, "values": {}}
+    records = [
+        make("ceiling", 0, (0.8, 0.9, 0.7), "ceiling", vectors={**looked, "layers": [[1.0, 1.0, 1.0]] * 3}),
+        make(
+            "mse",
+            1,
+            (0.6, 0.7, 0.5),
+            response=[placed(0.5, 0.0), placed(1.0, 0.1)],
+            vectors={**looked, "layers": [[0.2, 0.4, 0.6], [0.1, None, 0.3]]},
+        ),
+        make(
+            "mse",
+            2,
+            (0.6, 0.7, 0.5),
+            response=[placed(0.5, 0.2), {"share": 1.0, "score": None}],
+            vectors={**looked, "layers": [[0.4, 0.6, 0.8], [0.3, 0.5, 0.5]]},
+        ),
+        make("old", 1, (0.5, 0.6, 0.3), response=[{"share": 1.0, "score": 0.4}]),
+    ]
+    return make_study("demo", records)
+
+
+@pytest.fixture
+def given(study: Study) -> Drawn:
+    return Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
+
+
+def test_places_are_means_over_the_seeds_that_have_one(study: Study) -> None:
+    found = planes(study)
+    assert list(found["key"]) == ["method:mse:"] * 2
+    assert list(found["hsic_teacher"]) == pytest.approx([0.4, 0.4])
+    assert list(found["nce_input"]) == pytest.approx([4.1, 4.1])
+
+
+def test_the_plane_has_a_panel_per_measure_and_ends_at_the_end(given: Drawn) -> None:
+    figure = information_plane(given)
+    assert figure is not None
+    hsic, nce = figure.axes
+    line, end = hsic.get_lines()
+    assert np.array(line.get_xdata()) == pytest.approx([0.6, 0.6])
+    assert [float(np.array(value)[0]) for value in (end.get_xdata(), end.get_ydata())] == pytest.approx([0.6, 0.4])
+    assert np.array(nce.get_lines()[-1].get_ydata()) == pytest.approx([6.2, 6.2])
+
+
+def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(given: Drawn) -> None:
+    figure = layers(given)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes if axes.get_images()] == ["mse"]
+    shown = figure.axes[0].get_images()[0].get_array()
+    assert shown is not None
+    assert np.asarray(shown.filled(-1)) == pytest.approx(np.array([[0.3, 0.5, 0.7], [0.2, 0.5, 0.4]]))
+
+
+def test_records_from_before_have_neither(plain: list[Record]) -> None:
+    study = make_study("demo", plain)
+    given = Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
+    assert planes(study).empty and information_plane(given) is None and layers(given) is None
+
+
+def test_every_figure_has_its_place_on_the_page() -> None:
+    shown = {name.removeprefix("figure ") for parts in SECTIONS.values() for name in parts if name.startswith("figure")}
+    assert shown == set(FIGURES)
+
+
+def test_the_places_are_written_for_other_tools(study: Study, tmp_path: Path) -> None:
+    from bench.report.write import write_planes
+
+    write_planes(study, tmp_path)
+    assert len(pd.read_csv(tmp_path / "information_plane.csv")) == 2
