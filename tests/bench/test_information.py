@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from bench.budget import Budget, Ledger
-from bench.dev import DevSet, Response
 from bench.information import FEWEST, Array, Plane, alignment, centred_kernel, nce_bound
 
 
