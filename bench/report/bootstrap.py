@@ -17,10 +17,10 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float32]
 
-CHUNK = 128
+CHUNK = 256
 """Resamples that are worked on together: few enough for the processor's cache."""
-BLOCK = 64
-"""Examples whose ranks are summed up side by side: numpy's own running sum would take most of the time."""
+BLOCKS = 160
+"""Of examples that are summed up side by side: a running sum over all of them would take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def spearman(values_RN: Array, gold_N: Array, counts_NB: Counts) -> Array:
     An example that is drawn w times counts as w tied examples. With ranks divided by N, the variance of ranks is
     (1 - sum over ties of (size / N)^3) / 12, and only the covariance is left to be summed.
     """
-    gold_ranks_NB, gold_ties_B = _centred_ranks(gold_N, counts_NB)
-    shares_NB = counts_NB / np.float32(len(gold_N))
-    covariances = _Covariances(shares_NB, gold_ranks_NB * shares_NB)
+    gold_ranks_KB, group_N, gold_ties_B = _centred_ranks(gold_N, counts_NB)
+    covariances = _Covariances(counts_NB, gold_ranks_KB, group_N)
     found = np.empty((len(values_RN), counts_NB.shape[1]))
     for run, values_N in enumerate(values_RN):
         covariance_B, ties_B = covariances(values_N)
@@ -78,52 +77,62 @@ def spearman(values_RN: Array, gold_N: Array, counts_NB: Counts) -> Array:
 class _Covariances:
     """Sums over the examples of each resample: of rank times weighted gold rank, and of the cubed sizes of ties.
 
-    Ranks and sizes are divided by N. The gold ranks are centred, so those of the values need not be.
+    Ranks and sizes are divided by N. The gold ranks, one row for each of K values, are centred, so those of the values
+    need not be.
     """
 
-    def __init__(self, shares_NB: Counts, gold_NB: Counts) -> None:
-        self.count, width = shares_NB.shape
-        self.shares_NB, self.gold_NB = shares_NB, gold_NB
-        padded = -(-self.count // BLOCK) * BLOCK
-        # A last row of zeros fills the blocks up. Buffers are kept: fresh memory would cost more than the sums.
-        zeros = np.zeros((1, width), dtype=np.float32)
-        self.padded_shares, self.padded_gold = (np.concatenate([part, zeros]) for part in (shares_NB, gold_NB))
-        self.shares, self.gold, self.ranks = (np.empty((padded, width), dtype=np.float32) for _ in range(3))
+    def __init__(self, counts_NB: Counts, gold_KB: Counts, group_N: npt.NDArray[np.int64]) -> None:
+        self.count, width = counts_NB.shape
+        self.block = -(-self.count // BLOCKS)
+        self.blocks = -(-self.count // self.block)
+        # Small counts and few gold values are gathered several times faster than their products. A last example that
+        # is never drawn fills the blocks up. Buffers are kept: fresh memory would cost more than the sums.
+        self.drawn = np.zeros((self.count + 1, width), dtype=np.uint8 if counts_NB.max() < 256 else np.float32)
+        self.drawn[:-1] = counts_NB
+        self.gold_KB, self.group_N = gold_KB, np.append(group_N, 0)
+        self.step = np.empty((self.blocks, width), dtype=self.drawn.dtype)
+        self.buffers = [np.empty((self.blocks, width), dtype=np.float32) for _ in range(5)]
+        shares_NB = counts_NB / np.float32(self.count)
         self.untied_B = (shares_NB**3).sum(axis=0)
         # The product with half of an example's own share does not depend on the order.
-        self.own_B = np.einsum("nb,nb->b", shares_NB, gold_NB) / 2
+        self.own_B = np.einsum("nb,nb,nb->b", shares_NB, shares_NB, gold_KB[group_N]) / 2
 
     def __call__(self, values_N: Array) -> tuple[Sums, Sums]:
         order_N = np.argsort(values_N, kind="stable")
-        index = np.full(len(self.shares), self.count)
-        index[: self.count] = order_N
-        # One step of the running sum is then one sum of long rows: the first of each block, the second, and so on.
-        index = index.reshape(-1, BLOCK).T.ravel()
-        np.take(self.padded_shares, index, axis=0, out=self.shares, mode="clip")
-        np.take(self.padded_gold, index, axis=0, out=self.gold, mode="clip")
-        self._sum_up()
-        covariance_B = np.einsum("nb,nb->b", self.ranks, self.gold) - self.own_B
+        covariance_B = self._covariance(order_N) - self.own_B
         starts_G = _starts(values_N[order_N])
         if len(starts_G) == self.count:
             return covariance_B, self.untied_B
         sizes_G = np.diff([*starts_G, self.count])
         return self._with_ties(covariance_B, order_N[np.repeat(sizes_G > 1, sizes_G)], sizes_G[sizes_G > 1])
 
-    def _sum_up(self) -> None:
-        """Running sums of the shares, in the order of the index."""
-        steps, sums = (part.reshape(BLOCK, -1) for part in (self.shares, self.ranks))
-        sums[0] = steps[0]
-        for step in range(1, BLOCK):
-            np.add(sums[step - 1], steps[step], out=sums[step])
-        blocks = sums[-1].reshape(-1, self.shares.shape[1])
-        before = np.cumsum(blocks, axis=0) - blocks
-        sums += before.ravel()
+    def _covariance(self, order_N: npt.NDArray[np.int64]) -> Sums:
+        """Sum of running shares, each example's own included, times gold."""
+        index = np.full(self.blocks * self.block, self.count)
+        index[: self.count] = order_N
+        for part in self.buffers:
+            part.fill(0)
+        ranks, gold, products, drawn, ranked = self.buffers
+        # All blocks side by side: one step is the first example of each, the next the second, and so on.
+        for examples in index.reshape(-1, self.block).T:
+            np.take(self.drawn, examples, axis=0, out=self.step, mode="clip")
+            np.copyto(drawn, self.step)
+            ranks += drawn
+            np.take(self.gold_KB, self.group_N[examples], axis=0, out=ranked, mode="clip")
+            drawn *= ranked
+            gold += drawn
+            drawn *= ranks
+            products += drawn
+        before = np.cumsum(ranks, axis=0) - ranks
+        found: Sums = products.sum(axis=0) + np.einsum("gb,gb->b", before, gold)
+        return found / np.float32(self.count) ** 2
 
     def _with_ties(
         self, covariance_B: Sums, tied_M: npt.NDArray[np.int64], sizes_G: npt.NDArray[np.int64]
     ) -> tuple[Sums, Sums]:
         """Put the middle rank of its tie in the place of each of M tied examples' own."""
-        shares, gold = self.shares_NB[tied_M], self.gold_NB[tied_M]
+        shares = self.drawn[tied_M] / np.float32(self.count)
+        gold = self.gold_KB[self.group_N[tied_M]] * shares
         starts_G = np.cumsum(sizes_G) - sizes_G
         tie_shares, tie_gold = (np.add.reduceat(part, starts_G, axis=0) for part in (shares, gold))
         sums = np.cumsum(shares, axis=0)
@@ -133,17 +142,18 @@ class _Covariances:
         return covariance_B + correction_B, ties_B
 
 
-def _centred_ranks(values_N: Array, counts_NB: Counts) -> tuple[Counts, Sums]:
-    """Mid-ranks in each resample, less their mean, divided by N, [N, B]; and the sum over ties of (size / N)^3, [B]."""
+def _centred_ranks(values_N: Array, counts_NB: Counts) -> tuple[Counts, npt.NDArray[np.int64], Sums]:
+    """Mid-ranks of K distinct values in each resample, less their mean, divided by N, [K, B]; which of the values each
+    example has, [N]; and the sum over ties of (size / N)^3, [B]."""
     count = len(values_N)
     order_N = np.argsort(values_N, kind="stable")
-    starts_G = _starts(values_N[order_N])
-    sizes_GB = np.add.reduceat(counts_NB[order_N], starts_G, axis=0) / np.float32(count)
-    ranks_GB = (np.cumsum(sizes_GB, axis=0) - sizes_GB / 2 - 0.5).astype(np.float32)
+    starts_K = _starts(values_N[order_N])
+    sizes_KB = np.add.reduceat(counts_NB[order_N], starts_K, axis=0) / np.float32(count)
+    ranks_KB = (np.cumsum(sizes_KB, axis=0) - sizes_KB / 2 - 0.5).astype(np.float32)
     group_N = np.empty(count, dtype=np.int64)
-    group_N[order_N] = np.repeat(np.arange(len(starts_G)), np.diff([*starts_G, count]))
-    ties_B: Sums = (sizes_GB**3).sum(axis=0)
-    return ranks_GB[group_N], ties_B
+    group_N[order_N] = np.repeat(np.arange(len(starts_K)), np.diff([*starts_K, count]))
+    ties_B: Sums = (sizes_KB**3).sum(axis=0)
+    return ranks_KB, group_N, ties_B
 
 
 def _starts(sorted_N: Array) -> npt.NDArray[np.int64]:

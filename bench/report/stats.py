@@ -95,6 +95,12 @@ class Estimate:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
         return (_t_quantile(1 - alpha / 2, self.freedom) + _t_quantile(power, self.freedom)) * self.error
 
+    def power(self, difference: float, alpha: float) -> float:
+        """Probability with which a two-sided test at level `alpha` finds a true difference."""
+        if self.error == 0:
+            return float(difference != 0)
+        return _t_share(abs(difference) / self.error - _t_quantile(1 - alpha / 2, self.freedom), self.freedom)
+
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
         """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough."""
 

@@ -28,7 +28,6 @@ MakeCell = Callable[..., Cell]
 STEPS = 12
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in methods.registry()),
-    *methods.VARIANTS.values(),
     ("internal-kd", {"procedure": "pid", "epochs_per_layer": 0.1}),
     ("internal-kd", {"procedure": "sid", "epochs_per_layer": 0.1, "freeze_below": True}),
     ("codir", {"bank_momentum": 0.5, "symmetric": True}),

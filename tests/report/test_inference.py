@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.report import stats
-from bench.report.bootstrap import BLOCK, TaskExamples, _draw, spearman
+from bench.report.bootstrap import BLOCKS, TaskExamples, _draw, spearman
 
 
 def pairs(count: int, runs: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def pairs(count: int, runs: int, ties: str, seed: int = 0) -> tuple[np.ndarray, 
     return values, gold
 
 
-@pytest.mark.parametrize("count", [3, BLOCK - 1, BLOCK, 500])
+@pytest.mark.parametrize("count", [3, BLOCKS - 1, BLOCKS, 2 * BLOCKS + 7])
 @pytest.mark.parametrize("ties", ["none", "few", "many"])
 def test_spearman_of_every_resample_is_scipys(count: int, ties: str) -> None:
     values, gold = pairs(count, 3, ties)
@@ -96,7 +96,8 @@ def test_intervals_cover_and_equal_methods_are_told_apart_seldom(sd: dict[str, f
     covered = np.mean([abs(item.mean) <= item.half_width() for item in found])
     false_alarms = np.mean([item.p_differs() < 0.05 for item in found])
     # With 800 simulations the share has a standard error of 0.8 points.
-    assert 0.925 <= covered <= 0.99
+    # Of what two seeds tell apart from examples the degrees of freedom are a guess.
+    assert (0.91 if seeds == 2 else 0.925) <= covered <= 0.99
     assert false_alarms == pytest.approx(1 - covered)
 
 
@@ -104,6 +105,7 @@ def test_power_is_as_predicted() -> None:
     rng = np.random.default_rng(8)
     exact = stats.Estimate(0.0, 5, 1.0 / 5, 10.0**2 / 100)
     difference = exact.detectable(0.05)
+    assert exact.power(difference, 0.05) == pytest.approx(stats.POWER)
     found = [simulated(5, 100, rng, seed=1.0, example=10.0, mean=difference) for _ in range(600)]
     assert np.mean([item.p_differs() < 0.05 for item in found]) == pytest.approx(stats.POWER, abs=0.05)
 
