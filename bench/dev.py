@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -81,8 +81,8 @@ def _some(pairs_P2: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _final(model: Encoder, head: nn.Module | None) -> Callable[[Tensor, Tensor], Tensor]:
     def vectors(ids: Tensor, mask: Tensor) -> Tensor:
-        final = model(ids, mask).final
-        return final if head is None else head(final)
+        final: Tensor = model(ids, mask).final
+        return final if head is None else cast(Tensor, head(final))
 
     return vectors
 

@@ -54,7 +54,7 @@ def layers(given: Drawn) -> Figure | None:
     matrices: dict[str, list[np.ndarray]] = {}
     for run_id, record in study.records.items():
         if record.role != "ceiling" and len(found := record.vectors.get("layers", [])) > 1:
-            matrices.setdefault(study.runs.at[run_id, "key"], []).append(np.array(found, dtype=float))
+            matrices.setdefault(str(study.runs.at[run_id, "key"]), []).append(np.array(found, dtype=float))
     names = {**study.names("method"), **study.names("floor")}
     shown = {key: name for key, name in names.items() if key in matrices}
     if not shown:

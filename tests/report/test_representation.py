@@ -79,7 +79,7 @@ def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(
     assert [axes.get_title() for axes in figure.axes if axes.get_images()] == ["mse"]
     shown = figure.axes[0].get_images()[0].get_array()
     assert shown is not None
-    assert np.asarray(shown.filled(-1)) == pytest.approx(np.array([[0.3, 0.5, 0.7], [0.2, 0.5, 0.4]]))
+    assert np.ma.getdata(shown) == pytest.approx(np.array([[0.3, 0.5, 0.7], [0.2, 0.5, 0.4]]))
 
 
 def test_records_from_before_have_neither(plain: list[Record]) -> None:
