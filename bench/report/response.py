@@ -31,8 +31,9 @@ def curves(study: Study) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["key", "share", "spent", "score"])
     spent = frame.groupby("share")["spent"].mean()
-    found = frame.pivot_table(index="key", columns="share", values="score", aggfunc="mean")
-    return found.rename(columns=dict(spent)).reindex([key for key in study.names("method") if key in found.index])
+    found = frame.pivot_table(index="key", columns="share", values="score", aggfunc="mean").rename(columns=dict(spent))
+    # One step can reach several small shares at once.
+    return found.loc[:, ~found.columns.duplicated(keep="last")].reindex([key for key in study.names("method") if key in found.index])
 
 
 def response_table(study: Study) -> Table | None:

@@ -55,5 +55,13 @@ def test_the_table_has_curves_target_and_crossing(records: list[Record]) -> None
     assert "late passes early at about 317" in table.notes[-1]
 
 
+def test_shares_that_one_step_reaches_together_are_one_column(make: Make) -> None:
+    rows = [{"share": share, "sentences": 64, "score": 0.1} for share in (0.125, 0.25)]
+    record = make("mse", 1, (0.6, 0.7, 0.5), response=[*rows, {"share": 1.0, "sentences": 128, "score": 0.3}])
+    table = response_table(make_study("demo", [record]))
+    assert table is not None
+    assert list(table.text) == ["Method", "64", "128", "To the target"]
+
+
 def test_studies_that_were_not_watched_have_none(plain: list[Record]) -> None:
     assert response_table(make_study("demo", plain)) is None
