@@ -16,7 +16,7 @@ from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL, Study
 from bench.report.notes import caution
 from bench.report.representation_figures import information_plane, layers
-from bench.report.style import COLOURS, GREY, looks, new_figure, save, short, styled
+from bench.report.style import COLOURS, GREY, logarithmic, looks, new_figure, save, short, styled
 from bench.report.tables import flop_unit
 from bench.report.verdict_figures import differences, ranks, response
 
@@ -231,7 +231,7 @@ def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[
         bars.set_label(short(name))
     trained = cost[keys.isin(list(methods))]
     if trained.max() > 20 * trained.min() > 0:
-        axes.set_xscale("log")
+        logarithmic(axes)
 
 
 def _pareto_front(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[float]) -> None:

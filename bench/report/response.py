@@ -33,7 +33,9 @@ def curves(study: Study) -> pd.DataFrame:
     spent = frame.groupby("share")["spent"].mean()
     found = frame.pivot_table(index="key", columns="share", values="score", aggfunc="mean").rename(columns=dict(spent))
     # One step can reach several small shares at once.
-    return found.loc[:, ~found.columns.duplicated(keep="last")].reindex([key for key in study.names("method") if key in found.index])
+    return found.loc[:, ~found.columns.duplicated(keep="last")].reindex(
+        [key for key in study.names("method") if key in found.index]
+    )
 
 
 def response_table(study: Study) -> Table | None:

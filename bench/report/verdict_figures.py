@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bench.errors import UserError, one_of
 from bench.report.drawn import Drawn, legend, reach, scored_methods
 from bench.report.frame import OVERALL
-from bench.report.style import GREY, looks, new_figure, short
+from bench.report.style import GREY, logarithmic, looks, new_figure, short
 from bench.report.verdicts import Inference
 
 MARKERS = {"equivalent": "s"}
@@ -125,6 +125,7 @@ def response(given: Drawn) -> Figure | None:
         axes.plot(points.index, points["mean"], marker=marker, color=colour, markersize=4, label=short(name))
         axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.12, linewidth=0)
     currency = next(str(record.budget["currency"]) for record in study.records.values() if record.role == "method")
-    axes.set(xscale="log", xlabel=currency, ylabel="dev score x 100")
+    logarithmic(axes)
+    axes.set(xlabel=currency, ylabel="dev score x 100")
     legend(figure, axes)
     return figure

@@ -17,6 +17,7 @@ from bench.report.figures import FIGURES
 from bench.report.frame import Study, make_study
 from bench.report.page import SECTIONS
 from bench.report.representation_figures import information_plane, layers, planes
+from bench.report.style import logarithmic, new_figure, styled
 from bench.report.verdicts import Inference
 
 Make = Callable[..., Record]
@@ -98,3 +99,14 @@ def test_the_places_are_written_for_other_tools(study: Study, tmp_path: Path) ->
 
     write_planes(study, tmp_path)
     assert len(pd.read_csv(tmp_path / "information_plane.csv")) == 2
+
+
+@pytest.mark.parametrize(("low", "high", "labels"), [(64, 2000, ["100", "1,000"]), (0.02, 3, ["0.02", "0.1", "2"])])
+def test_a_logarithmic_axis_has_plain_numbers(low: float, high: float, labels: list[str]) -> None:
+    with styled("axis"):
+        figure = new_figure(2)
+        axes = figure.subplots()
+        logarithmic(axes)
+        axes.set_xlim(low, high)
+        figure.draw_without_rendering()
+        assert set(labels) <= {tick.get_text() for tick in axes.get_xticklabels()}
