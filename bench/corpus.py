@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +30,7 @@ from bench.identity import PROTOCOL, key_of
 from bench.record import dump_json
 from bench.study import Study
 from bench.text import read_sentences, source_key, source_names
+from bench.tokens import padded
 
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
@@ -78,13 +78,7 @@ class Corpus:
 
     def batch(self, rows_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of some sentences, each [B, T], padded to the longest."""
-        lengths = self.offsets[rows_B + 1] - self.offsets[rows_B]
-        width = self.width(rows_B)
-        ids = np.full((len(rows_B), width), self.pad_id, dtype=np.int64)
-        for row, (start, length) in enumerate(zip(self.offsets[rows_B], lengths, strict=True)):
-            ids[row, :length] = self.tokens[start : start + length]
-        mask = np.arange(width) < lengths[:, None]
-        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        return padded(self.tokens, self.offsets, rows_B, self.pad_id)
 
 
 def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from bench.embed import batches, embed, token_rows
+from bench.embed import batches, embed
 from bench.encoder import Encoder
+from bench.tokens import tokenised
 
 SCHEMA = 2
 """Of what a record keeps; 1 had no layers."""
@@ -57,13 +58,13 @@ def sample() -> Sample:
 
 def pooled_layers(model: Encoder, tokenizer: Any) -> list[Array]:
     """Mean-pooled hidden states of the fixed sentences, [N, width] each, the embedding block first."""
-    rows = token_rows(model, tokenizer, sample().texts)
+    tokens = tokenised(tokenizer, sample().texts, model.max_length)
     wanted = tuple(range(model.dims.layers + 1))
-    found_LNW = np.empty((len(wanted), len(rows), model.dims.width))
+    found_LNW = np.empty((len(wanted), len(tokens), model.dims.width))
     with torch.inference_mode():
-        for part in batches(np.array([len(row) for row in rows])):
-            batch = tokenizer.pad({"input_ids": [rows[place] for place in part]}, return_tensors="pt").to(model.device)
-            pooled_BLW = model(batch["input_ids"], batch["attention_mask"], layers=wanted).layers
+        for part in batches(tokens.lengths()):
+            ids, mask = (tensor.to(model.device) for tensor in tokens.batch(part, tokenizer))
+            pooled_BLW = model(ids, mask, layers=wanted).layers
             assert pooled_BLW is not None
             found_LNW[:, part] = pooled_BLW.double().cpu().numpy().transpose(1, 0, 2)
     return list(found_LNW)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ class CollapseError(Exception):
     """The vectors, or the score made from them, say nothing about the texts."""
 
 
-def check_vectors(vectors_NE: NDArray[np.float32], tokens_N: Sequence[Sequence[int]]) -> None:
+def check_vectors(vectors_NE: NDArray[np.float32], tokens_N: Iterable[Sequence[int]]) -> None:
     """Raise `CollapseError` for vectors that have collapsed; `tokens_N` are the token ids of each text.
 
     Texts of the same tokens, however often and in whatever order, count once: they may have one vector by right, as a

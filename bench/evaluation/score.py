@@ -26,6 +26,7 @@ from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
 from bench.record import dump_json
 from bench.seeds import preserved_rng
+from bench.tokens import TokenCache
 
 QUERY_METRICS = {
     "ndcg_cut.10": "ndcg_at_10",
@@ -89,7 +90,7 @@ def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> li
             folder = cache / "scores" / key
             identity = score_identity(hashes, task)
             if not (is_sound(folder, "the score") and _is_of(folder, identity)):
-                encoder = encoder or _encoder(model, hashes, device)
+                encoder = encoder or _encoder(model, hashes, cache, device)
                 _evaluate(encoder, task, folder, identity)
             found.append(_read(task, key, folder))
     return found
@@ -104,9 +105,10 @@ def _is_of(folder: Path, identity: dict[str, Any]) -> bool:
     return False
 
 
-def _encoder(model: StoredModel, hashes: dict[str, str], device: str) -> BenchEncoder:
-    loaded = load_encoder(model.folder).to(device)
-    return BenchEncoder(loaded, load_tokenizer(model.folder), key_of(name=model.name), key_of(**hashes))
+def _encoder(model: StoredModel, hashes: dict[str, str], cache: Path, device: str) -> BenchEncoder:
+    loaded, tokenizer = load_encoder(model.folder).to(device), load_tokenizer(model.folder)
+    tokens = TokenCache(cache, hashes["tokenizer"])
+    return BenchEncoder(loaded, tokenizer, key_of(name=model.name), key_of(**hashes), tokens)
 
 
 def _read(task: Task, key: str, folder: Path) -> TaskScore:

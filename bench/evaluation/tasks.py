@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,8 @@ from bench.seeds import preserved_rng
 from bench.study import OwnTask
 
 disable_progress_bars()
+
+ROWS_AT_ONCE = 4096
 
 DOCUMENTS_PER_QUERY = 10
 """Documents kept for each query when `--limit` shortens a retrieval task."""
@@ -188,6 +191,14 @@ def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
     )
 
 
+def _rows(table: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a table, of which the library makes many at once faster than one at a time."""
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        columns = table[start : start + ROWS_AT_ONCE]
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
 def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
     for subset, split, data in task.splits():
@@ -197,7 +208,7 @@ def _data_sha256(task: Task) -> str:
             if isinstance(data, dict):
                 # Else a document could pass for a query.
                 digest.update(f"{len(table)}\n".encode())
-            for row in table:
+            for row in _rows(table):
                 digest.update(json.dumps(row, sort_keys=True, default=str).encode())
         if isinstance(data, dict):
             digest.update(json.dumps(data["relevant_docs"], sort_keys=True).encode())

@@ -17,6 +17,7 @@ from torch import nn
 from bench.embed import TOKENS_PER_PASS
 from bench.encoder import Dense, Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
 from bench.evaluation.encoder import BenchEncoder
+from bench.tokens import Tokens
 
 LENGTHS = (32, 64, 128, 256, 512)
 PROMPTS = ("query: ", "passage: ")
@@ -44,7 +45,7 @@ class VariantEncoder(BenchEncoder):
         super().__init__(encoder, load_tokenizer(model.folder), "variant", "variant")
         self._variant = variant
 
-    def tokens(self, texts: list[str]) -> list[list[int]]:
+    def tokens(self, texts: list[str]) -> Tokens:
         return super().tokens([f"{self._variant.prompt}{text}" for text in texts])
 
     def batches(self, lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

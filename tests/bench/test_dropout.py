@@ -56,3 +56,16 @@ def test_every_dropout_below_a_module_is_replaced() -> None:
     found = [child for child in module.modules() if isinstance(child, nn.Dropout)]
     assert [type(child) for child in found] == [Dropout, Dropout]
     assert [child.p for child in found] == [0.3, 0.1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_product_gives_what_choosing_and_scaling_give(dtype: torch.dtype) -> None:
+    x = torch.randn(33, 17, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    out = cheap_dropout(x, 0.3)
+    (gradient,) = torch.autograd.grad((out * 3).sum(), x)
+    chosen = torch.where(out != 0, x, 0.0)
+    scale = 2**16 / (2**16 - round(0.3 * 2**16))
+    assert out.dtype == dtype
+    assert torch.equal(out, chosen * scale)
+    assert torch.equal(gradient, torch.where(out != 0, torch.full_like(x, 3.0), 0.0) * scale)

@@ -180,7 +180,7 @@ def test_traps_6_7_and_8_one_encoder_with_a_name_for_all_tasks(
     assert len(loaded) == 1
     assert len({item.key for item in found}) == 2
     assert scoring.score(model, [], tmp_path, "cpu") == []
-    meta = scoring._encoder(model, model.hashes(), "cpu").mteb_model_meta
+    meta = scoring._encoder(model, model.hashes(), tmp_path, "cpu").mteb_model_meta
     assert meta.name.startswith("distilbench/")
     assert meta.revision == key_of(**model.hashes())
 
