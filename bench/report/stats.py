@@ -81,15 +81,16 @@ class Estimate:
         freedom = None if self.seed_freedom is None else self.seed_freedom * (seeds - 1) / (self.seeds - 1)
         return replace(self, seeds=seeds, seed_variance=self.seed_variance * self.seeds / seeds, seed_freedom=freedom)
 
-    def steadied(self, variance: float, freedom: float) -> Estimate:
+    def steadied(self, variance: float, freedom: float, *, alike: bool = True) -> Estimate:
         """With a variance between seeds that is pooled over several differences in the place of a smaller own one.
 
-        Few seeds often give too small a variance by chance. The larger of the two stays, with its own degrees of
-        freedom, so that a difference that varies more than the others is not helped by them.
+        Few seeds often give too small a variance by chance. Where all are `alike` in what they vary by, a larger own
+        one is chance too, and has the pooled one's degrees of freedom; otherwise it has its own, so that a difference
+        that varies more than the others is not helped by them.
         """
-        if not freedom or self.seed_variance >= variance:
+        if not freedom or (self.seed_variance >= variance and not alike):
             return self
-        return replace(self, seed_variance=variance, seed_freedom=freedom)
+        return replace(self, seed_variance=max(self.seed_variance, variance), seed_freedom=freedom)
 
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""

@@ -212,7 +212,7 @@ class Inference:
             return found
         variance, freedom = self._pooled(str(self.study.runs.loc[runs[0][0], "letters"]), column)
         # Two runs differ by what each of them varies.
-        return found.steadied(2 * variance / found.seeds, freedom)
+        return found.steadied(2 * variance / found.seeds, freedom, alike=False)
 
     def _pooled(self, letters: str, column: str) -> tuple[float, float]:
         """The residual variance of all trained rows that were run under the same settings."""

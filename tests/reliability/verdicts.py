@@ -89,7 +89,9 @@ def differences(methods: list[Population], seeds: int, rng: np.random.Generator)
     value, replicate = np.mean(values, axis=0), np.mean(replicates, axis=0)
     variance, freedom = stats.residual_variance(value)
     return [
-        stats.estimate(value[a] - value[b], replicate[a] - replicate[b]).steadied(2 * variance / seeds, freedom)
+        stats.estimate(value[a] - value[b], replicate[a] - replicate[b]).steadied(
+            2 * variance / seeds, freedom, alike=False
+        )
         for a, b in combinations(range(len(methods)), 2)
     ]
 

@@ -108,10 +108,7 @@ def test_a_variance_that_is_small_by_chance_is_steadied_by_the_other_cells(plant
         assert own is not None and found.mean == own.mean
         pooled = variance * sum(w**2 for w in weights.values()) / 6
         assert found.seed_variance == pytest.approx(max(own.seed_variance, pooled))
-        if own.seed_variance < pooled:
-            assert found.freedom >= freedom and found.with_seeds(11).seed_freedom == 30
-        else:
-            assert found == own
+        assert found.freedom >= freedom and found.with_seeds(11).seed_freedom == 30
 
 
 def test_table_and_figures(planted: Simulated, tmp_path: Path) -> None:

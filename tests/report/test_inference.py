@@ -110,6 +110,15 @@ def test_power_is_as_predicted() -> None:
     assert np.mean([item.p_differs() < 0.05 for item in found]) == pytest.approx(stats.POWER, abs=0.05)
 
 
+def test_a_small_variance_gives_way_to_the_pooled_one_and_a_large_one_keeps_its_freedom() -> None:
+    own = stats.Estimate(0.1, 3, 1.0, 0.0)
+    small = own.steadied(4.0, 14.0, alike=False)
+    assert (small.seed_variance, small.freedom) == (4.0, 14.0) == (own.steadied(4.0, 14.0).seed_variance, 14.0)
+    assert own.steadied(0.5, 14.0, alike=False) == own
+    assert (own.steadied(0.5, 14.0).seed_variance, own.steadied(0.5, 14.0).freedom) == (1.0, 14.0)
+    assert own.steadied(math.nan, 0.0) == own
+
+
 def test_an_estimate_by_hand() -> None:
     # Seeds 1, 2, 3: variance 1, of the mean 1/3. No examples' part: t(2).
     item = stats.estimate(np.array([1.0, 2.0, 3.0]), np.tile([[1.0], [2.0], [3.0]], (1, 9)))

@@ -100,6 +100,16 @@ def test_equal_methods_are_undecided_or_equivalent_by_the_margin(study_folder: C
     assert named(wide, "also-good", "good") == "equivalent"
 
 
+def test_no_pair_of_trained_rows_varies_less_than_all_of_them_do(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder(seeds=3))
+    keys = list(inference.study.names("method"))
+    variance, _ = inference.residual_variance(keys, OVERALL)
+    trained = [item for item in inference.comparisons() if {item.one, item.other} <= set(keys)]
+    assert len(trained) == 3
+    assert min(item.difference.seed_variance for item in trained) >= 2 * variance / 3 > 0
+    assert {item.difference.seed_freedom for item in trained} == {4.0, None}
+
+
 def test_one_seed_decides_nothing_but_has_intervals_for_what_no_seed_changes(
     study_folder: Callable[..., Path],
 ) -> None:
