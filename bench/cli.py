@@ -266,7 +266,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     quiet_libraries()
     from bench.settings import settings
-    from bench.study import load_study
+    from bench.study_file import load_study
 
     study = load_study(arguments.study, arguments.overrides, arguments.limit, arguments.budget)
     chosen = settings(arguments.out, arguments.mirror, arguments.device, writing=not arguments.dry_run)
@@ -489,7 +489,7 @@ def _tasks(arguments: argparse.Namespace) -> int:
 
 
 def _studies(arguments: argparse.Namespace) -> int:
-    from bench.study import shipped_studies
+    from bench.study_file import shipped_studies
 
     rows = [
         {

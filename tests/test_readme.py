@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import methods
-from bench.study import load_study
+from bench.study_file import load_study
 
 README = Path(__file__).parents[1] / "README.md"
 

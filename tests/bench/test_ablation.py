@@ -14,7 +14,8 @@ from bench.budget import Ledger
 from bench.errors import UserError
 from bench.settings import Settings
 from bench.store import TeacherStore
-from bench.study import Study, load_study, runs_of
+from bench.study import Study, runs_of
+from bench.study_file import load_study
 from bench.trained import training_of
 from bench.workbench import workbenches
 

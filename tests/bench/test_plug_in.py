@@ -13,7 +13,7 @@ import pytest
 
 import methods
 from bench.cli import main
-from bench.study import load_study
+from bench.study_file import load_study
 
 ROOT = Path(__file__).parents[2]
 STUDY = """

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import methods
 from bench.errors import UserError
-from bench.study import load_study, runs_of, shipped_studies
+from bench.study import runs_of
+from bench.study_file import load_study, shipped_studies
 from methods.base import Dims, Method, Needs, Signals
 
 GOOD: dict[str, Any] = {

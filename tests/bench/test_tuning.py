@@ -16,7 +16,8 @@ from bench.design import TUNING_FILE, Trial, Tuned, read_design
 from bench.errors import UserError
 from bench.search import Sampler, at, space_of
 from bench.settings import Settings
-from bench.study import Study, TuneSpec, load_study, method_entry, runs_of
+from bench.study import Study, TuneSpec, method_entry, runs_of
+from bench.study_file import load_study
 from bench.train import train
 from bench.trained import training_of
 from bench.tuning import Told, tune, with_tuned
