@@ -159,7 +159,7 @@ def _seeds(inference: Inference, one: str, other: str) -> int | None:
     if inference.verdict(one, other) is None:
         return None
     alpha = next(iter(inference.comparisons())).alpha
-    difference = inference.difference(one, other, OVERALL)
+    difference = inference.tested(one, other, OVERALL)
     return None if math.isnan(difference.error) else difference.seeds_needed(difference.mean, alpha)
 
 

@@ -28,7 +28,7 @@ def verdict_table(study: Study, inference: Inference, column: str = OVERALL) -> 
             "p (Holm)": item.p_differs,
             "d": item.effect,
             "P(improvement)": item.improvement,
-            "Detectable": item.difference.detectable(item.alpha) * 100,
+            "Detectable": item.tested.detectable(item.alpha) * 100,
         }
         names = {"Method": _name(study, item.one), "Against": _name(study, item.other)}
         shown = {
@@ -76,11 +76,11 @@ def power_table(study: Study, inference: Inference, delta: float | None = None, 
     text, order = [], []
     for item in inference.comparisons(column):
         wanted = abs(item.difference.mean) if delta is None else delta / 100
-        seeds, share = item.difference.seeds_needed(wanted, item.alpha), _seed_share(item.difference)
+        seeds, share = item.tested.seeds_needed(wanted, item.alpha), _seed_share(item.tested)
         names = {"Method": _name(study, item.one), "Against": _name(study, item.other)}
         numbers = {
             "Difference": item.difference.mean * 100,
-            "Detectable": item.difference.detectable(item.alpha) * 100,
+            "Detectable": item.tested.detectable(item.alpha) * 100,
             "Of the variance, seeds (%)": share * 100,
             "Seeds needed": float(seeds or math.inf),
         }
@@ -101,7 +101,7 @@ def power_table(study: Study, inference: Inference, delta: float | None = None, 
 def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
     """The power of the design in a sentence; nothing where there are no comparisons."""
     items = inference.comparisons(column)
-    found = [value for item in items if math.isfinite(value := item.difference.detectable(item.alpha) * 100)]
+    found = [value for item in items if math.isfinite(value := item.tested.detectable(item.alpha) * 100)]
     if not items:
         return []
     if not found:
@@ -115,7 +115,7 @@ def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
 
 
 def _settling(undecided: list[Comparison]) -> str:
-    seeds = [item.difference.seeds_needed(item.difference.mean, item.alpha) for item in undecided]
+    seeds = [item.tested.seeds_needed(item.tested.mean, item.alpha) for item in undecided]
     reachable = [count for count in seeds if count is not None]
     parts = []
     if reachable:

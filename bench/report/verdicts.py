@@ -33,6 +33,8 @@ class Comparison:
     other: str
     column: str
     difference: stats.Estimate
+    tested: stats.Estimate
+    """The same with a variance between seeds that few of them have not made too small by chance: what is judged."""
     effect: float
     """Mean difference over its standard deviation between seeds (Cohen's d of paired values)."""
     improvement: float
@@ -172,9 +174,12 @@ class Inference:
             if letters[one] == letters[other] and self._common(one, other)
         ]
         differences = [self.difference(one, other, column) for one, other in pairs]
-        differs = stats.holm([item.p_differs() for item in differences])
-        within = stats.holm([item.p_within(self.study.margin) for item in differences])
-        for (one, other), item, p_differs, p_within in zip(pairs, differences, differs, within, strict=True):
+        tested = [self.tested(one, other, column) for one, other in pairs]
+        differs = stats.holm([item.p_differs() for item in tested])
+        within = stats.holm([item.p_within(self.study.margin) for item in tested])
+        for (one, other), item, judged, p_differs, p_within in zip(
+            pairs, differences, tested, differs, within, strict=True
+        ):
             runs = self._common(one, other)
             values = [self.scores.loc[list(side)][self.columns[column]].to_numpy() for side in zip(*runs, strict=True)]
             spread = float((values[0] - values[1]).mean(axis=1).std(ddof=1)) if len(runs) > 1 else np.nan
@@ -183,6 +188,7 @@ class Inference:
                 other=other,
                 column=column,
                 difference=item,
+                tested=judged,
                 effect=item.mean / spread if spread else np.nan,
                 improvement=stats.improvement(*values),
                 p_differs=p_differs,
@@ -207,10 +213,14 @@ class Inference:
         )
         if self._is_constant(one) and self._is_constant(other):
             return stats.fixed(float(values_S[0] - others_S[0]), replicates_SB[0] - other_SB[0])
-        found = stats.estimate(values_S - others_S, replicates_SB - other_SB)
+        return stats.estimate(values_S - others_S, replicates_SB - other_SB)
+
+    def tested(self, one: str, other: str, column: str) -> stats.Estimate:
+        """The difference as it is judged: it varies between seeds at least as all trained rows do."""
+        found = self.difference(one, other, column)
         if self._is_constant(one) or self._is_constant(other):
             return found
-        variance, freedom = self._pooled(str(self.study.runs.loc[runs[0][0], "letters"]), column)
+        variance, freedom = self._pooled(str(self.study.runs.loc[self._common(one, other)[0][0], "letters"]), column)
         # Two runs differ by what each of them varies.
         return found.steadied(2 * variance / found.seeds, freedom, alike=False)
 

@@ -106,8 +106,9 @@ def test_no_pair_of_trained_rows_varies_less_than_all_of_them_do(study_folder: C
     variance, _ = inference.residual_variance(keys, OVERALL)
     trained = [item for item in inference.comparisons() if {item.one, item.other} <= set(keys)]
     assert len(trained) == 3
-    assert min(item.difference.seed_variance for item in trained) >= 2 * variance / 3 > 0
-    assert {item.difference.seed_freedom for item in trained} == {4.0, None}
+    assert min(item.tested.seed_variance for item in trained) >= 2 * variance / 3 > 0
+    assert {item.tested.seed_freedom for item in trained} == {4.0, None}
+    assert {item.difference.seed_freedom for item in trained} == {None}
 
 
 def test_one_seed_decides_nothing_but_has_intervals_for_what_no_seed_changes(
