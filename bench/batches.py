@@ -7,6 +7,7 @@ order is shuffled again: little padding, while every batch still mixes the whole
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +18,32 @@ BATCHES_PER_POOL = 32
 class BatchOrder:
     """Batches of row numbers. An epoch visits every sentence once but for a remainder smaller than a batch."""
 
-    def __init__(self, lengths_N: NDArray[np.int64], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths_N: NDArray[np.integer[Any]], batch_size: int, seed: int) -> None:
         if batch_size > len(lengths_N):
             raise ValueError(f"{len(lengths_N)} sentences cannot fill a batch of {batch_size}")
         self.batch_size = batch_size
         self.batches_per_epoch = len(lengths_N) // batch_size
-        self._lengths_N = lengths_N
+        # A text may have hundreds of millions of sentences: a few bytes for each of them have to do.
+        self._lengths_N = lengths_N.astype(np.min_scalar_type(lengths_N.max()), copy=False)
         self._seed = seed
         self._epoch = lru_cache(maxsize=2)(self._order_epoch)
 
     def __getitem__(self, step: int) -> NDArray[np.int64]:
         """Rows of the batch at this step, [B]."""
         epoch, position = divmod(step, self.batches_per_epoch)
-        rows: NDArray[np.int64] = self._epoch(epoch)[position]
+        batches, order = self._epoch(epoch)
+        rows: NDArray[np.int64] = batches[order[position]].astype(np.int64)
         return rows
 
-    def _order_epoch(self, epoch: int) -> NDArray[np.int64]:
+    def _order_epoch(self, epoch: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Rows of all batches of an epoch, [batches, B], and the order of the batches."""
         rng = np.random.default_rng((self._seed, epoch))
-        rows = rng.permutation(len(self._lengths_N))[: self.batches_per_epoch * self.batch_size]
+        count = len(self._lengths_N)
+        everything = np.arange(count, dtype=np.min_scalar_type(count))
+        rng.shuffle(everything)
+        rows = everything[: self.batches_per_epoch * self.batch_size]
         pool = BATCHES_PER_POOL * self.batch_size
         for start in range(0, len(rows), pool):
             part = rows[start : start + pool]
             rows[start : start + pool] = part[np.argsort(self._lengths_N[part], kind="stable")]
-        batches = rows.reshape(-1, self.batch_size)
-        return batches[rng.permutation(len(batches))]
+        return rows.reshape(-1, self.batch_size), rng.permutation(self.batches_per_epoch)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bench.errors import UserError
+from bench.speed import arguments as speed_arguments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,6 +213,10 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--device", default="auto", help="as for run")
     calibrate.add_argument("--json", action="store_true", help="for programs")
     calibrate.set_defaults(verb=_calibrate)
+
+    speed = verbs.add_parser("speed", help="this beside sentence-transformers and mteb", epilog=speed_arguments.EPILOG)
+    speed_arguments.add_arguments(speed, _positive)
+    speed.set_defaults(verb=_speed)
 
     conform = verbs.add_parser("conform", help="check that a method keeps its contract", epilog=CONFORM_EPILOG)
     conform.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
@@ -552,6 +557,20 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if outcome.wrong is not None:
         _say(f"distilbench: {outcome.wrong}")
     return FINE if outcome.wrong is None else FAILED
+
+
+def _speed(arguments: argparse.Namespace) -> int:
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bench.speed.run import speed
+
+    rows = speed(arguments, lambda text: _say(f"speed: {text}"))
+    shown = [
+        {"work": row.work, "against": row.against, "found": row.found, "at least": row.wanted, "note": row.note}
+        for row in rows
+    ]
+    return _print_rows(shown, False, "How many times as fast: median of the rounds (range), by the wall clock")
 
 
 def _conform(arguments: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ from bench.tokens import padded
 
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
+LENGTHS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,25 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def lengths(self) -> NDArray[np.int64]:
+    def lengths(self) -> NDArray[np.int32]:
         """Tokens of each sentence, special tokens included, [N]."""
-        return np.diff(self.offsets)
+        found_N = np.empty(len(self), dtype=np.int32)
+        for start in range(0, len(self), LENGTHS_AT_ONCE):
+            part = self.offsets[start : start + LENGTHS_AT_ONCE + 1]
+            found_N[start : start + LENGTHS_AT_ONCE] = np.diff(part)
+        return found_N
+
+    def lengths_of(self, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some sentences, special tokens included, [B]."""
+        return self.offsets[rows_B + 1] - self.offsets[rows_B]
 
     def num_tokens(self, rows: NDArray[np.int64]) -> int:
         """Tokens of some sentences together, padding not counted."""
-        return int((self.offsets[rows + 1] - self.offsets[rows]).sum())
+        return int(self.lengths_of(rows).sum())
 
     def width(self, rows: NDArray[np.int64]) -> int:
         """Tokens of the longest of some sentences: what a batch of them is padded to."""
-        return int((self.offsets[rows + 1] - self.offsets[rows]).max())
+        return int(self.lengths_of(rows).max())
 
     def batch(self, rows_B: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of some sentences, each [B, T], padded to the longest."""

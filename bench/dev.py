@@ -105,7 +105,7 @@ def _unit_vectors(
     was_training = model.training
     model.eval()
     with preserved_rng():
-        for part in length_batches(rows, corpus.lengths(), TOKENS_PER_PASS):
+        for part in length_batches(rows, corpus.lengths_of(rows), TOKENS_PER_PASS):
             ids, mask = (tensor.to(model.device) for tensor in corpus.batch(part))
             unit = F.normalize(vectors_of(ids, mask).double().cpu(), dim=-1)
             found = torch.empty(len(rows), unit.shape[1], dtype=torch.float64) if found is None else found

@@ -110,7 +110,7 @@ class TeacherStore:
     def _fill(self, rows: NDArray[np.int64]) -> None:
         parts = {name: name.split("-") for name in self._arrays if name != FINAL}
         layers = sorted({int(layer) for _, layer in parts.values()})
-        for part in length_batches(rows, self._corpus.lengths(), TOKENS_PER_PASS):
+        for part in length_batches(rows, self._corpus.lengths_of(rows), TOKENS_PER_PASS):
             if not len(self._missing(part)):
                 continue
             ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
@@ -189,13 +189,15 @@ def _set_size(path: Path, size: int) -> None:
             stream.truncate(size)
 
 
-def length_batches(rows: NDArray[np.int64], lengths_N: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows sorted by length, in batches of at most `tokens` padded tokens (or one row)."""
-    ordered = rows[np.argsort(lengths_N[rows], kind="stable")]
+def length_batches(rows: NDArray[np.int64], lengths_R: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Rows, of which `lengths_R` are the lengths, sorted by them, in batches of at most `tokens` padded tokens (or one
+    row)."""
+    order = np.argsort(lengths_R, kind="stable")
+    ordered, lengths = rows[order], lengths_R[order]
     start = 0
     while start < len(ordered):
-        count = max(1, tokens // int(lengths_N[ordered[start]]))
-        while count > 1 and count * int(lengths_N[ordered[min(start + count, len(ordered)) - 1]]) > tokens:
+        count = max(1, tokens // int(lengths[start]))
+        while count > 1 and count * int(lengths[min(start + count, len(ordered)) - 1]) > tokens:
             count -= 1
         yield ordered[start : start + count]
         start += count

@@ -1,0 +1,94 @@
+"""Vectors and scores, ours and theirs: the teacher over the text, and mteb's tasks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from bench.corpus import open_corpus, write_corpus
+from bench.encoder import StoredModel, load_encoder, load_tokenizer
+from bench.evaluation.profiles import expand
+from bench.evaluation.score import score
+from bench.evaluation.tasks import Task, load_task
+from bench.seeds import preserved_rng
+from bench.speed import rival
+from bench.speed.clock import Contestant, Race, Work, race
+from bench.speed.setting import Setting
+from bench.speed.training import DEFAULTS, OURS
+from bench.store import FINAL, TeacherStore
+
+
+def compare_teacher(setting: Setting) -> tuple[Race, float]:
+    """The teacher's vector of every sentence; and the largest difference of an entry."""
+    race(_encoders(setting.first(min(len(setting.sentences), setting.options.batch_size))), 1)
+    found = race(_encoders(setting), setting.options.rounds)
+    return found, float(np.abs(found.gave[OURS] - found.gave[DEFAULTS]).max())
+
+
+def _encoders(setting: Setting) -> dict[str, Contestant]:
+    folder, length = setting.teacher.folder, setting.bench(["mse"]).study.train.max_length
+    teacher = load_encoder(folder).requires_grad_(False).to(setting.device)
+    model = rival.load(folder, setting.device)
+    model.max_seq_length = length
+    tokenizer = load_tokenizer(folder)
+
+    def ours() -> Any:
+        with TemporaryDirectory() as place:
+            write_corpus(Path(place), setting.sentences, tokenizer, length)
+            corpus = open_corpus(Path(place), "", "")
+            rows = np.arange(len(corpus))
+            store = TeacherStore(Path(place) / "store", teacher, corpus, [FINAL])
+            store.ensure(rows)
+            return store.read(FINAL, rows).numpy().copy()
+
+    return {OURS: lambda: ours, DEFAULTS: lambda: lambda: rival.encode(model, setting.sentences)}
+
+
+def load_tasks(setting: Setting, names: tuple[str, ...]) -> list[Task]:
+    """Tasks by name or profile, loaded once for both sides."""
+    return [load_task(name, setting.settings.mirror) for name in expand(names)]
+
+
+def compare_evaluation(setting: Setting, tasks: list[Task]) -> tuple[Race, float]:
+    """Score the untrained student on some tasks; and the largest difference of a main score, as a fraction.
+
+    What it has learnt does not change the time. Each of our rounds begins with an empty cache.
+    """
+    folder = setting.student_folder
+    found = race(_evaluators(setting, folder, tasks), setting.options.rounds)
+    ours, theirs = found.gave[OURS], found.gave[DEFAULTS]
+    return found, max(abs(ours[task.name] - theirs[task.name]) for task in tasks)
+
+
+def _evaluators(setting: Setting, folder: Path, tasks: list[Task]) -> dict[str, Contestant]:
+    def ours() -> dict[str, float]:
+        with TemporaryDirectory() as cache:
+            found = score(StoredModel("student", folder), tasks, Path(cache), setting.device)
+        return {item.task.name: item.metrics["main_score"] for item in found}
+
+    def theirs() -> Work:
+        model = rival.load(folder, setting.device)
+        return lambda: _plain_scores(model, tasks)
+
+    return {OURS: lambda: ours, DEFAULTS: theirs}
+
+
+def _plain_scores(model: Any, tasks: list[Task]) -> dict[str, float]:
+    import mteb
+
+    with preserved_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The task .* is superseded")
+        result = mteb.evaluate(
+            model,
+            [task.instance for task in tasks],
+            cache=None,
+            overwrite_strategy="always",
+            co2_tracker=False,
+            show_progress_bar=False,
+            encode_kwargs={"show_progress_bar": False},
+        )
+    return {item.task_name: float(item.get_score()) for item in result.task_results}

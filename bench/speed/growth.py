@@ -1,0 +1,78 @@
+"""How cost grows: time with the number of sentences, memory with the size of the text, teacher passes with methods."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from bench.budget import Ledger
+from bench.errors import UserError
+from bench.speed.clock import Ratio, timed
+from bench.speed.setting import Setting
+from bench.speed.training import METHODS, cell_of
+from bench.study import runs_of
+from bench.train import train
+from bench.trained import rehearse_run
+
+TIMES = 10
+PASSED_METHODS: list[Any] = ["mse", "ckd", "ibkd", "codir", "simcse"]
+PASSED_SEEDS = [1, 2, 3]
+PASSED_BATCHES = 4
+SMALL_TEXT, LARGE_TEXT = 100_000, 5_000_000
+
+
+def linearity(setting: Setting) -> Ratio:
+    """How many times as long ten times as many sentences take to train on."""
+    small = setting.first(len(setting.sentences) // TIMES)
+    steps = len(small.sentences) // setting.options.batch_size
+    if not steps:
+        raise UserError(
+            f"--sentences {len(setting.sentences)}: a tenth of them does not fill a batch of "
+            f"{setting.options.batch_size}; give {TIMES * setting.options.batch_size} or more"
+        )
+    bench = setting.bench([METHODS["mse"]])
+    found = []
+    for _ in range(setting.options.rounds):
+        seconds = []
+        for count in (steps, TIMES * steps):
+            cell = cell_of(bench, steps=count)
+            seconds.append(timed(lambda cell=cell: train(cell, Ledger()))[0].cpu)  # type: ignore[misc]
+        found.append(seconds[1] / seconds[0])
+    return Ratio.of(found)
+
+
+def memory_growth() -> tuple[int, int]:
+    """Resident bytes that a process that trains on a large text takes more than one with a small text.
+
+    First its own memory, then the peak with pages of mapped files; see `bench.speed.footprint`.
+    """
+    small, large = (_footprint(count) for count in (SMALL_TEXT, LARGE_TEXT))
+    return large[0] - small[0], large[1] - small[1]
+
+
+def _footprint(sentences: int) -> tuple[int, int]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.speed.footprint", str(sentences)], capture_output=True, text=True, check=True
+    )
+    own, peak = done.stdout.split()[-2:]
+    return int(own), int(peak)
+
+
+def teacher_passes(setting: Setting) -> float:
+    """Passes over the text that the teacher makes for five methods and three seeds, all of it from one store."""
+    few = setting.first(min(PASSED_BATCHES * setting.options.batch_size, len(setting.sentences)))
+    bench = few.bench(PASSED_METHODS, name="passes", seeds=PASSED_SEEDS)
+    passed = 0
+
+    def note(_: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal passed
+        passed += len(named["input_ids"])
+
+    handle = bench.teacher.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        for run in runs_of(bench.study):
+            rehearse_run(bench, run)
+    finally:
+        handle.remove()
+    return passed / len(bench.corpus)

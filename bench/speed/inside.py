@@ -1,0 +1,97 @@
+"""Where a training step's time goes, and what share of the machine's measured peak it reaches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from bench.budget import Ledger, synchronize
+from bench.encoder import Encoder
+from bench.speed.clock import timed
+from bench.speed.setting import Setting
+from bench.speed.training import METHODS, cell_of
+from bench.train import train
+
+SIZE = 2048
+PRODUCTS = 5
+"""Timed one by one; the fastest counts."""
+BF16_PAYS = 1.2
+"""How many times as fast as fp32 bf16 has to multiply to be chosen: what surrounds the products gains nothing."""
+WARM_UP_STEPS = 2
+
+
+def peak_flops(device: str, dtype: torch.dtype) -> float:
+    """FLOPs a second of a product of square matrices: what the machine reaches, rather than what its maker says."""
+    one, other = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
+
+    def product() -> torch.Tensor:
+        return one @ other
+
+    timed(product)
+    return 2.0 * SIZE**3 / min(timed(product)[0].wall for _ in range(PRODUCTS))
+
+
+def choose_precision(device: str) -> tuple[str, float]:
+    """The precision that pays on a device, and how many times as fast bf16 multiplies there as fp32."""
+    factor = peak_flops(device, torch.bfloat16) / peak_flops(device, torch.float32)
+    return ("bf16" if factor >= BF16_PAYS else "fp32"), factor
+
+
+@dataclass
+class Parts:
+    """Seconds of a training, by what they went into."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    total: float = 0.0
+    steps: int = 0
+    flops: float = 0.0
+
+    @property
+    def rest(self) -> float:
+        """Share of the time outside of forward, backward and optimiser."""
+        return 1 - sum(self.seconds.values()) / self.total
+
+    def shares(self) -> dict[str, float]:
+        return {**{name: value / self.total for name, value in self.seconds.items()}, "rest": self.rest}
+
+
+def parts_of_a_step(setting: Setting, method: str = "mse") -> Parts:
+    """Train, and put the time of every step under forward, backward, optimiser, or the rest.
+
+    Clipping, teacher signals, batches and records are the rest.
+    """
+    bench = setting.bench([METHODS[method]])
+    train(cell_of(bench, steps=WARM_UP_STEPS), Ledger())
+    cell, ledger, found = cell_of(bench), Ledger(), Parts()
+    optimizer = torch.optim.AdamW
+    with (
+        _counted(Encoder, "forward", found, "forward"),
+        _counted(type(cell.method), "loss", found, "forward"),
+        _counted(torch.Tensor, "backward", found, "backward"),
+        _counted(optimizer, "step", found, "optimiser"),
+    ):
+        seconds, _ = timed(lambda: train(cell, ledger))
+    found.total, found.steps, found.flops = seconds.wall, ledger.steps, ledger.student_flops
+    return found
+
+
+@contextmanager
+def _counted(owner: Any, name: str, found: Parts, part: str) -> Iterator[None]:
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def counted(*values: Any, **named: Any) -> Any:
+        synchronize()
+        start = time.perf_counter()
+        gave = original(*values, **named)
+        synchronize()
+        found.seconds[part] = found.seconds.get(part, 0.0) + time.perf_counter() - start
+        return gave
+
+    with patch.object(owner, name, counted):
+        yield

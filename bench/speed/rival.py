@@ -1,0 +1,165 @@
+"""The same work in sentence-transformers: its trainer, its encoder, and mteb with its models."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bench.errors import UserError
+from bench.speed.clock import Contestant, Work
+from methods.base import Dims, Method, Signals
+
+NEEDED = ("sentence_transformers", "accelerate")
+
+
+def check_installed() -> None:
+    """Raise `UserError` where sentence-transformers, or what its trainer needs, is missing."""
+    if missing := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
+        raise UserError(
+            f"distilbench speed compares with sentence-transformers, and {' and '.join(missing)} is not installed; "
+            "run: pip install 'distilbench[speed]'"
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training in sentence-transformers: one epoch over the sentences, in batches of them."""
+
+    folder: Path
+    """The untrained student."""
+    sentences: list[str]
+    labels: NDArray[np.float32] | None
+    """The teacher's vectors, [N, D]; None for losses that know no teacher, which get each sentence twice."""
+    batch_size: int
+    learning_rate: float
+    max_length: int
+    device: str
+    normalize: bool
+    """Whether unit vectors ship, and are trained."""
+
+    def contestant(
+        self, make_loss: Any, *, lengths: NDArray[np.integer[Any]] | None = None, bf16: bool = False
+    ) -> Contestant:
+        """`make_loss` of the model. With `lengths`, batches are grouped by them."""
+
+        def ready() -> Work:
+            from sentence_transformers import SentenceTransformerTrainer
+
+            model = self._model()
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                trainer = SentenceTransformerTrainer(
+                    model=model,
+                    args=self._arguments(lengths, bf16),
+                    train_dataset=self._dataset(),
+                    loss=make_loss(model),
+                )
+
+            def work() -> Any:
+                # Even when told to be silent it prints a summary and a bar.
+                with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                    trainer.train()
+                return model.eval()
+
+            return work
+
+        return ready
+
+    def _model(self) -> Any:
+        model = load(self.folder, self.device)
+        model.max_seq_length = self.max_length
+        if self.normalize:
+            from sentence_transformers.sentence_transformer.modules import Normalize
+
+            model.append(Normalize())
+        return model
+
+    def _dataset(self) -> Any:
+        from datasets import Dataset
+
+        if self.labels is None:
+            return Dataset.from_dict({"anchor": self.sentences, "positive": self.sentences})
+        return Dataset.from_dict({"sentence": self.sentences, "label": self.labels})
+
+    def _arguments(self, lengths: NDArray[np.integer[Any]] | None, bf16: bool) -> Any:
+        from sentence_transformers import SentenceTransformerTrainingArguments
+
+        return SentenceTransformerTrainingArguments(
+            output_dir=str(Path(tempfile.gettempdir()) / "distilbench-speed"),
+            num_train_epochs=1,
+            per_device_train_batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            warmup_steps=0.1,
+            bf16=bf16,
+            use_cpu=self.device == "cpu",
+            **({} if lengths is None else {"batch_sampler": grouped_by_length(lengths)}),
+            dataloader_drop_last=True,
+            # Not part of the work that is compared.
+            save_strategy="no",
+            eval_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+
+
+def grouped_by_length(lengths: NDArray[np.integer[Any]]) -> Any:
+    """A batch sampler for the trainer's arguments, with transformers' own length-grouped order inside."""
+    from sentence_transformers import DefaultBatchSampler
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    def make(dataset: Any, batch_size: int, drop_last: bool, generator: Any = None, **_: Any) -> Any:
+        order = LengthGroupedSampler(batch_size, lengths=lengths.tolist(), generator=generator)
+        return DefaultBatchSampler(order, batch_size=batch_size, drop_last=drop_last)
+
+    return make
+
+
+def load(folder: Path, device: str) -> Any:
+    """A model folder as a SentenceTransformer."""
+    from sentence_transformers import SentenceTransformer
+
+    # It tells of every model it loads.
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    return SentenceTransformer(str(folder), device=device)
+
+
+def encode(model: Any, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Vectors by its own encoder, at its own batch size."""
+    found: NDArray[np.float32] = model.encode(list(texts), show_progress_bar=False)
+    return found
+
+
+class MethodLoss(nn.Module):
+    """A method of ours in its trainer, for losses that it does not have."""
+
+    def __init__(self, model: Any, method: Method, dims: Dims) -> None:
+        super().__init__()
+        self.model, self._method = model, method
+        self.aux = method.build_aux(dims)
+        # One epoch: no row comes twice, so any numbers that differ will do.
+        self._rows = 0
+
+    def forward(self, sentence_features: Any, labels: Tensor) -> Tensor:
+        (features,) = sentence_features
+        student_BS = self.model(features)["sentence_embedding"]
+        index_B = torch.arange(self._rows, self._rows + len(labels), device=labels.device)
+        signals = Signals(
+            index_B=index_B, mask_BT=features["attention_mask"], student_BS=student_BS, teacher_final_BD=labels
+        )
+        loss = torch.stack(list(self._method.loss(signals, self.aux, 0.0).values())).sum()
+        with torch.no_grad():
+            self._method.after_step(signals, self.aux, 0.0)
+        self._rows += len(labels)
+        return loss

@@ -1,0 +1,180 @@
+"""`distilbench speed`: every comparison, as rows of one table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.evaluation.tasks import Task
+from bench.record import dump_json
+from bench.settings import Settings, environment, settings
+from bench.speed import rival
+from bench.speed.clock import Race
+from bench.speed.encoding import compare_evaluation, compare_teacher, load_tasks
+from bench.speed.growth import LARGE_TEXT, SMALL_TEXT, linearity, memory_growth, teacher_passes
+from bench.speed.inside import choose_precision, parts_of_a_step, peak_flops
+from bench.speed.setting import Options, Setting, setting
+from bench.speed.training import BEST, DEFAULTS, METHODS, OURS, compare, dev_scores
+
+EMBEDDED, WITH_MIRROR = ("embedded",), ("sts7", "NFCorpus")
+WANTED_TRAINING = {("mse", DEFAULTS): 6.0, ("mse", BEST): 2.0, ("simcse", BEST): 2.0, ("ckd", BEST): 2.0}
+WANTED_EVALUATION = {"STS": 3.5, "Retrieval": 1.5}
+LARGE_BATCH = 256
+MEGA = 1e6
+
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    work: str
+    against: str
+    found: str
+    wanted: str
+    note: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Everything measured, for programs."""
+
+
+def speed(arguments: argparse.Namespace, announce: Announce) -> list[Row]:
+    """Run the comparisons that were asked for, and write them to a file where one was named.
+
+    Raises `UserError` where sentence-transformers, the text or the tasks are missing.
+    """
+    rival.check_installed()
+    chosen = settings(".", arguments.mirror, arguments.device, writing=False)
+    precision, factor = choose_precision(chosen.device)
+    options = _options(arguments, precision, chosen)
+    rows: list[Row] = []
+    with setting(options, chosen) as made:
+        for part in options.parts:
+            announce(f"{part} ...")
+            rows.extend(PARTS[part](made))
+    if arguments.json:
+        facts = {
+            "environment": environment(chosen.device),
+            "options": asdict(options),
+            "bf16_product": factor,
+            "rows": [asdict(row) for row in rows],
+        }
+        dump_json(facts, Path(arguments.json))
+    return rows
+
+
+def _options(arguments: argparse.Namespace, precision: str, chosen: Settings) -> Options:
+    return Options(
+        parts=tuple(arguments.parts),
+        teacher=arguments.teacher,
+        shape=arguments.shape,
+        layers=arguments.layers,
+        width=arguments.width,
+        sentences=arguments.sentences,
+        batch_size=arguments.batch_size,
+        rounds=arguments.rounds,
+        tasks=tuple(arguments.tasks or (WITH_MIRROR if chosen.mirror else EMBEDDED)),
+        learning_rate=arguments.learning_rate,
+        precision=precision if arguments.precision == "auto" else arguments.precision,
+    )
+
+
+def _train(made: Setting) -> Iterator[Row]:
+    for method in METHODS:
+        found = compare(made, method)
+        scores = dev_scores(made, found)
+        for other in (DEFAULTS, BEST):
+            gap = None if scores is None else scores[OURS] - scores[other]
+            note = "" if gap is None else f"STS-B dev {gap:+.2f} points"
+            wanted = WANTED_TRAINING.get((method, other))
+            what = f"train, {method}, batch {made.options.batch_size}, {made.options.precision}"
+            yield _ratio_row(what, f"sentence-transformers, {other}", found, other, wanted, note, {"dev": scores})
+
+
+def _ratio_row(
+    work: str, against: str, found: Race, other: str, wanted: float | None, note: str, more: dict[str, Any]
+) -> Row:
+    wall, cpu = found.ratio(OURS, other), found.ratio(OURS, other, "cpu")
+    seconds = {name: [asdict(item) for item in found.seconds[name]] for name in (OURS, other)}
+    details = {"wall": asdict(wall), "cpu": asdict(cpu), "seconds": seconds, "rounds": len(found.seconds[OURS]), **more}
+    shown = "" if wanted is None else f"{wanted:g} x"
+    parts = [f"CPU time {cpu} x", note] if note else [f"CPU time {cpu} x"]
+    return Row(work, against, f"{wall} x", shown, "; ".join(parts), details)
+
+
+def _teacher(made: Setting) -> Iterator[Row]:
+    found, difference = compare_teacher(made)
+    note = f"entries differ by {difference:.1e} at most"
+    against = "SentenceTransformer.encode"
+    yield _ratio_row(
+        "teacher over the text, fp32", against, found, DEFAULTS, None, note, {"largest_difference": difference}
+    )
+
+
+def _evaluate(made: Setting) -> Iterator[Row]:
+    tasks = load_tasks(made, made.options.tasks)
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.kind, []).append(task)
+    for kind, group in groups.items():
+        found, difference = compare_evaluation(made, group)
+        work = f"evaluate {_named(group)}, fp32"
+        note = f"scores differ by {difference:.1e} at most"
+        more = {"tasks": [task.name for task in group], "largest_difference": difference}
+        yield _ratio_row(
+            work, "mteb.evaluate, SentenceTransformer", found, DEFAULTS, WANTED_EVALUATION.get(kind), note, more
+        )
+
+
+def _named(tasks: list[Task]) -> str:
+    return tasks[0].name if len(tasks) == 1 else f"{len(tasks)} {tasks[0].kind} tasks"
+
+
+def _inside(made: Setting) -> Iterator[Row]:
+    parts = parts_of_a_step(made)
+    shares = {name: round(value, 4) for name, value in parts.shares().items()}
+    note = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shares.items())
+    what = f"step time outside forward, backward, optimiser, batch {made.options.batch_size}"
+    yield Row(what, "-", f"{100 * parts.rest:.1f} %", "< 5 %", note, {"shares": shares, "steps": parts.steps})
+    dtype = torch.bfloat16 if made.options.precision == "bf16" else torch.float32
+    batch = min(LARGE_BATCH, len(made.sentences))
+    parts = parts_of_a_step(replace(made, options=replace(made.options, batch_size=batch)))
+    peak, reached = peak_flops(made.device, dtype), parts.flops / parts.total
+    yield Row(
+        f"share of the measured {made.options.precision} peak in training, batch {batch}",
+        f"{peak / 1e9:.0f} GFLOP/s",
+        f"{100 * reached / peak:.0f} %",
+        "70 %",
+        f"{reached / 1e9:.0f} GFLOP/s",
+        {"peak": peak, "reached": reached, "steps": parts.steps},
+    )
+
+
+def _growth(made: Setting) -> Iterator[Row]:
+    ratio = linearity(made)
+    yield Row("time for 10 times the sentences (CPU time)", "-", f"{ratio} x", "10.5 x", "", asdict(ratio))
+    passes = teacher_passes(made)
+    yield Row("teacher passes, 5 methods x 3 seeds", "-", f"{passes:.2f}", "1", "", {"passes": passes})
+    own, mapped = memory_growth()
+    yield Row(
+        f"memory, {LARGE_TEXT:,} against {SMALL_TEXT:,} sentences",
+        "-",
+        f"+{own / MEGA:.0f} MB",
+        "< 100 MB",
+        f"+{mapped / MEGA:.0f} MB with pages of mapped files, which the system takes back at need",
+        {"own_bytes": own, "with_mapped_bytes": mapped},
+    )
+
+
+PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
+    "train": _train,
+    "teacher": _teacher,
+    "evaluate": _evaluate,
+    "inside": _inside,
+    "growth": _growth,
+}

@@ -1,0 +1,153 @@
+"""What all the comparisons work on: a teacher, a student cut from it, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.encoder import Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.errors import UserError
+from bench.export import export
+from bench.models import build_student, find_model
+from bench.seeds import seeded
+from bench.settings import Settings
+from bench.study import StudentSpec, Study, TextSpec
+from bench.text import read_sentences
+from bench.workbench import Workbench
+
+MIRRORED_TEXT = "mirror:train/mixed-sentences.parquet"
+SEED = 1
+HEAD_WIDTH = 64
+"""Of the random teachers' attention, as BERT's."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose to compare."""
+
+    parts: tuple[str, ...]
+    teacher: str
+    shape: tuple[int, int] | None
+    """Layers and width of a teacher with random weights, in place of a real one: speed does not depend on weights."""
+    layers: int
+    width: int | None
+    sentences: int
+    batch_size: int
+    rounds: int
+    tasks: tuple[str, ...]
+    learning_rate: float
+    precision: str
+    """fp32, bf16, or auto: what this machine multiplies faster."""
+
+
+@dataclass
+class Setting:
+    """The models and the text, in a folder that goes with the setting."""
+
+    options: Options
+    settings: Settings
+    """Its cache is one of the setting's own: nothing is there yet that a contestant could take."""
+    folder: Path
+    sentences: list[str] = field(default_factory=list)
+
+    @property
+    def device(self) -> str:
+        return self.settings.device
+
+    def bench(self, methods: list[Any], *, name: str = "speed", **changed: Any) -> Workbench:
+        """A workbench for some methods; `changed` replaces sections of the study."""
+        sentences = len(self.sentences)
+        study = Study.model_validate(
+            {
+                "name": name,
+                "teacher": str(self.teacher.folder),
+                "student": self.student_spec.model_dump(),
+                "text": {"source": str(self.folder / "sentences.txt"), "evaluation_text": "keep"},
+                # Batches are full: what is left of the text is passed over by both sides.
+                "budget": {"steps": sentences // self.options.batch_size},
+                "methods": methods,
+                "seeds": [SEED],
+                "tasks": list(self.options.tasks),
+                "train": {
+                    "batch_size": self.options.batch_size,
+                    "learning_rate": self.options.learning_rate,
+                    "precision": self.options.precision,
+                },
+            }
+            | changed
+        )
+        return Workbench(study, self.settings)
+
+    @property
+    def student_spec(self) -> StudentSpec:
+        return StudentSpec(layers=self.options.layers, width=self.options.width)
+
+    @cached_property
+    def teacher(self) -> StoredModel:
+        """The teacher's folder, written here where its weights are random."""
+        model = find_model(self.options.teacher)
+        if self.options.shape is None:
+            return model
+        tokenizer = load_tokenizer(model.folder)
+        export(random_teacher(*self.options.shape, len(tokenizer)), tokenizer, self.folder / "teacher", "# Random\n")
+        return StoredModel(f"random {'x'.join(map(str, self.options.shape))}", self.folder / "teacher")
+
+    @cached_property
+    def student_folder(self) -> Path:
+        """The untrained student, for whoever loads it from a folder."""
+        teacher = load_encoder(self.teacher.folder)
+        student = build_student(teacher, self.student_spec, SEED)
+        export(student, load_tokenizer(self.teacher.folder), self.folder / "student", "# Untrained\n")
+        return self.folder / "student"
+
+    def first(self, count: int) -> Setting:
+        """The same with fewer sentences, in a folder of its own."""
+        return _filled(replace(self, folder=self.folder / f"first-{count}", sentences=self.sentences[:count]))
+
+
+def random_teacher(layers: int, width: int, vocabulary: int) -> Encoder:
+    """A BERT of some shape with random weights, mean-pooled, of unit length."""
+    from transformers import BertConfig, BertModel
+
+    if width % HEAD_WIDTH:
+        raise UserError(f"--shape: the width {width} is no multiple of {HEAD_WIDTH}, the width of an attention head")
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // HEAD_WIDTH,
+        intermediate_size=4 * width,
+    )
+    with seeded(SEED):
+        backbone = BertModel(config, add_pooling_layer=False).eval()
+    return Encoder(backbone, pooling="mean", head=_normalize(), max_length=config.max_position_embeddings)
+
+
+def _normalize() -> Any:
+    from torch import nn
+
+    return nn.Sequential(Normalize())
+
+
+@contextmanager
+def setting(options: Options, settings: Settings) -> Iterator[Setting]:
+    """A setting in a temporary folder. Raises `UserError` where there are fewer sentences than asked for."""
+    text = TextSpec(source=MIRRORED_TEXT if settings.mirror else "embedded")
+    sentences = list(islice(read_sentences(text, settings.mirror), options.sentences))
+    if len(sentences) < options.sentences:
+        raise UserError(f"--sentences {options.sentences}: there are only {len(sentences)}; ask for fewer")
+    with TemporaryDirectory(prefix="distilbench-speed-") as folder:
+        place = Path(folder)
+        yield _filled(Setting(options, replace(settings, cache=place / "cache"), place, sentences))
+
+
+def _filled(made: Setting) -> Setting:
+    made.folder.mkdir(parents=True, exist_ok=True)
+    (made.folder / "sentences.txt").write_text("\n".join(made.sentences) + "\n", encoding="utf-8")
+    return made

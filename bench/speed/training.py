@@ -1,0 +1,140 @@
+"""Training, ours and theirs: from sentences and the teacher's vectors to a trained student."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.budget import Budget, Ledger
+from bench.corpus import write_corpus
+from bench.embed import embed
+from bench.encoder import Encoder, load_tokenizer
+from bench.evaluation.files import read_split
+from bench.speed import rival
+from bench.speed.clock import Contestant, Race, Work, race
+from bench.speed.setting import SEED, Setting
+from bench.store import FINAL
+from bench.train import Cell, train
+from bench.workbench import Workbench
+
+OURS, DEFAULTS, BEST = "distilbench", "its defaults", "its best settings"
+WARM_UP_BATCHES = 2
+METHODS: dict[str, Any] = {
+    "mse": "mse",
+    # Without a head, as its loss has none.
+    "simcse": {"simcse": {"head": "none"}},
+    "ckd": "ckd",
+}
+
+
+def cell_of(bench: Workbench, *, steps: int | None = None) -> Cell:
+    """The training by the workbench's only method, with the teacher's signals in the store."""
+    (entry,) = bench.study.methods
+    ((stage, needs),) = bench.stages(entry)
+    store = bench.store_of(needs)
+    store.ensure(np.arange(len(bench.corpus)))
+    return Cell(
+        method=stage.build(),
+        student=bench.student(SEED),
+        teacher=bench.teacher,
+        text=bench.text_of(needs),
+        store=store,
+        spec=bench.study.train,
+        budget=bench.budget if steps is None else Budget("steps", steps),
+        seed=SEED,
+    )
+
+
+def compare(setting: Setting, method: str) -> Race:
+    """Train the same student on the same sentences by the same loss; a round that is not counted warms up."""
+    small = setting.first(WARM_UP_BATCHES * setting.options.batch_size)
+    race(contestants(small, method), 1)
+    return race(contestants(setting, method), setting.options.rounds)
+
+
+def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
+    """Ours, theirs with defaults, theirs with batches grouped by length and in the better precision."""
+    bench = setting.bench([METHODS[method]])
+    corpus = bench.corpus
+    cell_of(bench)
+    labels = None if method == "simcse" else bench.store.read(FINAL, np.arange(len(corpus))).numpy()
+    theirs = rival.Training(
+        folder=setting.student_folder,
+        sentences=setting.sentences,
+        labels=labels,
+        batch_size=setting.options.batch_size,
+        learning_rate=setting.options.learning_rate,
+        max_length=bench.study.train.max_length,
+        device=setting.device,
+        normalize=method == "mse",
+    )
+    make_loss = _their_loss(bench, method)
+    bf16 = setting.options.precision == "bf16"
+    return {
+        OURS: _ours(setting, bench),
+        DEFAULTS: theirs.contestant(make_loss),
+        BEST: theirs.contestant(make_loss, lengths=corpus.lengths(), bf16=bf16),
+    }
+
+
+def _ours(setting: Setting, bench: Workbench) -> Contestant:
+    """Tokenising included, since theirs does it while it trains."""
+    tokenizer, length = load_tokenizer(setting.teacher.folder), bench.study.train.max_length
+
+    def ready() -> Work:
+        cell = cell_of(bench)
+
+        def work() -> Encoder:
+            with TemporaryDirectory() as folder:
+                write_corpus(Path(folder), setting.sentences, tokenizer, length)
+            train(cell, Ledger())
+            return cell.student
+
+        return work
+
+    return ready
+
+
+def _their_loss(bench: Workbench, method: str) -> Any:
+    from sentence_transformers.sentence_transformer import losses
+
+    if method == "mse":
+        width = bench.teacher.output_width()
+        same = bench.untrained.output_width() == width
+        return lambda model: losses.MSELoss(model, projection_dim=None if same else width)
+    if method == "simcse":
+        return losses.MultipleNegativesRankingLoss
+    (entry,) = bench.study.methods
+    dims = replace(bench.dims, num_sentences=len(bench.corpus))
+    return lambda model: rival.MethodLoss(model, entry.stages[0].build(), dims)
+
+
+def dev_scores(setting: Setting, found: Race) -> dict[str, float] | None:
+    """Spearman's correlation on STS-B dev (x100) of what each contestant trained last; None without the mirror."""
+    if setting.settings.mirror is None or setting.options.shape is not None:
+        return None
+    from scipy.stats import spearmanr
+
+    pairs = read_split(setting.settings.mirror / "mteb" / "stsbenchmark-sts", "validation")
+    texts = [*pairs["sentence1"], *pairs["sentence2"]]
+    tokenizer = load_tokenizer(setting.teacher.folder)
+    return {
+        name: 100 * float(spearmanr(_cosines(_vectors(model, tokenizer, texts)), pairs["score"]).statistic)
+        for name, model in found.gave.items()
+    }
+
+
+def _vectors(model: Any, tokenizer: Any, texts: list[str]) -> NDArray[np.float32]:
+    return embed(model, tokenizer, texts) if isinstance(model, Encoder) else rival.encode(model, texts)
+
+
+def _cosines(vectors_NE: NDArray[np.float32]) -> NDArray[np.float32]:
+    units_NE = vectors_NE / np.linalg.norm(vectors_NE, axis=1, keepdims=True)
+    first, second = np.split(units_NE, 2)
+    cosines: NDArray[np.float32] = (first * second).sum(axis=1)
+    return cosines

@@ -1,0 +1,89 @@
+"""The side-by-side comparison on models and texts that take seconds."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.cli import main
+from bench.speed import rival
+from bench.speed.clock import Ratio, Seconds, Work, race, timed
+
+TINY = ["--layers", "1", "--sentences", "80", "--batch-size", "8", "--rounds", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def rows(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Everything but the large text, at tiny shapes."""
+    pytest.importorskip("accelerate")
+    file = tmp_path_factory.mktemp("speed") / "speed.json"
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # The rival's libraries warn of each other.
+        warnings.simplefilter("ignore")
+        patch.delenv("DISTILBENCH_MIRROR", raising=False)
+        patch.setattr("bench.speed.growth.LARGE_TEXT", 2000)
+        patch.setattr("bench.speed.growth.SMALL_TEXT", 1000)
+        patch.setattr("bench.speed.footprint.STEPS", 2)
+        arguments = ["speed", "--teacher", str(teacher_folder), *TINY, "--tasks", "DistilbenchSTS", "--json", str(file)]
+        assert main(arguments) == 0
+    found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return found
+
+
+def test_every_comparison_makes_a_row(rows: list[dict[str, Any]]) -> None:
+    works = [row["work"] for row in rows]
+    for beginning in ("train, mse", "train, simcse", "train, ckd", "teacher over", "evaluate DistilbenchSTS", "share"):
+        assert any(work.startswith(beginning) for work in works), beginning
+    assert all(row["details"]["wall"]["median"] > 0 for row in rows if "wall" in row["details"])
+
+
+def test_scores_and_vectors_are_the_rivals(rows: list[dict[str, Any]]) -> None:
+    differences = [row["details"]["largest_difference"] for row in rows if "largest_difference" in row["details"]]
+    assert len(differences) == 2
+    assert max(differences) < 1e-6
+
+
+def test_a_step_is_all_accounted_for(rows: list[dict[str, Any]]) -> None:
+    (shares,) = [row["details"]["shares"] for row in rows if "shares" in row["details"]]
+    assert set(shares) == {"forward", "backward", "optimiser", "rest"}
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    assert min(shares.values()) > 0
+
+
+def test_the_teacher_reads_the_text_once(rows: list[dict[str, Any]]) -> None:
+    (passes,) = [row["details"]["passes"] for row in rows if "passes" in row["details"]]
+    assert passes == 1
+
+
+def test_without_the_rival_there_is_nothing_to_compare_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rival, "NEEDED", ("sentence_transformers", "no_such_package"))
+    assert main(["speed"]) == 2
+    error = capsys.readouterr().err
+    assert "no-such-package is not installed; run: pip install 'distilbench[speed]'" in error
+
+
+def test_a_race_has_as_many_rounds_as_asked_for_and_all_begin_once() -> None:
+    order: list[str] = []
+
+    def contestant(name: str) -> Callable[[], Work]:
+        return lambda: lambda: order.append(name)
+
+    found = race({"a": contestant("a"), "b": contestant("b")}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert [len(seconds) for seconds in found.seconds.values()] == [3, 3]
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    found = race({"fast": lambda: lambda: None, "slow": lambda: lambda: None}, 1)
+    found.seconds["fast"][:] = [Seconds(1, 1), Seconds(2, 1), Seconds(1, 1)]
+    found.seconds["slow"][:] = [Seconds(2, 3), Seconds(8, 3), Seconds(3, 3)]
+    assert found.ratio("fast", "slow") == Ratio(median=3, low=2, high=4)
+    assert found.ratio("fast", "slow", "cpu").median == 3
+    assert timed(lambda: 7)[1] == 7
