@@ -141,8 +141,13 @@ def _parser() -> argparse.ArgumentParser:
     advise = verbs.add_parser("advise", help="which method to take, how sure that is, what to run next")
     advise.add_argument("--results", required=True, type=Path, metavar="DIR", help="a study's folder, or one of them")
     advise.add_argument("--budget", metavar="CURRENCY=AMOUNT", help="what may be spent, e.g. sentences=50000")
-    advise.add_argument("--size", metavar="PARAMETERS", help="largest student, e.g. 12M")
-    advise.add_argument("--latency", type=_not_negative, metavar="MS", help="longest time for a sentence")
+    advise.add_argument("--size", metavar="PARAMETERS", help="largest student, head included, e.g. 12M")
+    advise.add_argument(
+        "--latency",
+        type=_not_negative,
+        metavar="MS",
+        help="longest time for one query, as measured when the study was run",
+    )
     advise.add_argument("--json", action="store_true", help="for programs")
     advise.set_defaults(verb=_advise)
 

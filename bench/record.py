@@ -83,7 +83,7 @@ class Record:
     """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
     teacher's (bench/vectors.py). Empty in records from before they were looked at."""
     speed: dict[str, float] = field(default_factory=dict)
-    """bytes on disk, sentences_per_second, query_ms; on the machine of `environment`."""
+    """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None
     """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
     schema: int = field(default=SCHEMA)
