@@ -54,7 +54,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     # argparse does not take positional arguments up again behind an option: overrides there are left over.
     arguments, rest = parser.parse_known_args(argv)
     strange = [text for text in rest if not _is_override(text)]
-    if rest and (strange or arguments.verb not in (_run, _conform)):
+    if rest and (strange or arguments.verb not in (_run, _prefetch, _conform)):
         parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
     if rest:
         arguments.overrides.extend(rest)
@@ -217,6 +217,13 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--device", default="auto", help="as for run")
     calibrate.add_argument("--json", action="store_true", help="for programs")
     calibrate.set_defaults(verb=_calibrate)
+
+    prefetch = verbs.add_parser("prefetch", help="bring all that a study reads into a folder, to run it offline")
+    prefetch.add_argument("study", metavar="STUDY", help="name of a shipped study, or a YAML file")
+    prefetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run")
+    prefetch.add_argument("--out", metavar="DIR", help="the mirror to fill (default: DISTILBENCH_MIRROR)")
+    prefetch.add_argument("--json", action="store_true", help="for programs")
+    prefetch.set_defaults(verb=_prefetch)
 
     conform = verbs.add_parser("conform", help="check that a method keeps its contract", epilog=CONFORM_EPILOG)
     conform.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
@@ -557,6 +564,25 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if outcome.wrong is not None:
         _say(f"distilbench: {outcome.wrong}")
     return FINE if outcome.wrong is None else FAILED
+
+
+def _prefetch(arguments: argparse.Namespace) -> int:
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bench.prefetch import mirror_to_fill, prefetch
+    from bench.study import load_study
+
+    study = load_study(arguments.study, arguments.overrides)
+    mirror = mirror_to_fill(arguments.out)
+    parts = list(prefetch(study, mirror))
+    _print_rows([asdict(part) for part in parts], arguments.json, f"What {study.name} reads, in {mirror}")
+    if missing := [f"{part.kind} {part.name}" for part in parts if part.state == "missing"]:
+        raise UserError(
+            f"{len(missing)} of {len(parts)} parts cannot be had ({', '.join(missing)}; why is said above); prefetch "
+            "where the Hub can be reached, or put them into the mirror"
+        )
+    return FINE
 
 
 def _conform(arguments: argparse.Namespace) -> int:

@@ -32,6 +32,8 @@ EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", 
 STORE_SCHEMA = 2
 """Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number."""
 MTEB_FOLDER = "mteb"
+SOURCE_FILE = "SOURCE.json"
+"""Of a folder of a mirror: where its files are from, and under which licence."""
 
 Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
