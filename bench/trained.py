@@ -181,7 +181,7 @@ class _Stages:
         )
         head = cell.method.exported_head(trained.aux)
         if head is not None:
-            self._put_on(head)
+            put_on(self.student, head)
             self.ledger.extra_parameters -= num_parameters(head)
         return trained
 
@@ -208,14 +208,16 @@ class _Stages:
         with seeded(0):
             head = method.exported_head(method.build_aux(self.bench.dims_for(self.student)))
         if head is not None:
-            self._put_on(head.to(self.student.device))
-
-    def _put_on(self, head: nn.Module) -> None:
-        self.student.head = nn.Sequential(*_parts(self.student.head), *_parts(head))
+            put_on(self.student, head.to(self.student.device))
 
 
 def _report_share(on_progress: Progress, before: float, own: float, share: float) -> None:
     on_progress(before + own * share)
+
+
+def put_on(student: Encoder, head: nn.Module) -> None:
+    """Have a student ship a head behind what it ships so far."""
+    student.head = nn.Sequential(*_parts(student.head), *_parts(head))
 
 
 def _parts(head: nn.Module) -> list[nn.Module]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from bench.embed import batches, embed
-from bench.encoder import Encoder
+from bench.encoder import Encoder, num_parameters
 from bench.tokens import tokenised
 
 SCHEMA = 2
@@ -165,8 +165,8 @@ def _unit(x_NE: Array) -> Array:
 def encode_timed(model: Encoder, tokenizer: Any, folder: Path) -> tuple[Array, dict[str, float]]:
     """Vectors of the fixed sentences, and how much the model in `folder` weighs and how fast it is on this machine.
 
-    bytes on disk; query_ms, the median time for one of twenty sentences alone; sentences_per_second in batches.
-    Tokenising is part of both times.
+    bytes on disk; parameters, those of a head that ships included; query_ms, the median time for one of twenty
+    sentences alone; sentences_per_second in batches. Tokenising is part of both times.
     """
     texts = sample().texts
     times = []
@@ -178,4 +178,5 @@ def encode_timed(model: Encoder, tokenizer: Any, folder: Path) -> tuple[Array, d
     found = encode(model, tokenizer, texts)
     rate = len(texts) / (time.perf_counter() - start)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return found, {"bytes": float(size), "sentences_per_second": rate, "query_ms": 1000 * float(np.median(times))}
+    weight = {"bytes": float(size), "parameters": float(num_parameters(model))}
+    return found, {**weight, "sentences_per_second": rate, "query_ms": 1000 * float(np.median(times))}

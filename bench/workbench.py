@@ -76,7 +76,7 @@ class Workbench:
 
     @cached_property
     def teacher_model(self) -> StoredModel:
-        return self.origin.teacher_model if self.origin else find_model(self.study.teacher)
+        return self.origin.teacher_model if self.origin else find_model(self.study.teacher, self.settings.mirror)
 
     @cached_property
     def teacher_hashes(self) -> dict[str, str]:

@@ -134,6 +134,11 @@ def _check_kind(instance: Any, name: str) -> None:
         raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
 
 
+def folder_in(mirror: Path, task: Task) -> Path | None:
+    """Where an official task's data lie in a mirror, if it has them; None for data that come with distilbench."""
+    return None if task.name in embedded.TASKS else mirror / task.instance.metadata.dataset["path"]
+
+
 def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     folder = mirror / instance.metadata.dataset["path"] if mirror else None
     if folder is not None and folder.is_dir():

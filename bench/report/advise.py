@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import pandas as pd
 
@@ -37,9 +39,9 @@ class Situation:
     budget: tuple[str, float] | None = None
     """Currency and amount."""
     parameters: float | None = None
-    """At most, of the student."""
+    """At most, of the model that ships."""
     milliseconds: float | None = None
-    """At most, for a sentence."""
+    """At most, for one query by itself, on the machine that ran the study."""
 
 
 def situation(budget: str | None, size: str | None, latency: float | None) -> Situation:
@@ -72,7 +74,7 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
     tables, reasons = [], []
     for folder in study_folders(results):
         study = make_study(folder.name, read_study(folder))
-        keys = [key for key in study.names("method") if _fits(_record(study, key), wanted)]
+        keys = [key for key in study.names("method") if _fits(study, key, wanted)]
         reason = _silent(study, wanted) or (None if keys else _nearest(study, wanted))
         if reason is None:
             fitting = list(_rankings(*with_errors(study, folder), keys))
@@ -85,8 +87,8 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
 
 def _silent(study: Study, wanted: Situation) -> str | None:
     """Why nothing can be said from a study, whatever it ran."""
-    if wanted.milliseconds is not None:
-        return "its records state no latency; ask without --latency"
+    if wanted.milliseconds is not None and all(math.isnan(_latency(study, key)) for key in study.names("method")):
+        return "its records state no latency; run it with this version, or ask without --latency"
     if study.runs["limit"].notna().any():
         return "smoke runs are no results"
     return None
@@ -105,12 +107,32 @@ def _record(study: Study, key: str) -> Record:
     return study.records[str(study.runs.index[study.runs["key"] == key][0])]
 
 
-def _fits(record: Record, wanted: Situation) -> bool:
-    if wanted.parameters is not None and record.student["parameters"] > wanted.parameters:
+def _latency(study: Study, key: str) -> float:
+    """Milliseconds for one query, the median over seeds; not-a-number where no record states it."""
+    return _over_seeds(study, key, "query_ms")
+
+
+def _parameters(study: Study, key: str) -> float:
+    """Of the model that ships, with its head where the records know that."""
+    counted = _over_seeds(study, key, "parameters")
+    return float(_record(study, key).student["parameters"]) if math.isnan(counted) else counted
+
+
+def _over_seeds(study: Study, key: str, name: str) -> float:
+    records = [study.records[str(run_id)] for run_id in study.runs.index[study.runs["key"] == key]]
+    values = [record.speed[name] for record in records if record.status == "completed" and name in record.speed]
+    return median(values) if values else math.nan
+
+
+def _fits(study: Study, key: str, wanted: Situation) -> bool:
+    if wanted.parameters is not None and _parameters(study, key) > wanted.parameters:
+        return False
+    # Not-a-number is no answer to what was asked, so such a row does not fit.
+    if wanted.milliseconds is not None and not _latency(study, key) <= wanted.milliseconds:
         return False
     if wanted.budget is None:
         return True
-    currency, amount = wanted.budget
+    record, (currency, amount) = _record(study, key), wanted.budget
     return bool(record.budget["currency"] == currency and amount / NEAR <= record.budget["amount"] <= amount * NEAR)
 
 
@@ -118,8 +140,11 @@ def _nearest(study: Study, wanted: Situation) -> str:
     """What the study ran instead of what is asked."""
     records = [_record(study, key) for key in study.names("method")]
     budgets = sorted({f"{record.budget['currency']}={record.budget['amount']:g}" for record in records})
-    sizes = sorted({f"{record.student['parameters'] / 1e6:.2f}M" for record in records})
+    sizes = sorted({f"{_parameters(study, key) / 1e6:.2f}M" for key in study.names("method")})
     parts = [f"it ran budgets {', '.join(budgets)} and students of {', '.join(sizes)} parameters"]
+    known = [value for key in study.names("method") if not math.isnan(value := _latency(study, key))]
+    if wanted.milliseconds is not None:
+        parts.append(f"its fastest row takes {min(known):.1f} ms a query")
     if wanted.budget is not None:
         currency, amount = wanted.budget
         parts.append(f"to know, run it with --budget {currency}={amount:g}")
@@ -139,14 +164,43 @@ def _ranking(study: Study, inference: Inference, keys: list[str]) -> Table:
         line = {"Place": place, "Method": names[key], "n": scores[key].seeds}
         says = verdict or ("highest score" if key == first else "not compared")
         settled = DASH if verdict != "undecided" else str(seeds) if seeds else "no number"
-        cost = _training_seconds(study, key)
+        cost, latency = _training_seconds(study, key), _latency(study, key)
         last = {"Against the first": says, "Seeds to settle": settled, "Training (s)": number(cost)}
+        last |= {"Query (ms)": DASH if math.isnan(latency) else f"{latency:.1f}"}
         text.append({**line, "Score": shown, **last})
         numbers = {"Score": scores[key].mean, "Seeds to settle": seeds or math.nan, "Training (s)": cost}
+        numbers |= {"Query (ms)": latency}
         order.append({name: {**line, **last, **numbers}[name] for name in text[-1]})
     caption = f"{study.name}: advice, by {OVERALL} (x100)"
-    notes = [*_advice(study, inference, ordered), _where(study, first), *power_notes(inference)]
+    notes = [
+        *_advice(study, inference, ordered),
+        _where(study, first),
+        *_machines(study, keys),
+        *power_notes(inference),
+    ]
     return Table("advice", caption, pd.DataFrame(text), pd.DataFrame(order), notes, caution(study))
+
+
+def _machines(study: Study, keys: list[str]) -> list[str]:
+    """What the latencies hold for."""
+    timed = [
+        study.records[str(run_id)]
+        for run_id in study.runs.index[study.runs["key"].isin(keys)]
+        if "query_ms" in study.records[str(run_id)].speed
+    ]
+    if not timed:
+        return []
+    machines = sorted({_machine(record.environment) for record in timed})
+    note = f"Query: median time for a sentence alone, tokenising included, on {' and on '.join(machines)}"
+    mixed = "; rows of different machines are not to be compared in it" if len(machines) > 1 else ""
+    return [f"{note}, whatever else that was doing{mixed}. Elsewhere it is another."]
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    device, threads = str(environment.get("device", "cpu")), environment.get("threads")
+    if device != "cpu":
+        return device
+    return f"{environment.get('cpu', 'an unnamed CPU')}" + (f" ({threads} threads)" if threads else "")
 
 
 def _training_seconds(study: Study, key: str) -> float:
@@ -192,7 +246,7 @@ def _where(study: Study, key: str) -> str:
     record = _record(study, key)
     tuned = record.ledger.get("tuning_trials", 0)
     return (
-        f"This holds for the teacher {record.teacher['name']}, students of {record.student['parameters'] / 1e6:.2f}M "
+        f"This holds for the teacher {record.teacher['name']}, students of {_parameters(study, key) / 1e6:.2f}M "
         f"parameters, {record.budget['amount']:g} {record.budget['currency']} of {record.text['source']} and the tasks "
         f"{', '.join(map(str, study.tasks.index))}; methods {f'tuned by {tuned} trainings' if tuned else 'not tuned'}. "
         "Nothing is said of other situations."

@@ -23,6 +23,7 @@ COLUMNS = {
     "sts_int8": ("int8", 100.0, 1),
     "sts_binary": ("Binary", 100.0, 1),
     "sts_asymmetric": ("Asymmetric", 100.0, 1),
+    "parameters": ("Parameters (M)", 1e-6, 2),
     "bytes": ("MB on disk", 1e-6, 1),
     "sentences_per_second": ("Sentences/s", 1.0, 0),
     "query_ms": ("Query (ms)", 1.0, 1),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from bench.artefact import write_sealed
 from bench.cli import main
 from bench.errors import UserError
+from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_record, to_dict
 from bench.report.advise import advise, situation
 from tests.report.planted import factorial, simulate
 
@@ -60,6 +65,45 @@ def test_other_situations_are_refused(
     tables, reasons = advise(results, situation(budget, size, latency))
     assert tables == [] and len(reasons) == 2
     assert all(reason in text for text in reasons)
+
+
+@pytest.fixture(scope="module")
+def timed(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clear study with the good rows slow and the poor ones with a head that ships; `also-poor` was not timed."""
+    speeds = {"good": {"query_ms": 9.0, "parameters": 7e6}, "poor": {"query_ms": 2.5, "parameters": 7.5e6}}
+    folder = tmp_path_factory.mktemp("timed") / "clear"
+    for run in (results / "clear").iterdir():
+        if run.is_dir():
+            record, examples = read_record(run / RECORD_FILE), pd.read_parquet(run / EXAMPLES_FILE)
+            speed = speeds.get(record.label, {})
+            environment = {**record.environment, "cpu": "A" if record.seed < 4 else "B", "threads": 2}
+
+            def leave(path: Path, changed: Record, examples: pd.DataFrame) -> None:
+                dump_json(to_dict(changed), path / RECORD_FILE)
+                examples.to_parquet(path / EXAMPLES_FILE, index=False)
+
+            changed = replace(record, speed=speed, environment=environment)
+            write_sealed(folder / run.name, partial(leave, changed=changed, examples=examples))
+    return folder
+
+
+def test_latency_and_size_are_those_of_what_ships(timed: Path) -> None:
+    (table,), _ = advise(timed, situation(None, None, None))
+    assert dict(zip(table.text["Method"], table.text["Query (ms)"], strict=True)) == {
+        "good": "9.0",
+        "poor": "2.5",
+        "also-poor": "—",
+    }
+    assert any("on A (2 threads) and on B (2 threads)" in note and "not to be compared" in note for note in table.notes)
+    assert advise(timed, situation(None, None, 9.0))[0][0].text["Method"].tolist() == ["good", "poor"]
+    # A row alone cannot be ranked, and one that was not timed is no answer.
+    assert advise(timed, situation(None, None, 5.0)) == (
+        [],
+        ["clear: it has no two methods that fit and have the same scored examples"],
+    )
+    tables, (reason,) = advise(timed, situation(None, None, 1.0))
+    assert tables == [] and reason.endswith("its fastest row takes 2.5 ms a query")
+    assert sorted(advise(timed, situation(None, "7.2M", None))[0][0].text["Method"]) == ["also-poor", "good"]
 
 
 @pytest.mark.parametrize(
