@@ -1,0 +1,80 @@
+"""What a node of a cluster does: one run, with what the study's runs share kept from one run to the next."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bench.engines.layout import Layout, use
+from bench.errors import UserError
+from bench.quiet import quiet_libraries
+from bench.run import Finished, finish_run
+from bench.settings import REPORTED_PACKAGES, Settings
+from bench.study import Run, Study
+from bench.workbench import Workbench
+
+REPORT_SECONDS = 1.0
+"""How often a task tells how far it is."""
+
+Answer = Finished | UserError | None
+"""What came of a run; what ends the whole study; None while another process is at the run."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What every task of a study is given."""
+
+    study: Study
+    settings: Settings
+    layout: Layout
+    folder: Path
+    """Where the driver was started: the study's paths may be relative to it."""
+    versions: dict[str, str]
+    """The driver's packages. Another version may give other results under the same run id."""
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that decide results."""
+    return {name: version(name) for name in REPORTED_PACKAGES}
+
+
+def execute(order: bytes, run: Run, board: Any, number: int) -> Answer:
+    """The body of a task. `order` is a pickled `Order`; `board` a handle of the actor `Board`."""
+    reported = 0.0
+
+    def report(share: float) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported = time.monotonic()
+            board.report.remote(number, share)
+
+    report(0.0)
+    try:
+        return finish_run(_workbench(order), run, report)
+    except UserError as error:
+        return error
+
+
+@lru_cache(maxsize=1)
+def _workbench(order: bytes) -> Workbench:
+    given: Order = pickle.loads(order)
+    _refuse_other_versions(given.versions)
+    quiet_libraries()
+    use(given.layout)
+    with suppress(FileNotFoundError):
+        os.chdir(given.folder)
+    return Workbench(given.study, given.settings)
+
+
+def _refuse_other_versions(expected: dict[str, str]) -> None:
+    found = installed()
+    other = [f"{name} {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]]
+    if other:
+        raise UserError(f"the node {os.uname().nodename} has {', '.join(other)}; install the driver's versions there")
