@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
     run.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster, or auto (default: RAY_ADDRESS, else none)")
+    run.add_argument("--ship", metavar="URI", help="on Ray, for nodes that share no file system: file://, s3://, gs://")
     run.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, each in a process of its own")
     run.add_argument(
         "--threads",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from bench.engines.layout import Layout, cores, default_threads, make_layout
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.run import Engine
@@ -27,6 +28,8 @@ class EngineOptions:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     """Of a Ray cluster."""
+    ship: str | None = None
+    """URI through which nodes get what they need that share no file system with the driver."""
 
 
 def make_engine(options: EngineOptions, device: str) -> Engine:
@@ -39,6 +42,8 @@ def make_engine(options: EngineOptions, device: str) -> Engine:
         from bench.engines.on_ray import OnRay
 
         return OnRay(options, device)
+    if options.ship or options.address:
+        raise UserError("--ship and --address are for --engine ray; leave them out, or add it")
     from bench.engines.here import in_this_process
     from bench.engines.workers import Workers
 

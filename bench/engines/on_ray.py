@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from bench.cost import longest_first
 from bench.engines.backlog import MOST_LOSSES, POLL_SECONDS, Backlog
 from bench.engines.board import Board
+from bench.engines.depot import Depot
 from bench.engines.layout import Layout, told_threads
+from bench.engines.shipping import Shipment, fetch_model, fetch_record, send_model, ship
 from bench.engines.task import Answer, Order, execute, installed
 from bench.errors import UserError
-from bench.run import Finished, OnProgress, give_up
+from bench.run import Finished, OnProgress, give_up, known_record
 from bench.study import Run
 from bench.workbench import Workbench
 
@@ -37,6 +39,7 @@ class OnRay:
         self._layout = _layout(options, device)
         self._on_gpu = device == "cuda"
         self._most = options.jobs
+        self._depot = Depot(options.ship) if options.ship else None
         if not self._slots():
             gpus = f" and {self._layout.gpu_share:g} of a GPU" if self._on_gpu else ""
             raise UserError(
@@ -45,10 +48,35 @@ class OnRay:
             )
 
     def __call__(self, bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Iterator[Finished]:
+        arrived = list(self._arrived(bench, runs))
+        yield from arrived
+        left = [run for run in runs if run not in [item.run for item in arrived]]
+        if left:
+            yield from self._execute(bench, left, on_progress)
+
+    def _arrived(self, bench: Workbench, runs: list[Run]) -> Iterator[Finished]:
+        """What nodes sent that another driver did not live to fetch."""
+        for run in runs if self._depot else []:
+            self._bring(bench, run)
+            known = known_record(bench, run)
+            if known is not None:
+                yield Finished(run, known, reused=True)
+
+    def _bring(self, bench: Workbench, run: Run) -> None:
+        if self._depot:
+            fetch_model(bench, run, self._depot)
+            fetch_record(bench, run, self._depot)
+
+    def _execute(self, bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Iterator[Finished]:
         ray = self._ray
+        shipment = None
+        if self._depot:
+            shipment = ship(bench, self._depot)
+            for trained in runs:
+                send_model(bench, trained, self._depot)
         backlog = Backlog(longest_first(bench, runs), bench.announce)
         board, task = self._board(), self._task()
-        order = ray.put(pickle.dumps(_order(bench, self._layout)))
+        order = ray.put(pickle.dumps(_order(bench, self._layout, shipment)))
         begun: list[Run] = []
         waiting: dict[Any, int] = {}
         try:
@@ -102,13 +130,15 @@ class OnRay:
             if backlog.lost(run):
                 bench.announce(f"{name} was lost with its process or node ({type(error).__name__}); it is begun again")
                 return None
-            answer = give_up(bench, run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
+            backlog.done(run)
+            return give_up(bench, run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
         if isinstance(answer, UserError):
             raise answer
         if answer is None:
             backlog.elsewhere(run)
-        else:
-            backlog.done(run)
+            return None
+        backlog.done(run)
+        self._bring(bench, run)
         return answer
 
 
@@ -149,11 +179,11 @@ def _room(resources: dict[str, float], layout: Layout, on_gpu: bool) -> int:
     return min(by_cpu, int(resources.get("GPU", 0)) * int(1 / layout.gpu_share + 1e-9)) if on_gpu else by_cpu
 
 
-def _order(bench: Workbench, layout: Layout) -> Order:
+def _order(bench: Workbench, layout: Layout, shipment: Shipment | None) -> Order:
     given = bench.settings
     mirror = given.mirror.absolute() if given.mirror else None
     there = replace(given, out=given.out.absolute(), cache=given.cache.absolute(), mirror=mirror)
-    return Order(bench.study, there, layout, Path.cwd(), installed())
+    return Order(bench.study, there, layout, Path.cwd(), installed(), shipment)
 
 
 def _nap() -> list[Any]:

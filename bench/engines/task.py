@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from bench.engines.depot import Depot
 from bench.engines.layout import Layout, use
+from bench.engines.shipping import Shipment, fetch_model, send_run, unpacked
 from bench.errors import UserError
 from bench.quiet import quiet_libraries
 from bench.run import Finished, finish_run
@@ -38,6 +41,8 @@ class Order:
     """Where the driver was started: the study's paths may be relative to it."""
     versions: dict[str, str]
     """The driver's packages. Another version may give other results under the same run id."""
+    shipment: Shipment | None = None
+    """Where the study's parts are to be fetched from; None where all nodes share a file system."""
 
 
 def installed() -> dict[str, str]:
@@ -57,20 +62,32 @@ def execute(order: bytes, run: Run, board: Any, number: int) -> Answer:
 
     report(0.0)
     try:
-        return finish_run(_workbench(order), run, report)
+        return _finish(*_prepared(order), run, report)
     except UserError as error:
         return error
 
 
+def _finish(bench: Workbench, depot: Depot | None, run: Run, report: Callable[[float], None]) -> Finished | None:
+    if depot is None:
+        return finish_run(bench, run, report)
+    fetch_model(bench, run, depot)
+    finished = finish_run(bench, run, report)
+    if finished is not None:
+        send_run(bench, run, depot)
+    return finished
+
+
 @lru_cache(maxsize=1)
-def _workbench(order: bytes) -> Workbench:
+def _prepared(order: bytes) -> tuple[Workbench, Depot | None]:
     given: Order = pickle.loads(order)
     _refuse_other_versions(given.versions)
     quiet_libraries()
     use(given.layout)
     with suppress(FileNotFoundError):
         os.chdir(given.folder)
-    return Workbench(given.study, given.settings)
+    if given.shipment is None:
+        return Workbench(given.study, given.settings), None
+    return unpacked(given.study, given.settings, given.shipment), Depot(given.shipment.uri)
 
 
 def _refuse_other_versions(expected: dict[str, str]) -> None:
