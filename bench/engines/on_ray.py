@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from bench.engines import EngineOptions
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+KNOCK_SECONDS = 10.0
 
 
 class OnRay:
@@ -156,15 +158,22 @@ def connect(address: str | None) -> Any:
         return ray
     wanted = address or os.environ.get(ADDRESS_VARIABLE) or "local"
     try:
-        ray.init(
-            address=wanted,
-            logging_level="ERROR",
-            include_dashboard=False if wanted == "local" else None,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"there is no Ray cluster at {wanted} ({why}); ray status tells what is running") from None
+        _knock(wanted)
+        ray.init(address=wanted, logging_level="ERROR", include_dashboard=False if wanted == "local" else None)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"no connection to the Ray cluster {wanted} ({why}); ray status tells whether it is running, and whether "
+            "this process has its token"
+        ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds what takes Ray minutes: that nobody listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 def _layout(options: EngineOptions, device: str) -> Layout:
