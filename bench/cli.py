@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="least time between checkpoints of a training (default: 15; 0: after every step)",
     )
+    run.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    run.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster, or auto (default: RAY_ADDRESS, else none)")
+    run.add_argument("--ship", metavar="URI", help="on Ray, for nodes that share no file system: file://, s3://, gs://")
     run.add_argument("--jobs", type=_positive, metavar="N", help="runs at a time, each in a process of its own")
     run.add_argument(
         "--threads",
@@ -294,7 +297,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.workbench import workbenches
 
     benches = workbenches(parts(study), chosen, announce=lambda text: _say(f"{study.name}: {text}"))
-    options = EngineOptions(arguments.jobs, arguments.threads, arguments.gpu_share)
+    options = EngineOptions(arguments.jobs, arguments.threads, arguments.gpu_share, arguments.engine, arguments.address)
     if arguments.dry_run:
         from bench.plan import make_plan, planned_tuning
 

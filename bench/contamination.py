@@ -86,12 +86,17 @@ def find(sentences: Sequence[str], short: Iterable[str], documents: Iterable[str
     return Contamination(len(sentences), len(equal), len(shared), rows)
 
 
+def folder_of(text_key: str, tasks: Sequence[Task], cache: Path) -> Path:
+    """Where it is kept what of a text is evaluation text of some tasks."""
+    data = {task.name: task.data_sha256 for task in tasks}
+    return cache / "contamination" / key_of(rule=RULE, text=text_key, tasks=data)
+
+
 def find_or_open(text_key: str, sentences: Sequence[str], tasks: Sequence[Task], cache: Path) -> Contamination:
     """What of a tokenised text is evaluation text of some tasks, looked for once."""
     from bench.evaluation.overlap import texts_of
 
-    data = {task.name: task.data_sha256 for task in tasks}
-    folder = cache / "contamination" / key_of(rule=RULE, text=text_key, tasks=data)
+    folder = folder_of(text_key, tasks, cache)
     if not is_sound(folder, "what was found of evaluation text"):
         short, documents = texts_of(tasks)
         found = find(sentences, short, documents)

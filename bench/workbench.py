@@ -108,7 +108,8 @@ class Workbench:
         return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
 
     @cached_property
-    def _text_key(self) -> str:
+    def text_key(self) -> str:
+        """Of the text as the study's sources have it."""
         return corpora.corpus_key(self.study, self.teacher_hashes["tokenizer"], self.settings.mirror)
 
     @cached_property
@@ -116,28 +117,28 @@ class Workbench:
         """What of the text is evaluation text of the study's tasks; None where the study keeps it."""
         if self.study.text.evaluation_text == "keep":
             return None
-        sentences = corpora.texts_of(self.settings.cache, self._text_key)
-        return find_or_open(self._text_key, sentences, self.tasks, self.settings.cache)
+        sentences = corpora.texts_of(self.settings.cache, self.text_key)
+        return find_or_open(self.text_key, sentences, self.tasks, self.settings.cache)
 
     @property
     def corpus_key(self) -> str:
         """Of the text without what is evaluation text, which is not known before the text is read."""
-        return self._clean[0] if self.text_is_built else self._text_key
+        return self._clean[0] if self.text_is_built else self.text_key
 
     @cached_property
     def _clean(self) -> tuple[str, Callable[[], Corpus] | None]:
         found = self.contamination
         if found is None or not len(found.rows):
-            return self._text_key, None
+            return self.text_key, None
         folder = self.teacher_model.folder
-        return corpora.without(self.study, folder, self._text_key, found.rows, self.settings.cache)
+        return corpora.without(self.study, folder, self.text_key, found.rows, self.settings.cache)
 
     @cached_property
     def corpus(self) -> Corpus:
         if not self.text_is_built:
             self.announce("reading and tokenising the text")
         whole = corpora.build_or_open(
-            self.study, self.teacher_model.folder, self._text_key, self.settings.cache, self.settings.mirror
+            self.study, self.teacher_model.folder, self.text_key, self.settings.cache, self.settings.mirror
         )
         _, open_clean = self._clean
         return whole if open_clean is None else open_clean()
@@ -190,9 +191,10 @@ class Workbench:
 
     @property
     def store_folder(self) -> Path:
-        return self._signals_folder(self.corpus_key)
+        return self.signals_folder(self.corpus_key)
 
-    def _signals_folder(self, key: str) -> Path:
+    def signals_folder(self, key: str) -> Path:
+        """Where the teacher's signals for a text of this key lie."""
         return self.settings.cache / "signals" / store_key(self.teacher_hashes, key)
 
     @cached_property
@@ -203,7 +205,7 @@ class Workbench:
     def labelled_store(self) -> TeacherStore:
         alike = [other for other in self.companions if other.study.labelled and other.labelled_key == self.labelled_key]
         arrays = self._arrays(alike, lambda needs: needs.candidates > 0)
-        return TeacherStore(self._signals_folder(self.labelled_key), self.teacher, self.labelled.corpus, arrays)
+        return TeacherStore(self.signals_folder(self.labelled_key), self.teacher, self.labelled.corpus, arrays)
 
     def store_of(self, needs: Needs) -> TeacherStore:
         """Where the teacher's signals for `text_of(needs)` are."""
@@ -241,7 +243,7 @@ class Workbench:
 
     @property
     def text_is_built(self) -> bool:
-        return corpora.is_built(self.settings.cache, self._text_key)
+        return corpora.is_built(self.settings.cache, self.text_key)
 
     @property
     def dims(self) -> Dims:

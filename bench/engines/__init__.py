@@ -1,4 +1,4 @@
-"""Where runs are executed: in this process, or in worker processes.
+"""Where runs are executed: in this process, in worker processes, on a Ray cluster.
 
 An engine takes a study's missing runs and yields each as it is finished (`bench.run.Engine`). All of them take runs
 through `bench.run.finish_run`: the same locks, records and checkpoints, and on a CPU, with equal threads, equal bits.
@@ -7,9 +7,10 @@ through `bench.run.finish_run`: the same locks, records and checkpoints, and on 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bench.engines.layout import Layout, cores, default_threads, make_layout
+from bench.errors import UserError
 
 if TYPE_CHECKING:
     from bench.run import Engine
@@ -24,6 +25,11 @@ class EngineOptions:
     jobs: int | None = None
     threads: int | None = None
     gpu_share: float = 1.0
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of a Ray cluster."""
+    ship: str | None = None
+    """URI through which nodes get what they need that share no file system with the driver."""
 
 
 def make_engine(options: EngineOptions, device: str) -> Engine:
@@ -32,6 +38,12 @@ def make_engine(options: EngineOptions, device: str) -> Engine:
         import torch
 
         torch.set_num_threads(options.threads)
+    if options.engine == "ray":
+        from bench.engines.on_ray import OnRay
+
+        return OnRay(options, device)
+    if options.ship or options.address:
+        raise UserError("--ship and --address are for --engine ray; leave them out, or add it")
     from bench.engines.here import in_this_process
     from bench.engines.workers import Workers
 
@@ -47,4 +59,8 @@ def layouts_of(options: EngineOptions, device: str) -> dict[str, Layout]:
         found[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads)
     elif options.jobs:
         found[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads, options.gpu_share)
+    if options.engine == "ray":
+        from bench.engines.on_ray import OnRay
+
+        found["--engine ray"] = OnRay(options, device).layout()
     return found

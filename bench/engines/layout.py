@@ -59,8 +59,13 @@ def use(layout: Layout) -> None:
 
 def default_threads(jobs: int) -> int:
     """A run's share of the cores, unless the environment tells."""
+    return told_threads() or max(1, cores() // jobs)
+
+
+def told_threads() -> int | None:
+    """The threads that the environment asks for."""
     told = os.environ.get(THREADS_VARIABLE, "")
-    return int(told) if told.isdecimal() and int(told) else max(1, cores() // jobs)
+    return int(told) if told.isdecimal() and int(told) else None
 
 
 def cores() -> int:

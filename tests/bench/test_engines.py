@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from bench.budget import Ledger
 from bench.cost import longest_first, makespan
-from bench.engines import EngineOptions, Layout, backlog, layouts_of
+from bench.engines import EngineOptions, Layout, backlog, layouts_of, make_engine
 from bench.engines.backlog import Backlog
 from bench.engines.here import in_this_process
 from bench.engines.layout import default_threads, make_layout
@@ -154,6 +155,18 @@ def test_a_run_that_kills_its_processes_is_given_up(make_bench: MakeBench) -> No
     finished = give_up(bench, runs_of(bench.study)[-1], "its process ended 3 times")
     assert finished.record.status == "failed"
     assert "its process ended 3 times" in (finished.record.error or "")
+
+
+def test_ray_is_asked_for_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs Ray, which is not installed; pip install 'distilbench\[ray\]'"):
+        make_engine(EngineOptions(engine="ray"), "cpu")
+
+
+@pytest.mark.parametrize("option", [{"address": "auto"}, {"ship": "file:///tmp"}])
+def test_options_of_a_cluster_are_refused_without_one(option: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=r"--ship and --address are for --engine ray"):
+        make_engine(EngineOptions(**option), "cpu")  # type: ignore[arg-type]
 
 
 def facts(finished: Iterable[Finished]) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,16 @@ MOST_ACCESSES = 400
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree", "tempfile.mkdtemp"}
 
 
-def run(study: Path, folder: Path, accesses: int | None = None) -> int:
-    """Run the study in a child process, which ends itself at an access to a file if asked to; returns its id."""
+def run(study: Path, folder: Path, accesses: int | None = None, options: Sequence[str] = ()) -> int:
+    """Run the study in a child process, which ends itself at an access to a file if asked to; returns its id.
+
+    The child leads a process group of its own.
+    """
     child = os.fork()
     if child:
         return child
     code = 99
+    os.setpgid(0, 0)
     with contextlib.suppress(BaseException):
         folder.mkdir(parents=True, exist_ok=True)
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -47,7 +52,7 @@ def run(study: Path, folder: Path, accesses: int | None = None) -> int:
             _die_at(accesses, str(folder))
         from bench.cli import main
 
-        code = main(["run", str(study), "--out", str(folder / "results"), "--checkpoint-seconds", "0"])
+        code = main(["run", str(study), "--out", str(folder / "results"), "--checkpoint-seconds", "0", *options])
     os._exit(code)
 
 
@@ -78,10 +83,15 @@ def killed(study: Path, folder: Path, rng: random.Random) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def finish(study: Path, folder: Path) -> None:
-    status = os.waitpid(run(study, folder), 0)[1]
+def finish(study: Path, folder: Path, options: Sequence[str] = ()) -> None:
+    status = os.waitpid(run(study, folder, options=options), 0)[1]
     if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"the study failed:\n{(folder / 'log.txt').read_text(encoding='utf-8')[-3000:]}")
+        sys.exit(f"the study failed:\n{log(folder)}")
+
+
+def log(folder: Path) -> str:
+    """The end of what the study's processes said."""
+    return (folder / "log.txt").read_text(encoding="utf-8")[-3000:]
 
 
 def torture(kills: int, seed: int, labels: list[str], folder: Path) -> dict[str, Any]:
