@@ -54,6 +54,23 @@ def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
     write_folder_atomically(path, write_and_seal)
 
 
+def write_together(vouching: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside a file, then move its files there, `vouching` as the last.
+
+    That one must hold what the others are known by. A kill then leaves all old ones, all new ones, or others than the
+    old `vouching` says, and never a new `vouching` without its others.
+    """
+    vouching.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=vouching.parent, prefix=f".{vouching.name}.") as staged:
+        write(Path(staged))
+        files = sorted(Path(staged).iterdir(), key=lambda file: file.name == vouching.name)
+        for file in files:
+            _flush(file)
+        for file in files:
+            file.replace(vouching.parent / file.name)
+        _flush(vouching.parent)
+
+
 def is_sealed(folder: Path) -> bool:
     """Whether a sealed folder is there; whether it is damaged is for `damage` to say."""
     return (folder / SUMS_FILE).is_file()

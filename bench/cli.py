@@ -162,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--margin", type=_not_negative, default=0.5, metavar="POINTS", help="drop to tolerate (0.5)")
     check.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="error of each claim (0.05)")
     check.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks of the baseline")
+    check.add_argument(
+        "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
+    )
     check.add_argument("--row", metavar="LABEL", help="the baseline's row that a model folder stands for")
     check.add_argument("--changed", action="store_true", help="the model differs on purpose: let its scores decide")
     check.add_argument("--drift", action="store_true", help="look for drift in the models of a results folder, too")
@@ -388,6 +391,7 @@ def _check(arguments: argparse.Namespace) -> int:
         mirror=arguments.mirror,
         device=arguments.device,
         confirm=arguments.confirm,
+        slices=arguments.slices,
     )
     if options.drift or is_model(arguments.candidate):
         from bench.quiet import quiet_libraries

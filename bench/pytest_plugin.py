@@ -23,7 +23,7 @@ POINTS = 100
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    options = "baseline, margin (points), alpha, tasks, row, changed, drift, mirror, device"
+    options = "baseline, margin (points), alpha, tasks, slices, row, changed, drift, mirror, device"
     config.addinivalue_line("markers", f"{MARKER}({options}): what the fixture distilbench_gate checks against")
 
 
@@ -61,6 +61,8 @@ class Gate:
         if "margin" in chosen:
             chosen["margin"] /= POINTS
         chosen["tasks"] = tuple(chosen.get("tasks", ()))
+        if "slices" in chosen:
+            chosen["slices"] = self.root / chosen["slices"]
         try:
             outcome = check(baseline, Options(**chosen))
         except UserError as error:

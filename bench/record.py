@@ -4,7 +4,8 @@
     curve.parquet      one row per logged step: step, sentences, tokens, flops, seconds, progress, lr, grad_norm,
                        loss, term_<name>..., <diagnostic>...
     examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
-                       ndcg_at_10, recall_at_10, ... (queries)
+                       ndcg_at_10, recall_at_10, ... (queries); slices, the names of those that it is in
+                       (bench/evaluation/slices.py), with spaces between; null in stores before schema 3
     ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
                        score (the cosine), rank (from 1)
     judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance
@@ -29,8 +30,11 @@ SCHEMA = 1
 RECORD_FILE = "record.json"
 CURVE_FILE = "curve.parquet"
 EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
-STORE_SCHEMA = 2
-"""Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number."""
+STORE_SCHEMA = 3
+"""Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number, 2 no
+slices."""
+SLICES = "slices"
+"""Column of examples.parquet."""
 MTEB_FOLDER = "mteb"
 SOURCE_FILE = "SOURCE.json"
 """Of a folder of a mirror: where its files are from, and under which licence."""

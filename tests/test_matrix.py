@@ -9,6 +9,7 @@ import pytest
 
 from bench.cli import main
 from bench.record import Record, read_study
+from tests.matrix import BASELINE, overrides
 
 NAMED = {"mse", "ibkd", "codir", "internal-kd", "simcse"}
 PUBLISHED_STSBENCHMARK = 0.82032
@@ -38,16 +39,12 @@ def check(records: list[Record]) -> None:
         assert 0 < best < scores["main_score"]
 
 
-BASELINE = Path(__file__).parents[1] / "results" / "baselines" / "ci.json"
-
-
 @pytest.mark.slow
 @pytest.mark.no_cover
 @pytest.mark.mirror
 def test_on_official_data_and_the_gate(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
-    text = 'text={source: "mirror:train/mixed-sentences.parquet", sentences: 1024}'
-    records = run(tmp_path, monkeypatch, text, "tasks=[STSBenchmark]", "seeds=2")
+    records = run(tmp_path, monkeypatch, *overrides(mirror, tmp_path))
     check(records)
     (teacher,) = (record for record in records if record.role == "ceiling")
     assert teacher.scores["STSBenchmark"]["main_score"] == pytest.approx(PUBLISHED_STSBENCHMARK, abs=1e-4)

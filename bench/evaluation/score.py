@@ -22,6 +22,7 @@ from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.evaluation.collapse import CollapseError
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
+from bench.evaluation.slices import with_slices
 from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
 from bench.record import dump_json
@@ -117,7 +118,8 @@ def _read(task: Task, key: str, folder: Path) -> TaskScore:
         key=key,
         metrics=json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")),
         mteb_result=json.loads((folder / MTEB_FILE).read_text(encoding="utf-8")),
-        examples=pd.read_parquet(folder / EXAMPLES_FILE),
+        # Told from the texts each time, so that another definition makes no score void.
+        examples=with_slices(pd.read_parquet(folder / EXAMPLES_FILE), task),
         ranked=pd.read_parquet(folder / RANKED_FILE),
         judged=pd.read_parquet(folder / JUDGED_FILE),
     )

@@ -3,7 +3,7 @@
 Files, for `results/baselines/ci.json`:
 
     ci.json          what was scored and how, main scores of every run, provenance; meant to be read and reviewed
-    ci.parquet       run, task, split, example, gold, value
+    ci.parquet       run, task, split, example, gold, value, slices (null in baselines of earlier versions)
     ci.safetensors   for the drift stage, if it was blessed with models: vectors of the pinned texts, in half precision,
                      of one run of each row; the texts are in its header
 """
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from bench.artefact import clear_up, write_together
 from bench.errors import UserError
 from bench.identity import file_sha256
 from bench.record import RECORD_FILE, Record, dump_json, read_study
@@ -42,7 +43,7 @@ class Scores:
     scores: pd.DataFrame
     """Runs x tasks: main score."""
     examples: pd.DataFrame
-    """run, task, split, example, gold, value."""
+    """run, task, split, example, gold, value, slices: names with spaces between, null where they are not known."""
     tasks: dict[str, dict[str, Any]]
     """Task -> data_sha256, main_metric, type."""
     mteb: str
@@ -111,14 +112,24 @@ def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
 
 
 def bless(candidate: Scores, path: Path) -> None:
-    """Write a candidate as the baseline. Raises `UserError` for scores, or vectors, that are no numbers."""
+    """Write a candidate as the baseline: all of its files, or what `read_baseline` refuses.
+
+    Raises `UserError` for scores, or vectors, that are no numbers.
+    """
     if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
         raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_up(path)
+    write_together(path, lambda folder: _write(candidate, folder / path.name))
+    if not candidate.vectors:
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def _write(candidate: Scores, path: Path) -> None:
     examples = candidate.examples.sort_values(["run", "task", "split", "example"])
     examples.to_parquet(path.with_suffix(".parquet"), index=False, compression="zstd")
     vectors = path.with_suffix(".safetensors")
-    _write_vectors(candidate, vectors)
+    if candidate.vectors:
+        _write_vectors(candidate, vectors)
     runs = candidate.runs.join(candidate.scores)
     content = {
         "schema": SCHEMA,
@@ -143,9 +154,6 @@ def bless(candidate: Scores, path: Path) -> None:
 
 
 def _write_vectors(candidate: Scores, path: Path) -> None:
-    if not candidate.vectors:
-        path.unlink(missing_ok=True)
-        return
     halves = {run: np.ascontiguousarray(found, dtype=np.float16) for run, found in candidate.vectors.items()}
     if not all(np.isfinite(found).all() for found in halves.values()):
         raise UserError("some vectors of the candidate are no numbers in half precision; it cannot become a baseline")

@@ -16,7 +16,7 @@ from bench.gate.baseline import Scores
 from bench.gate.check import Line
 from bench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
 from bench.gate.sample import Encode, encoder_of, texts
-from bench.record import RECORD_FILE
+from bench.record import RECORD_FILE, SLICES
 from bench.report.examples import SIMILARITY
 
 DRIFT = "Drift"
@@ -57,7 +57,7 @@ def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | No
     return Scores(
         runs=pd.DataFrame([{"label": label, "seed": 0, "batches": None, "weights": hashes["weights"]}], index=[run]),
         scores=pd.DataFrame([{item.task.name: item.metrics["main_score"] for item in found}], index=[run]),
-        examples=pd.concat(values).reindex(columns=["run", "task", "split", "example", "gold", "value"]),
+        examples=pd.concat(values).reindex(columns=["run", "task", "split", "example", "gold", "value", SLICES]),
         tasks={
             item.task.name: {
                 "data_sha256": item.task.data_sha256,

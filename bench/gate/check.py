@@ -1,7 +1,7 @@
 """The gate: is a candidate as good as the blessed baseline? Reads results only.
 
-Each row is compared on each task, on each average of a task type, and overall, paired by example, and by seed where
-both sides were trained on the same batches. Averages decide; single tasks stand guard.
+Each row is compared on each task, on each average of a task type, overall, and on slices of the examples, paired by
+example, and by seed where both sides were trained on the same batches. Averages decide; tasks and slices stand guard.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
+from bench.gate.apart import estimate_apart
 from bench.gate.baseline import Scores
+from bench.gate.slices import members, slices
 from bench.report import stats
 from bench.report.bootstrap import Array
-from bench.report.examples import aligned, replicates
+from bench.report.examples import aligned, metric, replicates
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES, SEED = 2000, 20240
@@ -26,6 +28,7 @@ OVERALL = "Overall"
 BAD: tuple[Verdict, ...] = ("not comparable", "not evaluated")
 EXIT: dict[Verdict, int] = {"pass": 0, "improved": 0, "regressed": 1}
 COULD_NOT_TELL = 3
+UNCONFIRMED = "not confirmed on other seeds"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Line:
     label: str
     column: str
     decides: bool
-    """Averages decide; tasks stand guard: they can fail a candidate, but never hold it up."""
+    """Averages decide; tasks and slices stand guard: they can fail a candidate, but never hold it up."""
     verdict: Verdict
     baseline: float | None = None
     candidate: float | None = None
@@ -50,6 +53,8 @@ class Line:
     """Of the side that has fewer."""
     paired: bool = False
     reason: str = ""
+    examples: dict[str, int] | None = None
+    """Of a slice: task -> its examples."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,15 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
         return Outcome("not comparable", lines, margin, alpha, refusals)
     compared = Compared(candidate, baseline, wanted, RESAMPLES)
     lines = [_missing(label) for label in _labels(baseline) if label not in _labels(candidate)]
-    found = [item for label in _labels(baseline) if label in _labels(candidate) for item in compared.lines(label)]
-    lines += judge(found, margin, alpha)
+    both = [label for label in _labels(baseline) if label in _labels(candidate)]
+    judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
+    for label in both:
+        lines += [line for line in judged if line.label == label]
+        lines += [
+            Line(label, item.column, False, "inconclusive", reason=item.reason, examples=item.sizes)
+            for item in compared.slices
+            if item.reason
+        ]
     return Outcome(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
 
 
@@ -102,6 +114,7 @@ class Found:
     """What the difference would be if only the seeds were fresh, by the baseline's own spread."""
     runs: int
     paired: bool
+    examples: dict[str, int] | None = None
 
 
 class Compared:
@@ -115,14 +128,23 @@ class Compared:
         examples = pd.concat([side.examples.assign(run_id=f"{name}:" + side.examples["run"]) for side, name in sides])
         found = aligned(examples[examples["task"].isin(tasks)], self.scores)
         self.unaligned = [task for task in tasks if task not in found]
+        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
+        self.columns = _columns(kinds)
+        kinds = {task: kind for task, kind in kinds.items() if task in found}
+        self.slices = slices(members(baseline, candidate), examples, kinds, list(self.scores.index))
+        for item in self.slices:
+            parts = {f"{task}: {item.column}": splits for task, splits in item.examples.items()}
+            self.scores = self.scores.assign(**{name: metric(splits) for name, splits in parts.items()})
+            self.columns |= {item.column: (list(parts), False)} if parts else {}
+            found |= parts
         self.resampled = replicates(found, resamples, np.random.default_rng(SEED))
-        self.columns = _columns({task: str(baseline.tasks[task]["type"]) for task in tasks})
 
     def lines(self, label: str) -> Iterator[Found]:
         """What was found of a row on every column."""
         mine = self.runs[self.runs["label"] == label]
         new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
         paired = self._paired(new, old)
+        sizes = {item.column: item.sizes for item in self.slices}
         for column, (tasks, decides) in self.columns.items():
             if set(tasks) & set(self.unaligned):
                 nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
@@ -134,11 +156,11 @@ class Compared:
             difference = (
                 stats.estimate(one - other, one_B - other_B)
                 if paired and len(one) > 1
-                else stats.estimate_apart(one, one_B, other, other_B)
+                else estimate_apart(one, one_B, other, other_B)
             )
-            same_code = stats.estimate_apart(other, other_B, other, other_B)
+            same_code = estimate_apart(other, other_B, other, other_B)
             values, runs = (float(other.mean()), float(one.mean())), min(len(one), len(other))
-            yield Found(label, column, decides, values, difference, same_code, runs, paired)
+            yield Found(label, column, decides, values, difference, same_code, runs, paired, sizes.get(column))
 
     @staticmethod
     def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
@@ -160,10 +182,10 @@ def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:
     for kind in dict.fromkeys(kinds.values()):
         named.append((f"{kind} average", [task for task in tasks if kinds[task] == kind], True))
     found: dict[tuple[str, ...], tuple[str, bool]] = {}
-    for name, members, decides in [*named, (OVERALL, tasks, True)]:
-        first, before = found.get(tuple(members), (name, False))
-        found[tuple(members)] = (first, before or decides)
-    return {name: (list(members), decides) for members, (name, decides) in found.items()}
+    for name, of, decides in [*named, (OVERALL, tasks, True)]:
+        first, before = found.get(tuple(of), (name, False))
+        found[tuple(of)] = (first, before or decides)
+    return {name: (list(of), decides) for of, (name, decides) in found.items()}
 
 
 def _marked(side: Scores, name: str) -> pd.DataFrame:
@@ -252,6 +274,7 @@ def _line(item: Found, p_drop: float, p_rise: float, margin: float, alpha: float
         estimate=item.difference if known else None,
         runs=item.runs,
         paired=item.paired,
+        examples=item.examples,
     )
 
 
@@ -298,13 +321,13 @@ def confirmed(first: Outcome, second: Outcome) -> Outcome:
         return first
     again = {(line.label, line.column) for line in second.lines if line.verdict == "regressed"}
     lines = [
-        replace(line, verdict="inconclusive", reason="not confirmed on other seeds")
+        replace(line, verdict="inconclusive", reason=UNCONFIRMED)
         if line.verdict == "regressed" and (line.label, line.column) not in again
         else line
         for line in first.lines
     ]
     verdict = overall(lines)
     # A guard's unconfirmed drop would not show in what decides.
-    if verdict in ("pass", "improved") and any(line.reason for line in lines):
+    if verdict in ("pass", "improved") and any(line.reason == UNCONFIRMED for line in lines):
         verdict = "inconclusive"
     return replace(first, verdict=verdict, lines=lines)

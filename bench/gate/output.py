@@ -46,11 +46,20 @@ def explanations(outcome: Outcome) -> list[str]:
         f"pass: the drop is shown to be less than {outcome.margin * 100:g} points, which does not mean equal. "
         f"regressed: a drop is shown, and not to be less than that. Error of each claim: {outcome.alpha:g}; "
         "regressions are adjusted for all lines.",
-        "Columns that decide count in full; one marked as guard can fail the candidate, but not hold it up.",
+        "Columns that decide count in full; a guard, or a slice of the examples (STS: long), can fail the candidate, "
+        "but not hold it up.",
         "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
         "be found with probability 0.8; with fresh seeds, where nothing differs.",
+        *_sizes(outcome),
         *outcome.notes,
     ]
+
+
+def _sizes(outcome: Outcome) -> list[str]:
+    """How many examples the slices have."""
+    sizes = {line.column: line.examples for line in outcome.lines if line.examples}
+    parts = [f"{column} {' + '.join(map(str, found.values()))}" for column, found in sizes.items()]
+    return [f"Examples in slices: {', '.join(parts)}."] if parts else []
 
 
 def to_text(outcome: Outcome) -> str:
@@ -89,7 +98,7 @@ def _row(cells: tuple[str, ...]) -> list[str]:
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    name = line.column + ("" if line.decides else " (guard)")
+    name = line.column + ("" if line.decides or line.examples else " (guard)")
     change = DASH if line.difference is None else _change(line)
     return name, line.verdict, _number(line.baseline), _number(line.candidate), change, _number(line.detectable)
 
@@ -128,9 +137,9 @@ def _number(value: float | None) -> str:
 
 
 def to_junit(outcome: Outcome) -> str:
-    """A test case for each line: regressed is a failure, what could not be told of what decides is an error."""
+    """A test case for each line: regressed is a failure; what could not be told is an error, of a guard skipped."""
     suite = ElementTree.Element("testsuite", name="distilbench check", tests=str(len(outcome.lines)))
-    failures = errors = 0
+    failures = errors = skipped = 0
     for line in outcome.lines:
         case = ElementTree.SubElement(suite, "testcase", classname=line.label, name=line.column)
         message = ", ".join(f"{name}: {value}" for name, value in _shown(line).items() if value != DASH)
@@ -140,6 +149,10 @@ def to_junit(outcome: Outcome) -> str:
         elif line.verdict in BAD or (line.verdict == "inconclusive" and line.decides):
             errors += 1
             ElementTree.SubElement(case, "error", message=message)
+        elif line.verdict == "inconclusive":
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message=message)
     suite.set("failures", str(failures))
     suite.set("errors", str(errors))
+    suite.set("skipped", str(skipped))
     return ElementTree.tostring(suite, encoding="unicode") + "\n"

@@ -9,6 +9,7 @@ from bench.errors import UserError, one_of
 from bench.gate.baseline import Scores, bless, read_baseline, scores_of
 from bench.gate.check import Line, Outcome, check, confirmed, wanted_tasks
 from bench.gate.sample import Encode
+from bench.gate.slices import read_list, with_list
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
 NOT_EMBEDDED = "{} was not looked at for drift: its model is not in the cache."
@@ -32,10 +33,12 @@ class Options:
     device: str = "auto"
     confirm: Path | None = None
     """Results of the same code on other seeds: a regression counts only if they show it, too."""
+    slices: Path | None = None
+    """A list of examples that are to be rows of their own: see `bench.gate.slices.read_list`."""
 
 
 def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]:
-    """Write a candidate as the baseline; returns what the user should know about it.
+    """Write a candidate as the baseline, with the user's slices; returns what the user should know about it.
 
     Raises `UserError` for a model folder without tasks to score it on.
     """
@@ -50,6 +53,7 @@ def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]
     else:
         scores = scores_of(folder)
         models = candidate.models_of(scores.runs) if options.drift else {}
+    scores = _with_slices(scores, options)
     bless(candidate.with_vectors(scores, models, _device(options)) if models else scores, baseline)
     return (
         [] if models else ["It has no vectors, so there is no drift stage; --drift adds them from models in the cache"]
@@ -63,7 +67,7 @@ def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
     """
     from bench.gate.candidate import is_model
 
-    blessed = read_baseline(baseline)
+    blessed = _with_slices(read_baseline(baseline), options)
     if is_model(folder):
         return _check_model(folder, blessed, options)
     scores = scores_of(folder)
@@ -75,6 +79,10 @@ def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
         other = _other_seeds(options.confirm, scores)
         outcome = confirmed(outcome, check(other, blessed, options.margin, options.alpha, list(options.tasks)))
     return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def _with_slices(side: Scores, options: Options) -> Scores:
+    return side if options.slices is None else replace(side, examples=with_list(side, read_list(options.slices)))
 
 
 def _other_seeds(folder: Path, scores: Scores) -> Scores:

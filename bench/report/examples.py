@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
-from bench.record import EXAMPLES_FILE, Record
+from bench.record import EXAMPLES_FILE, SLICES, Record
 from bench.report.bootstrap import Array, TaskExamples
 
 SIMILARITY, GOLD = "similarity", "gold"
@@ -18,7 +18,7 @@ AGREEMENT = 2e-5
 
 
 def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
-    """One row per run and example: run_id, task, split, example, gold, value. Empty when no run has examples."""
+    """One row per run and example: run_id, task, split, example, gold, value, slices. Empty when no run has any."""
     frames = []
     for record in records:
         path = folder / record.run_id / EXAMPLES_FILE
@@ -34,7 +34,7 @@ def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
             )
             for task, part in frame.groupby("task", sort=False)
         ]
-    columns = ["run_id", "task", "split", "example", GOLD, "value"]
+    columns = ["run_id", "task", "split", "example", GOLD, "value", SLICES]
     if not frames:
         return pd.DataFrame(columns=columns)
     return pd.concat([frame.reindex(columns=columns) for frame in frames], ignore_index=True)
@@ -54,10 +54,22 @@ def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[Task
     """
     found = {}
     for task, part in examples.groupby("task", sort=False):
-        splits = [_split(rows, list(scores.index)) for _, rows in part.groupby("split", sort=False)]
-        whole = [item for item in splits if item is not None]
-        if len(whole) == len(splits) and _gives(whole, scores[str(task)].to_numpy()):
-            found[str(task)] = whole
+        splits = by_split(part, list(scores.index))
+        if splits and _gives(splits, scores[str(task)].to_numpy()):
+            found[str(task)] = splits
+    return found
+
+
+def by_split(examples: pd.DataFrame, runs: list[str]) -> list[TaskExamples]:
+    """Examples of one task, or a part of it, for each of its splits; empty when the runs do not have the same ones."""
+    splits = [_split(rows, runs) for _, rows in examples.groupby("split", sort=False)]
+    whole = [item for item in splits if item is not None]
+    return whole if len(whole) == len(splits) else []
+
+
+def metric(splits: Sequence[TaskExamples]) -> Array:
+    """A task's score from its examples, [R]."""
+    found: Array = np.mean([split.metric() for split in splits], axis=0)
     return found
 
 
@@ -74,8 +86,7 @@ def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
 
 
 def _gives(splits: Sequence[TaskExamples], scores_R: Array) -> bool:
-    means = np.mean([split.metric() for split in splits], axis=0)
-    return bool(np.allclose(means, scores_R, rtol=0, atol=AGREEMENT))
+    return bool(np.allclose(metric(splits), scores_R, rtol=0, atol=AGREEMENT))
 
 
 def replicates(

@@ -20,6 +20,7 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.gate.baseline import Scores, bless, read_baseline, scores_of
 from bench.gate.check import Outcome, check
+from bench.gate.sample import texts
 from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 
 Make = Callable[..., Path]
@@ -312,3 +313,46 @@ def test_blessing_writes_the_same_bytes_again(make: Make, baseline: Path, tmp_pa
     assert (baseline.read_bytes(), baseline.with_suffix(".parquet").read_bytes()) == before
     loaded: Scores = read_baseline(baseline)
     assert loaded.runs["seed"].tolist() == scores_of(tmp_path / "again").runs["seed"].tolist()
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_a_killed_blessing_leaves_no_mixture_that_passes(
+    make: Make, baseline: Path, moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After no file was moved into place, one, two, and all three."""
+    before = read_baseline(baseline)
+    worse = scores_of(make("worse", {"mse": 0.7, "ckd": 0.7}, stream=1))
+    worse = replace(worse, texts=texts(), vectors={"mse-1": np.ones((len(texts()), 4), dtype=np.float32)})
+    left, move = moved, Path.replace
+
+    def replace_or_die(source: Path, target: Path) -> Path:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return move(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace_or_die)
+        if moved < 3:
+            with pytest.raises(KeyboardInterrupt):
+                bless(worse, baseline)
+        else:
+            bless(worse, baseline)
+    if moved == 0:
+        assert read_baseline(baseline).scores.equals(before.scores)
+    elif moved < 3:
+        with pytest.raises(UserError, match="restore both or bless again"):
+            read_baseline(baseline)
+    bless(worse, baseline)
+    assert read_baseline(baseline).scores.loc["mse-1"].equals(worse.scores.loc["mse-1"])
+    bless(scores_of(make("again")), baseline)
+    assert sorted(file.name for file in baseline.parent.iterdir()) == ["demo.json", "demo.parquet"]
+
+
+def test_a_candidate_that_cannot_be_blessed_leaves_the_baseline_as_it_was(make: Make, baseline: Path) -> None:
+    files = {file: file.read_bytes() for file in baseline.parent.iterdir()}
+    broken = replace(scores_of(make("again")), texts=["a"], vectors={"mse-1": np.full((1, 4), np.inf)})
+    with pytest.raises(UserError, match="some vectors"):
+        bless(broken, baseline)
+    assert {file: file.read_bytes() for file in baseline.parent.iterdir()} == files

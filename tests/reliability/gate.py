@@ -2,11 +2,11 @@
 
     python -m tests.reliability.gate results/gate --candidates 200
 
-Every candidate is a random half of the seeds, held against a baseline of the other half, on the same examples. Three
-kinds: the same code (A/A); and similarities disturbed by noise of its own for each run, of a size tuned until the mean
-over all seeds has dropped by 1.0, and by 0.3 points on the average of the tasks. The drop hits all rows, or only one.
-"Two in a row": a candidate is held against the same baseline twice, on halves of its seeds, as --confirm does. Prints
-JSON.
+Every candidate is a random half of the seeds, held against a baseline of the other half, on the same examples. Kinds:
+the same code (A/A); and similarities disturbed by noise of its own for each run, of a size tuned until the mean over
+all seeds has dropped by 1.0, and by 0.3 points on the average of the tasks. The drop hits all rows, or only one, or
+only one slice of the examples in all rows, there by 10 points. "Two in a row": a candidate is held against the same
+baseline twice, on halves of its seeds, and its regressions counted as --confirm does. Prints JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,35 +24,41 @@ import numpy as np
 import pandas as pd
 
 from bench.gate.baseline import Scores, scores_of
-from bench.gate.check import Compared, Line, judge, overall
+from bench.gate.check import Compared, Line, Outcome, confirmed, judge, overall
+from bench.record import SLICES
 
 MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200
-DROPS = (0.01, 0.003)
+DROPS, SLICE_DROP = (0.01, 0.003), 0.1
+SLICE = "negation"
 
 
-def with_drop(scores: Scores, drop: float, rows: list[str]) -> Scores:
-    """The same runs, those of `rows` disturbed so that their mean over seeds and tasks has fallen by `drop`."""
+def with_drop(scores: Scores, drop: float, rows: list[str], only: str | None = None) -> Scores:
+    """The same runs, those of `rows` disturbed so that their mean over seeds and tasks has fallen by `drop`.
+
+    `only`: a slice; its examples alone are disturbed, and its own mean falls by `drop`.
+    """
     examples = scores.examples
-    of = examples.groupby(["run", "task"], sort=True)
     hit = scores.runs.index[scores.runs["label"].isin(rows)]
+    disturbed = examples["run"].isin(hit)
+    if only is not None:
+        disturbed &= examples[SLICES].str.split().map(lambda names: only in names)
     noise = pd.Series(np.random.default_rng(11).normal(size=len(examples)), index=examples.index)
-    noise *= of["value"].transform("std") * examples["run"].isin(hit)
-    gold = of["gold"].rank()
-    before, low, high = scores.scores.loc[hit].to_numpy().mean(), 0.0, 1.0
-    for _ in range(12):
+    noise *= examples.groupby(["run", "task"], sort=True)["value"].transform("std") * disturbed
+    part = examples[disturbed]
+    before, low, high = spearman(part).to_numpy().mean(), 0.0, 10.0
+    for _ in range(15):
         middle = (low + high) / 2
-        found = spearman(examples.assign(value=examples["value"] + middle * noise), gold)
-        fallen = before - found.loc[hit].to_numpy().mean()
+        fallen = before - spearman(part.assign(value=part["value"] + middle * noise)).to_numpy().mean()
         low, high = (low, middle) if fallen > drop else (middle, high)
     worse = examples.assign(value=examples["value"] + high * noise)
-    return replace(scores, examples=worse, scores=spearman(worse, gold).loc[scores.scores.index, list(scores.tasks)])
+    return replace(scores, examples=worse, scores=spearman(worse).loc[scores.scores.index, list(scores.tasks)])
 
 
-def spearman(examples: pd.DataFrame, gold: pd.Series[float]) -> pd.DataFrame:
+def spearman(examples: pd.DataFrame) -> pd.DataFrame:
     """Runs x tasks, from the ranks of values and of gold."""
     keys = [examples["run"], examples["task"]]
-    ranks = examples["value"].groupby(keys).rank()
-    one, other = (part - part.groupby(keys).transform("mean") for part in (ranks, gold))
+    ranks = (examples[column].groupby(keys).rank() for column in ("value", "gold"))
+    one, other = (part - part.groupby(keys).transform("mean") for part in ranks)
     products = [(a * b).groupby(keys).sum() for a, b in ((one, other), (one, one), (other, other))]
     return (products[0] / np.sqrt(products[1] * products[2])).unstack("task")
 
@@ -78,25 +84,35 @@ def checks(clean: Scores, candidates: Scores, count: int, seeds: list[int], part
 def counted(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     deciding: Counter[str] = Counter()
+    sliced: dict[str, Counter[str]] = defaultdict(Counter)
     detectable = []
     for (lines,) in checks(clean, candidates, count, seeds, 1):
         verdicts[overall(lines)] += 1
         decide = [line for line in lines if line.decides and line.column == "STS average"]
         deciding.update(line.verdict for line in decide)
+        for line in lines:
+            if line.examples:
+                sliced[line.column][line.verdict] += 1
         detectable += [100 * line.detectable for line in decide if line.detectable is not None]
     fallen = clean.scores.to_numpy().mean() - candidates.scores.to_numpy().mean()
     return {
         "mean_drop_points": round(100 * float(fallen), 3),
         "verdicts": dict(verdicts),
         "rows_on_the_average": dict(deciding),
+        "rows_on_slices": {column: dict(found) for column, found in sliced.items()},
         "median_detectable_points": round(float(np.median(detectable)), 2),
     }
 
 
-def in_a_row(clean: Scores, count: int, seeds: list[int]) -> dict[str, int]:
-    """A/A candidates whose seeds are checked in two halves, against one baseline."""
-    said = [[overall(lines) == "regressed" for lines in found] for found in checks(clean, clean, count, seeds, 2)]
-    return {"either_half": sum(map(any, said)), "both_halves": sum(map(all, said))}
+def in_a_row(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> dict[str, int]:
+    """Candidates whose seeds are checked in two halves, against one baseline, the second to confirm the first."""
+    said: Counter[str] = Counter()
+    for found in checks(clean, candidates, count, seeds, 2):
+        first, second = (Outcome(overall(lines), lines, MARGIN, ALPHA, []) for lines in found)
+        halves = [outcome.verdict == "regressed" for outcome in (first, second)]
+        said.update(first=halves[0], either=any(halves), both=all(halves))
+        said.update(confirmed=confirmed(first, second).verdict == "regressed")
+    return dict(said)
 
 
 def main() -> int:
@@ -109,8 +125,10 @@ def main() -> int:
     labels = sorted(set(clean.runs["label"]))
     seeds = sorted(seed for seed in set(clean.runs["seed"]) if seed <= (arguments.seeds or seed))
     count = arguments.candidates
-    hit = {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
+    hit: dict[str, tuple[Any, ...]] = {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
     hit |= {f"drop_{100 * DROPS[0]:g}_only_{label}": (DROPS[0], [label]) for label in labels}
+    if clean.examples[SLICES].notna().all():
+        hit[f"drop_{100 * SLICE_DROP:g}_only_{SLICE}"] = (SLICE_DROP, labels, SLICE)
     outcome: dict[str, Any] = {
         "candidates": count,
         "rows": labels,
@@ -119,7 +137,8 @@ def main() -> int:
         "margin_points": 100 * MARGIN,
         "alpha": ALPHA,
         "same_code": counted(clean, clean, count, seeds),
-        "same_code_two_in_a_row": in_a_row(clean, count, seeds),
+        "same_code_two_in_a_row": in_a_row(clean, clean, count, seeds),
+        "drop_two_in_a_row": in_a_row(clean, with_drop(clean, DROPS[0], labels), count, seeds),
         **{name: counted(clean, with_drop(clean, *what), count, seeds) for name, what in hit.items()},
     }
     sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
