@@ -31,7 +31,8 @@ from bench.engines import EngineOptions, make_engine
 from bench.quiet import quiet_libraries
 from bench.run import run_study
 from bench.settings import Settings
-from bench.study import Run, load_study
+from bench.study import Run
+from bench.study_file import load_study
 from bench.workbench import Workbench
 from tests.reliability import kills, workload
 from tests.reliability.processes import RENAMES_VARIABLE, Nodes, below, hooked, write_down_renames

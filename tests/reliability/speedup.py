@@ -27,7 +27,8 @@ from bench.engines.workers import Workers
 from bench.quiet import quiet_libraries
 from bench.run import Engine, Finished
 from bench.settings import Settings, cache_folder
-from bench.study import Run, load_study, runs_of
+from bench.study import Run, runs_of
+from bench.study_file import load_study
 from bench.workbench import Workbench
 
 KEPT = ("corpora", "contamination", "signals", "embedded")
