@@ -1,11 +1,12 @@
 # make demo: set up and run the main job. make test: set up and pass the tests. Both are quick the second time.
+# make bench: time what every step does, and keep the times for the next time.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint types unit setup clean
+.PHONY: demo test lint types unit bench setup clean
 
 demo: $(INSTALLED)
 	$(BIN)/distilbench run demo
@@ -25,6 +26,12 @@ types: $(INSTALLED_DEV)
 
 unit: $(INSTALLED_DEV)
 	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+
+# COMPARE=1 refuses what has become slower by a fifth since the last time.
+bench: $(INSTALLED_DEV)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/benchmarks -o addopts=--import-mode=importlib -o python_files='bench_*.py' \
+		-o python_functions='bench_*' --benchmark-only --benchmark-autosave --benchmark-columns=median,iqr,rounds \
+		$(if $(COMPARE),--benchmark-compare --benchmark-compare-fail=median:20%)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

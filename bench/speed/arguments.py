@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int
     parser.add_argument(
         "--shape", type=_shape, metavar="LAYERSxWIDTH", help="a teacher with random weights instead, e.g. 12x768"
     )
+    parser.add_argument("--text", metavar="FILE", help="sentences, as text.source of a study (default: as installed)")
     parser.add_argument("--layers", type=positive, default=3, metavar="N", help="of the student (default: 3)")
     parser.add_argument("--width", type=positive, metavar="N", help="of the student (default: the teacher's)")
     parser.add_argument("--sentences", type=positive, default=1280, metavar="N", help="to train on (default: 1280)")

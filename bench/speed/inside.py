@@ -18,7 +18,7 @@ from bench.speed.setting import Setting
 from bench.speed.training import METHODS, cell_of
 from bench.train import train
 
-SIZE = 2048
+SIZE = 1024
 PRODUCTS = 5
 """Timed one by one; the fastest counts."""
 BF16_PAYS = 1.2

@@ -75,6 +75,7 @@ def _options(arguments: argparse.Namespace, precision: str, chosen: Settings) ->
         shape=arguments.shape,
         layers=arguments.layers,
         width=arguments.width,
+        text=arguments.text,
         sentences=arguments.sentences,
         batch_size=arguments.batch_size,
         rounds=arguments.rounds,

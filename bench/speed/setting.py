@@ -18,7 +18,7 @@ from bench.models import build_student, find_model
 from bench.seeds import seeded
 from bench.settings import Settings
 from bench.study import StudentSpec, Study, TextSpec
-from bench.text import read_sentences
+from bench.text import EMBEDDED, read_sentences
 from bench.workbench import Workbench
 
 MIRRORED_TEXT = "mirror:train/mixed-sentences.parquet"
@@ -37,6 +37,8 @@ class Options:
     """Layers and width of a teacher with random weights, in place of a real one: speed does not depend on weights."""
     layers: int
     width: int | None
+    text: str | None
+    """Where sentences come from. None: from the mirror, else from the installed packages."""
     sentences: int
     batch_size: int
     rounds: int
@@ -138,7 +140,7 @@ def _normalize() -> Any:
 @contextmanager
 def setting(options: Options, settings: Settings) -> Iterator[Setting]:
     """A setting in a temporary folder. Raises `UserError` where there are fewer sentences than asked for."""
-    text = TextSpec(source=MIRRORED_TEXT if settings.mirror else "embedded")
+    text = TextSpec(source=options.text or (MIRRORED_TEXT if settings.mirror else EMBEDDED))
     sentences = list(islice(read_sentences(text, settings.mirror), options.sentences))
     if len(sentences) < options.sentences:
         raise UserError(f"--sentences {options.sentences}: there are only {len(sentences)}; ask for fewer")

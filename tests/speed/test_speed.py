@@ -13,12 +13,13 @@ import pytest
 from bench.cli import main
 from bench.speed import rival
 from bench.speed.clock import Ratio, Seconds, Work, race, timed
+from bench.speed.footprint import footprint
 
 TINY = ["--layers", "1", "--sentences", "80", "--batch-size", "8", "--rounds", "1", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def rows(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def rows(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Everything but the large text, at tiny shapes."""
     pytest.importorskip("accelerate")
     file = tmp_path_factory.mktemp("speed") / "speed.json"
@@ -29,8 +30,18 @@ def rows(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list
         patch.setattr("bench.speed.growth.LARGE_TEXT", 2000)
         patch.setattr("bench.speed.growth.SMALL_TEXT", 1000)
         patch.setattr("bench.speed.footprint.STEPS", 2)
-        arguments = ["speed", "--teacher", str(teacher_folder), *TINY, "--tasks", "DistilbenchSTS", "--json", str(file)]
-        assert main(arguments) == 0
+        patch.setattr("bench.speed.growth._footprint", footprint)
+        arguments = [
+            "speed",
+            "--teacher",
+            str(teacher_folder),
+            "--text",
+            str(text_file),
+            *TINY,
+            "--tasks",
+            "DistilbenchSTS",
+        ]
+        assert main([*arguments, "--json", str(file)]) == 0
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
     return found
 

@@ -41,7 +41,7 @@ def examples(runs: int) -> dict[str, list[TaskExamples]]:
     return found
 
 
-def test_ten_thousand_resamples(benchmark: Any) -> None:
+def bench_ten_thousand_resamples(benchmark: Any) -> None:
     drawn = benchmark.pedantic(
         replicates, args=(examples(METHODS * SEEDS), 10_000, np.random.default_rng(0)), rounds=1, iterations=1
     )
@@ -80,6 +80,6 @@ def large_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_report_of_sixty_runs(benchmark: Any, large_study: Path, tmp_path: Path) -> None:
+def bench_report_of_sixty_runs(benchmark: Any, large_study: Path, tmp_path: Path) -> None:
     [page] = benchmark.pedantic(report.build, args=(large_study, tmp_path), rounds=1, iterations=1)
     assert page.is_file()
