@@ -117,29 +117,33 @@ def slices(belongs: pd.DataFrame, examples: pd.DataFrame, kinds: dict[str, str],
     look at.
     """
     found = []
+    of_task = {str(task): part for task, part in examples.groupby("task")}
     for name in sorted(set(belongs["slice"])):
+        mine = {str(task): part[PLACE] for task, part in belongs[belongs["slice"] == name].groupby("task")}
         for kind in dict.fromkeys(kinds.values()):
-            parts = {
-                task: examples.merge(mine[PLACE], on=PLACE)
-                for task, mine in belongs[belongs["slice"] == name].groupby("task")
-                if kinds.get(str(task)) == kind
-            }
+            parts = {task: mine[task] for task in kinds if task in mine and kinds[task] == kind}
             if parts:
-                found.append(_slice(name, kind, {task: parts[task] for task in kinds if task in parts}, runs))
+                found.append(_slice(name, kind, parts, of_task, runs))
     return found
 
 
-def _slice(name: str, kind: str, parts: dict[str, pd.DataFrame], runs: list[str]) -> Slice:
-    sizes = {task: len(part.drop_duplicates(PLACE)) for task, part in parts.items()}
-    large = {task: by_split(part, runs) for task, part in parts.items() if sizes[task] >= FEWEST}
+def _slice(
+    name: str, kind: str, parts: dict[str, pd.DataFrame], examples: dict[str, pd.DataFrame], runs: list[str]
+) -> Slice:
+    sizes = {task: len(part) for task, part in parts.items()}
+    large = {
+        task: by_split(examples[task].merge(part, on=PLACE), runs)
+        for task, part in parts.items()
+        if sizes[task] >= FEWEST
+    }
     usable = {task: splits for task, splits in large.items() if all(map(_can_be_ranked, splits))}
     named = list(usable or sizes)
     column = f"{named[0] if len(named) == 1 else kind}: {name}"
     reason = ""
     if not large:
-        reason = f"{max(sizes.values())} examples are too few to tell anything; it takes {FEWEST}"
+        reason = f"{max(sizes.values())} examples are too few (it takes {FEWEST})"
     elif not usable:
-        reason = "all its pairs have the same gold score; there is nothing to rank"
+        reason = "all its pairs have the same gold score: there is nothing to rank"
     return Slice(column, usable, sizes, reason)
 
 

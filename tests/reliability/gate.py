@@ -63,11 +63,10 @@ def spearman(examples: pd.DataFrame) -> pd.DataFrame:
     return (products[0] / np.sqrt(products[1] * products[2])).unstack("task")
 
 
-def checks(clean: Scores, candidates: Scores, count: int, seeds: list[int], parts: int) -> Iterator[list[list[Line]]]:
+def checks(compared: Compared, count: int, seeds: list[int], parts: int) -> Iterator[list[list[Line]]]:
     """For each simulated candidate, the lines of `parts` checks against one baseline, on seeds of their own."""
-    compared = Compared(candidates, clean, list(clean.tasks), RESAMPLES)
     runs, rng = compared.runs, np.random.default_rng(3)
-    labels = sorted(set(clean.runs["label"]))
+    labels = sorted(set(runs["label"]))
     for _ in range(count):
         order = rng.permutation(seeds)
         old, rest = order[: len(seeds) // 2], order[len(seeds) // 2 :]
@@ -79,14 +78,15 @@ def checks(clean: Scores, candidates: Scores, count: int, seeds: list[int], part
             compared.runs = runs[chosen]
             found.append(judge([item for label in labels for item in compared.lines(label)], MARGIN, ALPHA))
         yield found
+    compared.runs = runs
 
 
-def counted(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> dict[str, Any]:
+def counted(compared: Compared, count: int, seeds: list[int]) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     deciding: Counter[str] = Counter()
     sliced: dict[str, Counter[str]] = defaultdict(Counter)
     detectable = []
-    for (lines,) in checks(clean, candidates, count, seeds, 1):
+    for (lines,) in checks(compared, count, seeds, 1):
         verdicts[overall(lines)] += 1
         decide = [line for line in lines if line.decides and line.column == "STS average"]
         deciding.update(line.verdict for line in decide)
@@ -94,9 +94,7 @@ def counted(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> 
             if line.examples:
                 sliced[line.column][line.verdict] += 1
         detectable += [100 * line.detectable for line in decide if line.detectable is not None]
-    fallen = clean.scores.to_numpy().mean() - candidates.scores.to_numpy().mean()
     return {
-        "mean_drop_points": round(100 * float(fallen), 3),
         "verdicts": dict(verdicts),
         "rows_on_the_average": dict(deciding),
         "rows_on_slices": {column: dict(found) for column, found in sliced.items()},
@@ -104,10 +102,10 @@ def counted(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> 
     }
 
 
-def in_a_row(clean: Scores, candidates: Scores, count: int, seeds: list[int]) -> dict[str, int]:
+def in_a_row(compared: Compared, count: int, seeds: list[int]) -> dict[str, int]:
     """Candidates whose seeds are checked in two halves, against one baseline, the second to confirm the first."""
     said: Counter[str] = Counter()
-    for found in checks(clean, candidates, count, seeds, 2):
+    for found in checks(compared, count, seeds, 2):
         first, second = (Outcome(overall(lines), lines, MARGIN, ALPHA, []) for lines in found)
         halves = [outcome.verdict == "regressed" for outcome in (first, second)]
         said.update(first=halves[0], either=any(halves), both=all(halves))
@@ -125,10 +123,11 @@ def main() -> int:
     labels = sorted(set(clean.runs["label"]))
     seeds = sorted(seed for seed in set(clean.runs["seed"]) if seed <= (arguments.seeds or seed))
     count = arguments.candidates
-    hit: dict[str, tuple[Any, ...]] = {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
-    hit |= {f"drop_{100 * DROPS[0]:g}_only_{label}": (DROPS[0], [label]) for label in labels}
+    kinds: dict[str, tuple[Any, ...]] = {"same_code": (0.0, [])}
+    kinds |= {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
     if clean.examples[SLICES].notna().all():
-        hit[f"drop_{100 * SLICE_DROP:g}_only_{SLICE}"] = (SLICE_DROP, labels, SLICE)
+        kinds[f"drop_{100 * SLICE_DROP:g}_only_{SLICE}"] = (SLICE_DROP, labels, SLICE)
+    kinds |= {f"drop_{100 * DROPS[0]:g}_only_{label}": (DROPS[0], [label]) for label in labels}
     outcome: dict[str, Any] = {
         "candidates": count,
         "rows": labels,
@@ -136,11 +135,17 @@ def main() -> int:
         "seeds_of_each_side": len(seeds) // 2,
         "margin_points": 100 * MARGIN,
         "alpha": ALPHA,
-        "same_code": counted(clean, clean, count, seeds),
-        "same_code_two_in_a_row": in_a_row(clean, clean, count, seeds),
-        "drop_two_in_a_row": in_a_row(clean, with_drop(clean, DROPS[0], labels), count, seeds),
-        **{name: counted(clean, with_drop(clean, *what), count, seeds) for name, what in hit.items()},
     }
+    for name, (drop, rows, *only) in kinds.items():
+        candidates = with_drop(clean, drop, rows, *only) if rows else clean
+        fallen = clean.scores.to_numpy().mean() - candidates.scores.to_numpy().mean()
+        compared = Compared(candidates, clean, list(clean.tasks), RESAMPLES)
+        outcome[name] = {
+            "mean_drop_points": round(100 * float(fallen), 3),
+            **counted(compared, count, seeds),
+            "two_in_a_row": in_a_row(compared, count, seeds),
+        }
+        sys.stderr.write(f"{name}: {outcome[name]}\n")
     sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
     return 0
 
