@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from multiprocessing.process import BaseProcess
@@ -207,3 +208,12 @@ def test_workers_give_the_bits_of_one_process_though_they_are_killed(make_bench:
     assert all(one[name].equals(two[name]) for name in one)
     assert {item.record.environment["threads"] for item in found} == {1}
     assert multiprocessing.active_children() == []
+
+
+def test_a_cluster_that_is_not_there_is_named_at_once() -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"no connection to the Ray cluster {address}"):
+            make_engine(EngineOptions(engine="ray", address=address), "cpu")
