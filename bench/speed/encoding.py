@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +13,6 @@ from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.evaluation.profiles import expand
 from bench.evaluation.score import score
 from bench.evaluation.tasks import Task, load_task
-from bench.seeds import preserved_rng
 from bench.speed import rival
 from bench.speed.clock import Contestant, Race, Work, race
 from bench.speed.setting import Setting
@@ -72,23 +70,6 @@ def _evaluators(setting: Setting, folder: Path, tasks: list[Task]) -> dict[str, 
 
     def theirs() -> Work:
         model = rival.load(folder, setting.device)
-        return lambda: _plain_scores(model, tasks)
+        return lambda: rival.plain_scores(model, [task.instance for task in tasks])
 
     return {OURS: lambda: ours, DEFAULTS: theirs}
-
-
-def _plain_scores(model: Any, tasks: list[Task]) -> dict[str, float]:
-    import mteb
-
-    with preserved_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The task .* is superseded")
-        result = mteb.evaluate(
-            model,
-            [task.instance for task in tasks],
-            cache=None,
-            overwrite_strategy="always",
-            co2_tracker=False,
-            show_progress_bar=False,
-            encode_kwargs={"show_progress_bar": False},
-        )
-    return {item.task_name: float(item.get_score()) for item in result.task_results}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.errors import UserError
+from bench.seeds import preserved_rng
 from bench.speed.clock import Contestant, Work
 from methods.base import Dims, Method, Signals
 
@@ -139,6 +141,36 @@ def encode(model: Any, texts: Sequence[str]) -> NDArray[np.float32]:
     """Vectors by its own encoder, at its own batch size."""
     found: NDArray[np.float32] = model.encode(list(texts), show_progress_bar=False)
     return found
+
+
+def plain_scores(model: Any, tasks: list[Any]) -> dict[str, float]:
+    """Main scores of loaded mteb tasks by plain mteb, at its own batch size."""
+    import mteb
+
+    with preserved_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The task .* is superseded")
+        result = mteb.evaluate(
+            model,
+            tasks,
+            cache=None,
+            overwrite_strategy="always",
+            co2_tracker=False,
+            show_progress_bar=False,
+            encode_kwargs={"show_progress_bar": False},
+        )
+    return {item.task_name: float(item.get_score()) for item in result.task_results}
+
+
+def loss_of(method: Method, dims: Dims) -> Callable[[Any], Any]:
+    """Its own loss where it has the same as the method, else the method in its trainer; made of a model."""
+    from sentence_transformers.sentence_transformer import losses
+
+    if method.name == "mse":
+        same = dims.student_final == dims.teacher_final
+        return lambda model: losses.MSELoss(model, projection_dim=None if same else dims.teacher_final)
+    if method.name == "simcse":
+        return lambda model: losses.MultipleNegativesRankingLoss(model)
+    return lambda model: MethodLoss(model, method, dims)
 
 
 class MethodLoss(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,7 +72,8 @@ def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
         device=setting.device,
         normalize=method == "mse",
     )
-    make_loss = _their_loss(bench, method)
+    (entry,) = bench.study.methods
+    make_loss = rival.loss_of(entry.stages[0].build(), bench.dims)
     bf16 = setting.options.precision == "bf16"
     return {
         OURS: _ours(setting, bench),
@@ -98,20 +98,6 @@ def _ours(setting: Setting, bench: Workbench) -> Contestant:
         return work
 
     return ready
-
-
-def _their_loss(bench: Workbench, method: str) -> Any:
-    from sentence_transformers.sentence_transformer import losses
-
-    if method == "mse":
-        width = bench.teacher.output_width()
-        same = bench.untrained.output_width() == width
-        return lambda model: losses.MSELoss(model, projection_dim=None if same else width)
-    if method == "simcse":
-        return losses.MultipleNegativesRankingLoss
-    (entry,) = bench.study.methods
-    dims = replace(bench.dims, num_sentences=len(bench.corpus))
-    return lambda model: rival.MethodLoss(model, entry.stages[0].build(), dims)
 
 
 def dev_scores(setting: Setting, found: Race) -> dict[str, float] | None:

@@ -98,3 +98,18 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert found.ratio("fast", "slow") == Ratio(median=3, low=2, high=4)
     assert found.ratio("fast", "slow", "cpu").median == 3
     assert timed(lambda: 7)[1] == 7
+
+
+def test_a_teacher_of_any_shape_will_do(
+    teacher_folder: Path, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["speed", "--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "fp32"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = main([*arguments, "--shape", "2x64", "--parts", "teacher", "--json", str(tmp_path / "speed.json")])
+    assert code == 0
+    facts = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert facts["options"]["shape"] == [2, 64]
+    assert facts["rows"][0]["details"]["largest_difference"] < 1e-5
+    assert main([*arguments, "--shape", "2x65", "--parts", "teacher"]) == 2
+    assert "no multiple of 64" in capsys.readouterr().err
