@@ -79,5 +79,5 @@ def layers(given: Drawn) -> Figure | None:
         axes.remove()
     figure.supxlabel("teacher's layer (0: embeddings)", fontsize=8)
     figure.supylabel("student's layer", fontsize=8)
-    figure.colorbar(image, ax=panels, label="linear CKA", pad=0.02)
+    figure.colorbar(image, ax=list(panels.ravel()[: len(shown)]), label="linear CKA", pad=0.02)
     return figure

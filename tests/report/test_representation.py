@@ -83,6 +83,14 @@ def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(
     assert np.ma.getdata(shown) == pytest.approx(np.array([[0.3, 0.5, 0.7], [0.2, 0.5, 0.4]]))
 
 
+def test_rows_that_do_not_fill_the_last_line_are_drawn(make: Make) -> None:
+    looked = {"schema": 2, "sentences": 9, "values": {}, "layers": [[0.2, 0.4], [0.1, 0.3]]}
+    study = make_study("demo", [make(label, 1, (0.6, 0.7, 0.5), vectors=looked) for label in "abcd"])
+    figure = layers(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    assert figure is not None
+    assert sorted(axes.get_title() for axes in figure.axes if axes.get_title()) == ["a", "b", "c", "d"]
+
+
 def test_records_from_before_have_neither(plain: list[Record]) -> None:
     study = make_study("demo", plain)
     given = Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())

@@ -118,7 +118,7 @@ def test_the_papers_sick_is_the_test_set() -> None:
 def test_mteb_figures() -> None:
     (row,) = next(table for table in TABLES if table.kind == "mteb").rows
 
-    assert (row.scores["STS12"], row.scores["SICK-R"], row.scores["NFCorpus"]) == (72.369, 77.582, 31.594)
+    assert [row.scores[name] for name in ("STS12", "SICK-R", "NFCorpus", "SciFact")] == [72.369, 77.582, 31.594, 64.508]
     assert row.mean(STS) == pytest.approx(552.554 / 7)
 
 
