@@ -46,17 +46,10 @@ def find_model(name: str, mirror: Path | None = None) -> StoredModel:
 
 def in_mirror(name: str, mirror: Path | None) -> Path | None:
     """The folder of a Hub id in a mirror, if it is there."""
-<<<<<<< HEAD
-    path = mirror / name if mirror is not None and HUB_ID.match(name) else None
-    return (
-        path if path is not None and any((path / file).is_file() for file in ("modules.json", "config.json")) else None
-    )
-=======
     if mirror is None or not HUB_ID.match(name) or ".." in name:
         return None
     known = any((mirror / name / file).is_file() for file in ("modules.json", "config.json"))
     return mirror / name if known else None
->>>>>>> h6
 
 
 def local_folder(name: str) -> Path | None:
