@@ -345,7 +345,7 @@ def test_a_killed_blessing_leaves_no_mixture_that_passes(
         with pytest.raises(UserError, match="restore both or bless again"):
             read_baseline(baseline)
     bless(worse, baseline)
-    assert read_baseline(baseline).scores.loc["mse-1"].equals(worse.scores.loc["mse-1"])
+    assert read_baseline(baseline).scores.loc[["mse-1"]].equals(worse.scores.loc[["mse-1"]])
     bless(scores_of(make("again")), baseline)
     assert sorted(file.name for file in baseline.parent.iterdir()) == ["demo.json", "demo.parquet"]
 
