@@ -64,6 +64,10 @@ def cast(weights: Weights, dtype: torch.dtype) -> Weights:
     return {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
 
 
+def is_matrix(value: torch.Tensor) -> bool:
+    return value.ndim > 1 and value.is_floating_point()
+
+
 def pooling(folder: Path) -> Broken:
     edit_json(
         folder / "1_Pooling" / "config.json",
@@ -117,7 +121,7 @@ def wrong_weights(folder: Path) -> Broken:
 
     def redraw(weights: Weights) -> Weights:
         return {
-            key: torch.randn(value.shape, generator=generator) * value.std() if value.ndim > 1 else value
+            key: torch.randn(value.shape, generator=generator) * value.std() if is_matrix(value) else value
             for key, value in cast(weights, torch.float32).items()
         }
 
@@ -145,7 +149,7 @@ def quantised_badly(folder: Path) -> Broken:
     """Weights in 8 bits with one scale for a whole matrix, set by its largest value."""
 
     def quantise(weights: Weights) -> Weights:
-        scaled = {key: value.abs().max() / 127 for key, value in weights.items() if value.ndim > 1}
+        scaled = {key: value.abs().max() / 127 for key, value in weights.items() if is_matrix(value)}
         return {key: (v / scaled[key]).round() * scaled[key] if key in scaled else v for key, v in weights.items()}
 
     return edit_weights(folder, quantise)
