@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RENAMES_VARIABLE = "TEST_RENAMES"
-LONGEST_START = 120.0
+LONGEST_START = 400.0
 LOOPBACK = "127.0.0.2"
 """Ray puts the machine's outer address in the place of 127.0.0.1."""
 HOOK = f"""
