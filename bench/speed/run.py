@@ -145,7 +145,7 @@ def _inside(made: Setting) -> Iterator[Row]:
     dtype = torch.bfloat16 if made.options.precision == "bf16" else torch.float32
     batch = min(LARGE_BATCH, len(made.sentences))
     parts = parts_of_a_step(replace(made, options=replace(made.options, batch_size=batch)))
-    peak, reached = peak_flops(made.device, dtype), parts.flops / parts.total
+    peak, reached = peak_flops(made.device, dtype), parts.flops / parts.computing
     yield Row(
         f"share of the measured {made.options.precision} peak in training, batch {batch}",
         f"{peak / 1e9:.0f} GFLOP/s",
