@@ -160,7 +160,8 @@ def connect(address: str | None) -> Any:
     try:
         _knock(wanted)
         ray.init(address=wanted, logging_level="ERROR", include_dashboard=False if wanted == "local" else None)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # Ray has no error of its own for a cluster that cannot be reached, or does not start in time.
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"no connection to the Ray cluster {wanted} ({why}); ray status tells whether it is running, and whether "
