@@ -213,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write a run's model to a folder, with a card that states its scores")
     export.add_argument("run", metavar="RUN", type=Path, help="a run's folder, results/<study>/<run_id>")
     export.add_argument("--out", required=True, type=Path, metavar="DIR", help="what SentenceTransformer(DIR) loads")
+    export.add_argument("--onnx", action="store_true", help="add onnx/model.onnx, which runs without torch")
     export.set_defaults(verb=_export)
 
     calibrate = verbs.add_parser(
@@ -553,7 +554,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from bench.settings import cache_folder
     from bench.ship import ship
 
-    _console().print(str(ship(arguments.run, arguments.out, cache_folder())), soft_wrap=True)
+    _console().print(str(ship(arguments.run, arguments.out, cache_folder(), onnx=arguments.onnx)), soft_wrap=True)
     return FINE
 
 

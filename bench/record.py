@@ -87,7 +87,8 @@ class Record:
     `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
     vectors: dict[str, Any] = field(default_factory=dict)
     """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
-    teacher's (bench/vectors.py). Empty in records from before they were looked at."""
+    teacher's (bench/vectors.py); and, where both are as wide, `asymmetric`: retrieval task -> main score of the
+    student's queries among the teacher's documents. Empty in records from before they were looked at."""
     speed: dict[str, float] = field(default_factory=dict)
     """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None

@@ -193,7 +193,7 @@ def _run(bench: Workbench, run: Run, on_progress: Callable[[float], None]) -> Re
         scores = _score(bench, training.model, ledger) if training.status == "completed" else []
         identity = {**training.identity, "weights": training.model.hashes()["weights"]}
         scored = [*scores, *_kept_scores(folder, identity["weights"], {item.name for item in scores})]
-        looked = _look_at_vectors(bench, training.model, ledger) if scores else {}
+        looked = _look_at_vectors(bench, run, training.model, ledger) if scores else {}
         record = _record(bench, run, ledger, training.status, scored, identity, response=training.response, **looked)
         write_sealed(folder, lambda path: _write(path, record, training.curve, scored))
     except Exception as error:
@@ -275,7 +275,7 @@ def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]
     ]
 
 
-def _look_at_vectors(bench: Workbench, model: StoredModel, ledger: Ledger) -> dict[str, Any]:
+def _look_at_vectors(bench: Workbench, run: Run, model: StoredModel, ledger: Ledger) -> dict[str, Any]:
     """The record's `vectors` and `speed`."""
     with ledger.phase("evaluation"):
         student = load_encoder(model.folder).to(bench.settings.device)
@@ -287,7 +287,16 @@ def _look_at_vectors(bench: Workbench, model: StoredModel, ledger: Ledger) -> di
             "values": vectors.describe(found, bench.sample_vectors),
             "layers": vectors.layer_similarity(vectors.pooled_layers(student, tokenizer), bench.sample_layers),
         }
+        if run.role != "ceiling" and student.output_width() == bench.teacher.output_width():
+            looked["asymmetric"] = _among_the_teachers_documents(bench, model)
         return {"vectors": looked, "speed": speed}
+
+
+def _among_the_teachers_documents(bench: Workbench, model: StoredModel) -> dict[str, float]:
+    from bench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
+
+    index = TeacherIndex(bench.teacher, bench.teacher_model.folder, bench.teacher_hashes, bench.settings.cache)
+    return asymmetric_scores(model, index, bench.tasks, bench.settings.device)
 
 
 def _record(

@@ -15,10 +15,11 @@ from bench.trained import MODEL_FOLDER
 CITATION = "distilbench, a benchmark of text-embedding distillation"
 
 
-def ship(run: Path, out: Path, cache: Path) -> Path:
+def ship(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path:
     """Copy the model of a run's folder, `results/<study>/<run_id>`, to `out`, with its card completed.
 
-    Raises `UserError` when the record or the model is not there, or is not what it was, and when `out` is taken.
+    `onnx` adds the model as an ONNX graph. Raises `UserError` when the record or the model is not there, or is not what
+    it was, when `out` is taken, and as `bench.onnx_export.write_onnx` does.
     """
     if not (run / RECORD_FILE).is_file():
         raise UserError(f"{run} is no run's folder; give results/<study>/<run_id>")
@@ -41,6 +42,10 @@ def ship(run: Path, out: Path, cache: Path) -> Path:
         shutil.copytree(stored / MODEL_FOLDER, folder, dirs_exist_ok=True)
         card = folder / "README.md"
         card.write_text(card.read_text(encoding="utf-8") + scores_and_source(record), encoding="utf-8")
+        if onnx:
+            from bench.onnx_export import write_onnx
+
+            write_onnx(folder)
 
     write_folder_atomically(out, write)
     return out

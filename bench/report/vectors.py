@@ -29,23 +29,30 @@ COLUMNS = {
     "query_ms": ("Query (ms)", 1.0, 1),
 }
 """Name in the record -> heading, factor, decimals."""
+INDEX = "{} on the teacher's index"
 
 
 def vector_table(study: Study) -> Table | None:
     """Means over seeds; None when no record holds any of it."""
-    found = {
-        run_id: {**record.vectors.get("values", {}), **record.speed}
-        for run_id, record in study.records.items()
-        if record.status == "completed"
+    completed = {run_id: record for run_id, record in study.records.items() if record.status == "completed"}
+    asymmetric = {
+        run_id: {INDEX.format(task): value for task, value in record.vectors.get("asymmetric", {}).items()}
+        for run_id, record in completed.items()
     }
-    values = pd.DataFrame.from_dict(found, orient="index").reindex(columns=list(COLUMNS)).dropna(axis=1, how="all")
+    indexes = sorted({name for names in asymmetric.values() for name in names})
+    columns = COLUMNS | {name: (name, 100.0, 1) for name in indexes}
+    found = {
+        run_id: {**record.vectors.get("values", {}), **asymmetric[run_id], **record.speed}
+        for run_id, record in completed.items()
+    }
+    values = pd.DataFrame.from_dict(found, orient="index").reindex(columns=list(columns)).dropna(axis=1, how="all")
     if values.empty:
         return None
     means = over_seeds(study.runs, values).mean.reindex(study.rows.index).dropna(how="all")
     order, text = pd.DataFrame({"Method": study.rows["row"].reindex(means.index)}), pd.DataFrame(index=means.index)
     text["Method"] = order["Method"]
     for name in values:
-        heading, factor, decimals = COLUMNS[str(name)]
+        heading, factor, decimals = columns[str(name)]
         order[heading] = means[name] * factor
         text[heading] = [DASH if pd.isna(value) else f"{value:,.{decimals}f}" for value in order[heading]]
     sizes = sorted({record.vectors["sentences"] for record in study.records.values() if record.vectors})
@@ -58,4 +65,9 @@ def vector_table(study: Study) -> Table | None:
         "components in 8 bits, and with their signs alone. 200 pairs: compare within a row, not between methods.",
         "Speed is that of the machine that ran the study, whatever else it was doing; weights on disk are fp32.",
     ]
+    if indexes:
+        notes.append(
+            "On the teacher's index: the task's main score x100 with queries by the student and documents by the "
+            "teacher. The student's score on its own index is in the table of tasks."
+        )
     return Table("vectors", f"{study.name}: the vectors themselves", text, order, notes, caution(study))

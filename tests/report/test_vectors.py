@@ -33,3 +33,13 @@ def test_means_over_seeds_and_dashes(make: Make) -> None:
 
 def test_records_from_before_have_no_table(plain: list[Record]) -> None:
     assert vector_table(make_study("demo", plain)) is None
+
+
+def test_the_teachers_index_has_a_column_of_each_retrieval_task(make: Make) -> None:
+    wide, narrow = {**looked(0.5), "asymmetric": {"Own": 0.25}}, looked(0.5)
+    records = [make("wide", seed, (0.6, 0.7, 0.5), vectors=wide) for seed in (1, 2)]
+    table = vector_table(make_study("demo", [*records, make("narrow", 1, (0.6, 0.7, 0.5), vectors=narrow)]))
+    assert table is not None
+    shown = table.text.set_index("Method")["Own on the teacher's index"]
+    assert dict(shown) == {"wide": "25.0", "narrow": "—"}
+    assert "teacher's index" in table.notes[-1]

@@ -1,0 +1,74 @@
+"""Student queries on the teacher's index: what a service gets whose documents stay as the teacher embedded them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from mteb.types import PromptType
+from numpy.typing import NDArray
+
+from bench.artefact import clear_up, is_sound, write_sealed
+from bench.embed import BATCH_RULE, embed
+from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer
+from bench.evaluation.encoder import BenchEncoder
+from bench.evaluation.score import PRECISION, evaluate
+from bench.evaluation.tasks import Task
+from bench.identity import key_of
+from bench.seeds import preserved_rng
+
+VECTORS_FILE = "vectors.npy"
+
+Embedder = Callable[[list[str]], NDArray[np.float32]]
+
+
+class AsymmetricEncoder(BenchEncoder):
+    """Queries by a student, documents by whatever else gives vectors of its width."""
+
+    def __init__(self, student: Encoder, tokenizer: Any, documents: Embedder) -> None:
+        super().__init__(student, tokenizer, "asymmetric", "asymmetric")
+        self._documents = documents
+
+    def encode(self, inputs: Any, prompt_type: PromptType | None = None, **options: Any) -> NDArray[np.float32]:
+        """As `BenchEncoder.encode`; documents are known by mteb's `prompt_type`."""
+        if prompt_type == PromptType.document:
+            return self._documents(list(inputs.dataset["text"]))
+        return super().encode(inputs, **options)
+
+
+class TeacherIndex:
+    """A teacher's vectors of a task's documents, computed once and kept in the cache for all students."""
+
+    def __init__(self, teacher: Encoder, folder: Path, hashes: dict[str, str], cache: Path) -> None:
+        self._teacher, self._folder, self._hashes, self._cache = teacher, folder, hashes, cache
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        """Vectors of some texts, [texts, width], float32."""
+        key = key_of(teacher=self._hashes, texts=texts, precision=PRECISION, batches=BATCH_RULE)
+        folder, locks = self._cache / "indexes" / key, self._cache / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        # Workers that come to the same task together would each do the teacher's work.
+        with FileLock(locks / f"index-{key}.lock"):
+            if not is_sound(folder, "the teacher's index"):
+                clear_up(folder)
+                found = embed(self._teacher, load_tokenizer(self._folder), texts)
+                write_sealed(folder, lambda path: np.save(path / VECTORS_FILE, found))
+        stored: NDArray[np.float32] = np.load(folder / VECTORS_FILE)
+        return stored
+
+
+def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:
+    """Retrieval task -> main score, from 0 to 1, of the student's queries among the teacher's documents.
+
+    The student must ship vectors as wide as the teacher's. Global random state is left as it was.
+    """
+    tasks = [task for task in tasks if task.is_retrieval]
+    if not tasks:
+        return {}
+    with preserved_rng():
+        model, tokenizer = load_encoder(student.folder).to(device), load_tokenizer(student.folder)
+        encoder = AsymmetricEncoder(model, tokenizer, index)
+        return {task.name: evaluate(encoder, task).metrics["main_score"] for task in tasks}
