@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any, Literal
 
-SCHEMA = 2
+SCHEMA = 3
 PUBLISHED_FILE = "published.json"
 
 
@@ -25,6 +25,8 @@ class PublishedTask:
     """As mteb names the metric, e.g. `cosine_spearman`."""
     examples: int | None
     """Pairs or queries that were scored; None when not stated."""
+    own_set: str | None = None
+    """The task here that holds exactly these examples, where the one of that name holds others."""
     content: str | None = None
     """Hash of the texts and scores with which the figure comes out here (`bench/calibration.py`)."""
     ranked: bool = True
@@ -103,6 +105,16 @@ class PublishedTable:
     protocol: Protocol
     tasks: tuple[PublishedTask, ...]
     rows: tuple[PublishedRow, ...]
+
+    def with_own_sets(self, scored: Collection[str]) -> PublishedTable:
+        """The table with its tasks under the names of the very sets that were used, where those are among `scored`."""
+        names = {task.name: task.own_set for task in self.tasks if task.own_set in scored}
+        tasks = tuple(replace(task, name=names.get(task.name) or task.name) for task in self.tasks)
+        rows = [
+            replace(row, scores={names.get(task) or task: score for task, score in row.scores.items()})
+            for row in self.rows
+        ]
+        return replace(self, tasks=tasks, rows=tuple(rows))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ def reproduction_tables(study: Study, verdicts: Verdicts | None = None) -> list[
     second on the tasks that study and papers share; pairs that it lacks are undecided. Without it the sign of the mean
     difference decides. Empty when no table shares two methods.
     """
-    papers = [table for table in load_published() if table.kind == "paper"]
+    papers = [table.with_own_sets(study.tasks.index) for table in load_published() if table.kind == "paper"]
     found = [compared for table in papers if (compared := compare(table, study, verdicts))]
     tables = [_summary(study, found, verdicts is not None)] if found else []
     for compared in found:

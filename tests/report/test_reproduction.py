@@ -63,7 +63,7 @@ def key(study: Study, label: str) -> str:
 
 
 def test_tables_have_names_of_their_own() -> None:
-    assert SCHEMA == 2 and len({table.id for table in TABLES}) == len(TABLES)
+    assert SCHEMA == 3 and len({table.id for table in TABLES}) == len(TABLES)
     assert all(re.fullmatch(r"[a-z0-9-]+", table.id) for table in TABLES)
     assert {table.kind for table in TABLES} == {"paper", "mteb"}
 
@@ -344,6 +344,25 @@ def test_order_without_the_other_test_set(make: Make) -> None:
 
     assert list(pairs.text["Order"]) == ["disagrees"]
     assert any(note.startswith("Without SICK-R") and "1 of 1 pairs have" in note for note in pairs.notes)
+
+
+def test_the_papers_own_set_is_taken_where_it_was_scored(make: Make) -> None:
+    """SICK's test pairs, which the papers score, are the task SICK-R-Test here, not mteb's SICK-R."""
+
+    def scored(label: str, *values: float) -> Record:
+        run = on_sts(make, label, 1, values)
+        names = {"SICK-R": "SICK-R-Test"}
+        tasks = {names.get(name, name): facts for name, facts in run.tasks.items()}
+        tasks["SICK-R-Test"]["examples"] = 4927
+        scores = {names.get(name, name): found for name, found in run.scores.items()}
+        return dataclasses.replace(run, tasks=tasks, scores=scores)
+
+    study = make_study("demo", [scored("mse", *[0.6] * 6, 0.9), scored("ibkd", *[0.61] * 6, 0.5)])
+    found = by_name(reproduction_tables(study))
+    notes = " ".join(found["reproduction_ibkd-sts"].notes + found["reproduction_ibkd-sts_pairs"].notes)
+    assert "STSBenchmark, SICK-R-Test." in notes
+    assert "another test set" not in notes and "Not scored here" not in notes
+    assert list(found["reproduction_ibkd-sts_pairs"].text["Order"]) == ["disagrees"]
 
 
 def test_every_format_shows_it(make: Make) -> None:
