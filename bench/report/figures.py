@@ -114,7 +114,8 @@ def seed_spread(given: Drawn) -> Figure | None:
         return None
     figure = new_figure(3.0)
     axes = figure.subplots()
-    for key, name in methods.items():
+    # A row that lacks a task has no overall score, and no column.
+    for key, name in ((key, name) for key, name in methods.items() if key in found):
         colour, marker = looks(study.runs)[key]
         axes.plot(found.index.astype(str), found[key], marker=marker, color=colour, markersize=4, label=short(name))
     axes.set(xlabel="seed", ylabel="overall score x 100")
