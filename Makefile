@@ -1,4 +1,5 @@
 # make demo: set up and run the main job. make test: set up and pass the tests. Both are quick the second time.
+# make test-all: the thorough tests too, which repeat for further methods and settings what others are tested for.
 # make bench: time what every step does, and keep the times for the next time.
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,14 +7,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint types unit bench setup clean
+.PHONY: demo test test-all lint types unit bench setup clean
 
 demo: $(INSTALLED)
 	$(BIN)/distilbench run demo
 	@echo "The report is here:"
 	@$(BIN)/distilbench report results/demo --out reports
 
-test: lint types unit
+test: SELECTED = not thorough
+test test-all: lint types unit
 
 setup: $(INSTALLED_DEV)
 
@@ -25,7 +27,7 @@ types: $(INSTALLED_DEV)
 	$(BIN)/mypy
 
 unit: $(INSTALLED_DEV)
-	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(SELECTED)" --cov --cov-report=term:skip-covered
 
 # COMPARE=1 refuses what has become slower by a fifth since the last time.
 bench: $(INSTALLED_DEV)

@@ -71,7 +71,8 @@ def bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: 
             "name": "x",
             "teacher": str(teacher_folder),
             "student": {"layers": 2, "width": 16},
-            "text": {"source": str(text_file)},
+            # To look for evaluation text would load the tasks, which most tests do without.
+            "text": {"source": str(text_file), "evaluation_text": "keep"},
             "labelled": {"source": str(labelled_file)},
             "budget": {"steps": 6},
             "methods": [{name: SMALL.get(name, {})} for name in methods.registry()],

@@ -39,6 +39,8 @@ SLOW = {"codir-code": (100, 5e-4), "crd": (100, 5e-4)}
 """Steps and learning rate of methods whose normaliser, kept from the first batch, makes large steps overshoot."""
 NAMES = [*methods.registry(), "internal-kd-pid", "leaf", "mse-pca", "simcse-mlm"]
 """Every method, and the variants that train something else."""
+OFTEN = {"mse", "ibkd", "codir", "internal-kd", "simcse", "ckd", "rkd", "ibkd-supervised", "margin-mse"}
+"""One of each kind, and those that are named first."""
 
 
 class Benches(NamedTuple):
@@ -100,7 +102,9 @@ def held_out_loss(bench: Workbench, method: Method, student: Encoder, aux: nn.Mo
 
 @pytest.mark.slow
 @pytest.mark.no_cover
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.thorough) for name in NAMES]
+)
 def test_it_learns(benches: Benches, name: str) -> None:
     seen, unseen = benches
     (entry,) = (entry for entry in seen.study.methods if entry.label == name)

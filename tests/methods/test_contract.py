@@ -64,14 +64,18 @@ FURTHER_SETTINGS: list[tuple[str, Settings]] = [
     ("internal-kd", {"attention_weight": 0.0}),
     ("internal-kd", {"final_weight": 0.0}),
 ]
-CASES: list[tuple[str, Settings]] = [(name, {}) for name in registry()] + [*VARIANTS.values()] + FURTHER_SETTINGS
+CASES: list[tuple[str, Settings]] = [(name, {}) for name in registry()] + [*VARIANTS.values()]
 
 
 def case_id(case: tuple[str, Settings]) -> str:
     return "-".join([case[0], *(f"{key}={value}" for key, value in case[1].items())])
 
 
-@pytest.fixture(scope="module", params=CASES, ids=case_id)
+PARAMS = [pytest.param(case, id=case_id(case)) for case in CASES]
+PARAMS += [pytest.param(case, id=case_id(case), marks=pytest.mark.thorough) for case in FURTHER_SETTINGS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def kit(request: pytest.FixtureRequest) -> Kit:
     return Kit(*request.param)
 

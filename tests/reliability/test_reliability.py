@@ -29,6 +29,7 @@ def test_kills_cost_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_changed_bytes_are_noticed_and_put_right() -> None:
     found = outcome("corruption", "--trials", "6")
     assert (found["noticed"], found["missed"], found["differing_files"]) == (6, [], [])

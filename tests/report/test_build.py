@@ -62,7 +62,9 @@ def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path
     assert [str(file) for file in files if (out / file).read_bytes() != (page.parent / file).read_bytes()] == []
 
 
-def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Make, write: Write, tmp_path: Path) -> None:
+def test_a_row_that_lacks_a_task_breaks_no_figure(
+    plain: list[Record], make: Make, write: Write, tmp_path: Path
+) -> None:
     """As after a study was run again with fewer tasks and more rows."""
     short = [make("ibkd", seed, (0.5 + seed / 100, 0.6)) for seed in (1, 2)]
     [page] = report.build(write([*plain, *short]), tmp_path / "reports")
