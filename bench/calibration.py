@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.artefact import is_sound, write_sealed
-from bench.encoder import StoredModel
 from bench.errors import UserError
 from bench.identity import key_of
+from bench.model_folder import StoredModel
 from bench.published import Figure, figures_of
 from bench.record import dump_json
 

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.artefact import clear_up, is_sealed, is_sound, write_sealed
-from bench.encoder import load_tokenizer
 from bench.errors import UserError
 from bench.identity import PROTOCOL, key_of
+from bench.model_folder import load_tokenizer
 from bench.record import dump_json
 from bench.study import Study
 from bench.text import read_sentences, source_key, source_names

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from bench.dropout import replace_dropout
-from bench.encoder import Encoder, StoredModel, drop_pooler, feed_forward_key, layer_stack
+from bench.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
 from bench.errors import UserError, shown
 from bench.identity import file_sha256
+from bench.model_folder import StoredModel
 from bench.seeds import seed_for, seeded
 from bench.study import StudentSpec
 from methods.base import evenly_spaced

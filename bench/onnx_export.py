@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.encoder import Encoder, load_encoder, load_tokenizer, pool
+from bench.encoder import Encoder, pool
 from bench.errors import UserError
+from bench.model_folder import load_encoder, load_tokenizer
 
 GRAPH = Path("onnx", "model.onnx")
 """Where sentence-transformers and optimum look for it."""

@@ -18,9 +18,9 @@ from bench import vectors
 from bench.artefact import clear_up, disk_trouble, is_sound, write_sealed
 from bench.budget import Ledger, reset_peak_memory
 from bench.calibration import compare, explain, figures
-from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.identity import key_of
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.record import (
     CURVE_FILE,
     EXAMPLES_FILE,

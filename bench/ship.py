@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from bench.artefact import damage, write_folder_atomically
-from bench.encoder import WEIGHTS
 from bench.errors import UserError
 from bench.identity import folder_sha256
+from bench.model_folder import WEIGHTS
 from bench.record import RECORD_FILE, Record, read_record
 from bench.trained import MODEL_FOLDER
 

@@ -24,9 +24,10 @@ from bench.artefact import clear_up, is_sealed, is_sound, write_sealed
 from bench.budget import Ledger, peak_memory_bytes
 from bench.checkpoint import Checkpoints, Snapshot
 from bench.dev import Response
-from bench.encoder import Encoder, StoredModel, num_parameters
+from bench.encoder import Encoder, num_parameters
 from bench.export import export, licence_of, model_card
 from bench.identity import key_of
+from bench.model_folder import StoredModel
 from bench.record import CURVE_FILE, Status, dump_json
 from bench.seeds import seeded, stage_seed
 from bench.store import array_names

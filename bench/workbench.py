@@ -21,11 +21,12 @@ from bench.budget import Budget, Ledger
 from bench.contamination import Contamination, find_or_open
 from bench.corpus import Corpus
 from bench.dev import DevSet
-from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer, num_parameters, output_width
+from bench.encoder import Encoder, num_parameters, output_width
 from bench.errors import UserError
 from bench.evaluation.profiles import expand
 from bench.identity import PROTOCOL, file_sha256, key_of
 from bench.labelled import LabelledText, Text
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
 from bench.seeds import seeded
 from bench.settings import Settings

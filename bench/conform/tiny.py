@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from bench.encoder import Encoder, load_encoder
+from bench.encoder import Encoder
+from bench.model_folder import load_encoder
 from methods.base import Dims
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -14,9 +14,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from bench.contamination import folder_of
-from bench.encoder import StoredModel
 from bench.engines.depot import Depot
 from bench.errors import UserError
+from bench.model_folder import StoredModel
 from bench.run import record_folder
 from bench.settings import MIRROR_VARIABLE, Settings, cache_folder
 from bench.study import Run, Study

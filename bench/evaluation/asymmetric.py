@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from bench.artefact import clear_up, is_sound, write_sealed
 from bench.embed import BATCH_RULE, embed
-from bench.encoder import Encoder, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Encoder
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.score import PRECISION, evaluate
 from bench.evaluation.tasks import Task
 from bench.identity import key_of
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.seeds import preserved_rng
 
 VECTORS_FILE = "vectors.npy"

@@ -18,13 +18,13 @@ import pytrec_eval
 
 from bench.artefact import clear_up, is_sound, write_sealed
 from bench.embed import BATCH_RULE
-from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.evaluation.collapse import CollapseError
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
 from bench.evaluation.slices import with_slices
 from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.record import dump_json
 from bench.seeds import preserved_rng
 from bench.tokens import TokenCache

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bench.embed import TOKENS_PER_PASS
-from bench.encoder import Dense, Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Dense, Encoder, Normalize
 from bench.evaluation.encoder import BenchEncoder
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.tokens import Tokens
 
 LENGTHS = (32, 64, 128, 256, 512)

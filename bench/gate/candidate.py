@@ -34,10 +34,10 @@ def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | No
 
     Raises `UserError` for models that cannot be loaded or have collapsed, and for task data that cannot be had.
     """
-    from bench.encoder import StoredModel
     from bench.evaluation.collapse import CollapseError
     from bench.evaluation.score import score
     from bench.evaluation.tasks import load_task
+    from bench.model_folder import StoredModel
     from bench.settings import environment, settings
 
     chosen = settings(".", mirror, device)
@@ -84,7 +84,7 @@ def models_of(runs: pd.DataFrame) -> dict[str, Path]:
 
     Raises `UserError` for a model whose weights are not those that the record was made with.
     """
-    from bench.encoder import StoredModel
+    from bench.model_folder import StoredModel
     from bench.settings import cache_folder
 
     found: dict[str, Path] = {}

@@ -70,6 +70,6 @@ def _sentences() -> list[str]:
 def encoder_of(folder: Path, device: str) -> Encode:
     """A model folder as a function of texts. Raises `UserError` for what cannot be loaded."""
     from bench.embed import embed
-    from bench.encoder import load_encoder, load_tokenizer
+    from bench.model_folder import load_encoder, load_tokenizer
 
     return partial(embed, load_encoder(folder).to(device), load_tokenizer(folder))

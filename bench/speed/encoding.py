@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from bench.corpus import open_corpus, write_corpus
-from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.evaluation.profiles import expand
 from bench.evaluation.score import score
 from bench.evaluation.tasks import Task, load_task
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.speed import rival
 from bench.speed.clock import Contestant, Race, Work, race
 from bench.speed.setting import Setting

@@ -11,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.encoder import Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Encoder, Normalize
 from bench.errors import UserError
 from bench.export import export
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
 from bench.seeds import seeded
 from bench.settings import Settings

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from bench.budget import Budget, Ledger
 from bench.corpus import write_corpus
 from bench.embed import embed
-from bench.encoder import Encoder, load_tokenizer
+from bench.encoder import Encoder
 from bench.evaluation.files import read_split
+from bench.model_folder import load_tokenizer
 from bench.speed import rival
 from bench.speed.clock import Contestant, Race, Work, race
 from bench.speed.setting import SEED, Setting

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from bench.embed import embed
-from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.evaluation import asymmetric
 from bench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 from bench.evaluation.score import score
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.run import finish_run
 from bench.study import OwnTask, StudentSpec, runs_of

@@ -20,12 +20,13 @@ import bench.encoder
 import bench.evaluation.encoder
 from bench.calibration import calibrate, explain
 from bench.cli import main
-from bench.encoder import Dense, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Dense, Normalize
 from bench.evaluation import variants
 from bench.evaluation.content import content_sha256
 from bench.evaluation.score import score
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.published import Figure, PublishedTask, figures_of, load_published
 from bench.record import read_study
 from bench.study import OwnTask

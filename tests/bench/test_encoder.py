@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.encoder import Encoder, load_encoder, load_tokenizer, pool
+from bench.encoder import Encoder, pool
 from bench.errors import UserError
+from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.study import StudentSpec
 

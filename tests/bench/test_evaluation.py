@@ -13,7 +13,6 @@ import torch
 
 pytest.importorskip("mteb")
 
-from bench.encoder import StoredModel, load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.evaluation import score as scoring
 from bench.evaluation.collapse import CollapseError
@@ -21,6 +20,7 @@ from bench.evaluation.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, PROFILES
 from bench.evaluation.score import score, score_key
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 
 
 @pytest.fixture(scope="module")

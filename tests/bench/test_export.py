@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from bench.artefact import write_sealed
-from bench.encoder import Dense, Encoder, Normalize, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Dense, Encoder, Normalize
 from bench.errors import UserError
 from bench.export import export, licence_of, model_card
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.record import dump_json
 from bench.ship import ship

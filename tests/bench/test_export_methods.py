@@ -12,8 +12,9 @@ from torch import nn
 
 import methods
 from bench.embed import embed
-from bench.encoder import Encoder, load_encoder, load_tokenizer
+from bench.encoder import Encoder
 from bench.export import export
+from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.signals import dims_of
 from bench.study import StudentSpec, method_entry

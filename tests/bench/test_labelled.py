@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.encoder import load_tokenizer
 from bench.errors import UserError
 from bench.labelled import LabelledText, build_or_open, labelled_key
+from bench.model_folder import load_tokenizer
 from bench.study import Study
 
 Build = Callable[..., LabelledText]

@@ -18,7 +18,7 @@ import torch
 
 from bench.artefact import damage, is_sealed
 from bench.cli import main
-from bench.encoder import load_encoder
+from bench.model_folder import load_encoder
 
 FOLDER = Path(__file__).parents[1] / "malformed"
 STUDIES = sorted(FOLDER.glob("*.yaml"))

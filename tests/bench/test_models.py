@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from bench import models
-from bench.encoder import Encoder, load_encoder
+from bench.encoder import Encoder
 from bench.errors import UserError
+from bench.model_folder import load_encoder
 from bench.models import build_student, find_model, kept_layers, leading_directions
 from bench.study import StudentSpec
 

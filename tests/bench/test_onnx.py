@@ -13,9 +13,10 @@ from torch import nn
 
 from bench import onnx_export
 from bench.embed import embed
-from bench.encoder import Dense, Encoder, Normalize, load_encoder, load_tokenizer
+from bench.encoder import Dense, Encoder, Normalize
 from bench.errors import UserError
 from bench.export import export
+from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.onnx_export import GRAPH, write_onnx
 from bench.study import StudentSpec

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 pytest.importorskip("mteb")
 
-from bench.encoder import StoredModel
 from bench.errors import UserError
 from bench.evaluation.content import example_texts
 from bench.evaluation.score import score
 from bench.evaluation.tasks import load_task
+from bench.model_folder import StoredModel
 from bench.study import OwnTask, Study
 
 Writes = Callable[..., Path]

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench.corpus import Corpus, build_or_open
-from bench.encoder import Encoder, load_encoder
+from bench.encoder import Encoder
 from bench.labelled import LabelledText
 from bench.labelled import build_or_open as open_labelled
+from bench.model_folder import load_encoder
 from bench.models import build_student
 from bench.signals import SignalSource, negative_rows, outside_rows
 from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, stored_rows
@@ -54,7 +55,7 @@ def direct(teacher: Encoder, corpus: Corpus, rows: np.ndarray, layers: tuple[int
 
 
 def test_the_corpus_holds_every_sentence_once(corpus: Corpus, teacher_folder: Path, text_file: Path) -> None:
-    from bench.encoder import load_tokenizer
+    from bench.model_folder import load_tokenizer
 
     lines = text_file.read_text().splitlines()
     tokenizer = load_tokenizer(teacher_folder)

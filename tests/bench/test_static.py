@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from bench.budget import Ledger
-from bench.encoder import Encoder, load_encoder, load_tokenizer
+from bench.encoder import Encoder
 from bench.export import export
+from bench.model_folder import load_encoder, load_tokenizer
 from bench.static import distil_static, rarity, reduce, static_encoder
 from bench.study import StaticSpec
 

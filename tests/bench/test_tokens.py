@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.encoder import load_tokenizer
+from bench.model_folder import load_tokenizer
 from bench.tokens import TokenCache, Tokens, tokenised
 from tests.conftest import sentences
 

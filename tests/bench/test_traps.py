@@ -22,7 +22,7 @@ pytest.importorskip("mteb")
 
 import mteb
 
-from bench.encoder import Dense, StoredModel, load_encoder, load_tokenizer
+from bench.encoder import Dense
 from bench.evaluation import score as scoring
 from bench.evaluation.collapse import CollapseError, check_vectors
 from bench.evaluation.embedded import SickTest
@@ -32,6 +32,7 @@ from bench.evaluation.score import score, score_key
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
 from bench.identity import key_of
+from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.study import OwnTask
 
 Writes = Callable[..., Path]

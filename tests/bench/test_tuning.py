@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench import cli
 from bench import trained as trained_module
 from bench import tuning as tuning_module
+from bench import verbs
 from bench.design import TUNING_FILE, Trial, Tuned, read_design
 from bench.errors import UserError
 from bench.search import Sampler, at, space_of
@@ -174,7 +174,7 @@ def test_a_trial_that_fails_is_a_trial(
     monkeypatch.setattr(tuning_module, "training_of", fail_once)
     one = replace(tunable, study=tunable.study.model_copy(update={"methods": tunable.study.methods[:1]}))
     one.__dict__["tasks"] = []
-    final = cli._tuned(one)
+    final = verbs._tuned(one)
     assert [entry.label for entry in final.study.methods] == ["simcse", "simcse-tuned"]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[trial ")]
     assert [line.split("] simcse: temperature ")[0] for line in told] == ["[trial 1/3", "[trial 2/3", "[trial 3/3"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import vectors
-from bench.encoder import load_encoder, load_tokenizer
+from bench.model_folder import load_encoder, load_tokenizer
 
 
 def units(width: int, seed: int = 0) -> vectors.Array:

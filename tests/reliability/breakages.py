@@ -26,12 +26,12 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.encoder import load_encoder, load_tokenizer
 from bench.errors import UserError
 from bench.gate.baseline import Scores, bless
 from bench.gate.candidate import with_vectors
 from bench.gate.run import Options, check_encoder
 from bench.gate.sample import Encode, encoder_of, texts
+from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import find_model
 
 Broken = Path | Encode
