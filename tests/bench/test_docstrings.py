@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bench.embedded import docstrings
 from bench.embedded.docstrings import EVAL_PACKAGES, TRAIN_PACKAGES, normalise, pairs, sentences
 from bench.errors import UserError
+from bench.text import DISTRIBUTIONS
 
 MODULE = r'''
 """Tools that measure the shape of a cloud.
@@ -199,3 +201,9 @@ def test_scipy_gives_many_pairs_whose_query_is_not_the_document() -> None:
     assert all(4 <= len(pair.summary.split()) <= 30 and 12 <= len(pair.body.split()) <= 120 for pair in found)
     assert not any(normalise(pair.body).startswith(normalise(pair.summary)) for pair in found)
     assert len({normalise(pair.body) for pair in found}) == len({pair.name for pair in found}) == len(found)
+
+
+def test_packages_are_known_by_what_installs_them() -> None:
+    owners = packages_distributions()
+    for name in (*TRAIN_PACKAGES, *EVAL_PACKAGES):
+        assert version(DISTRIBUTIONS.get(name, name)) == version(owners[name][0]), name
