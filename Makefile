@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
+# Without byte code, every process that imports torch, transformers and mteb spends most of its time on compiling them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all lint types unit bench setup clean
 
 demo: $(INSTALLED)

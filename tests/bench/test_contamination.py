@@ -68,7 +68,7 @@ def contaminated(bench: Workbench, write_pairs: Writes, tmp_path: Path) -> Calla
             "name": "x",
             "teacher": bench.study.teacher,
             "student": {"layers": 2, "width": 16},
-            "text": {**bench.study.text.model_dump(), **text},
+            "text": {**bench.study.text.model_dump(), "evaluation_text": "remove", **text},
             "labelled": {"source": str(tmp_path / "rows.csv"), "columns": ["anchor", "positive"]},
             "budget": {"steps": 2},
             "methods": ["mse", {"simcse-supervised": {"hard_negatives": False}}],
