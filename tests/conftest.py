@@ -32,6 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     counts = Counter(item.path for item in items)
     long = {item.path for item in items if item.get_closest_marker("slow") or counts[item.path] > MANY_TESTS}
     items.sort(key=lambda item: item.path not in long)
+    for item in items:
+        # Whole studies spend their time in libraries, where tracing would double it.
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -218,6 +218,7 @@ def test_the_packaged_teacher_is_known_by_name_and_by_weights() -> None:
 
 @pytest.mark.mirror
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_teacher_has_its_published_scores(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.models import PACKAGED_NAME, find_model
 

@@ -172,7 +172,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli: Cli, study: Callable[
     ("changes", "expected"),
     [
         ({"methods": [{"planted": {"method": "mse"}}]}, "method planted cannot run in this study"),
-        ({"tasks": ["embedded", "STSBenchmrk"]}, "unknown task 'STSBenchmrk'; did you mean 'STSBenchmark'?"),
+        pytest.param(
+            {"tasks": ["embedded", "STSBenchmrk"]},
+            "unknown task 'STSBenchmrk'; did you mean 'STSBenchmark'?",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_refuses(

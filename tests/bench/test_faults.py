@@ -25,6 +25,9 @@ from bench.study import Run
 
 Cli = Callable[..., tuple[int, str]]
 
+# Whole studies, again and again: tracing them would double their time.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
@@ -146,6 +149,7 @@ def test_a_run_of_another_process_is_waited_for(
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_share_a_study(study: Callable[..., Path], tmp_path: Path) -> None:
     path = study(methods=["mse", "simcse", "codir", "ckd"], seeds=2, budget={"steps": 30})
     command = [sys.executable, "-m", "bench.cli", "run", str(path), "--out", str(tmp_path / "results")]

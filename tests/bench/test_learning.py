@@ -39,7 +39,7 @@ SLOW = {"codir-code": (100, 5e-4), "crd": (100, 5e-4)}
 """Steps and learning rate of methods whose normaliser, kept from the first batch, makes large steps overshoot."""
 NAMES = [*methods.registry(), "internal-kd-pid", "leaf", "mse-pca", "simcse-mlm"]
 """Every method, and the variants that train something else."""
-OFTEN = {"mse", "ibkd", "codir", "internal-kd", "simcse", "ckd", "rkd", "ibkd-supervised", "margin-mse"}
+OFTEN = {"mse", "ibkd", "codir", "internal-kd", "simcse", "margin-mse"}
 """One of each kind, and those that are named first."""
 
 

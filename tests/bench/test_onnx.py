@@ -64,6 +64,7 @@ def test_the_graph_gives_the_vectors_of_the_student(folder: Path, teacher_folder
 
 
 @needs_onnx
+@pytest.mark.thorough
 def test_a_graph_of_other_vectors_is_refused(
     folder: Path, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

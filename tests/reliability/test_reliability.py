@@ -22,6 +22,7 @@ def outcome(script: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> dict
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_kills_cost_nothing() -> None:
     found = outcome("kills", "--kills", "2", "--methods", "codir", "two-stages")
     assert (found["kills"], found["lost_completed_runs"], found["differing_files"]) == (2, 0, [])
@@ -37,6 +38,7 @@ def test_changed_bytes_are_noticed_and_put_right() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_breakages_are_stopped(teacher_folder: Path) -> None:
     found = outcome("breakages", str(teacher_folder), codes=(0, 1))
     assert (found["stopped"], found["breakages"]) == (12, 12)

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench import report
+from bench.design import Design
 from bench.errors import UserError
 from bench.record import CURVE_FILE, RECORD_FILE, Record
-from bench.report.drawn import reach
+from bench.report.drawn import Drawn, reach
+from bench.report.figures import seed_spread
+from bench.report.frame import make_study
+from bench.report.verdicts import Inference
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
@@ -62,14 +67,14 @@ def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path
     assert [str(file) for file in files if (out / file).read_bytes() != (page.parent / file).read_bytes()] == []
 
 
-def test_a_row_that_lacks_a_task_breaks_no_figure(
-    plain: list[Record], make: Make, write: Write, tmp_path: Path
-) -> None:
+def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Make) -> None:
     """As after a study was run again with fewer tasks and more rows."""
-    short = [make("ibkd", seed, (0.5 + seed / 100, 0.6)) for seed in (1, 2)]
-    [page] = report.build(write([*plain, *short]), tmp_path / "reports")
-    drawn = (page.parent / "figures" / "seed_spread.svg").read_text(encoding="utf-8")
-    assert "simcse" in drawn and "ibkd" not in drawn
+    study = make_study("demo", [*plain, *(make("ibkd", seed, (0.5 + seed / 100, 0.6)) for seed in (1, 2))])
+    figure = seed_spread(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    assert figure is not None
+    drawn = [str(line.get_label()) for line in figure.axes[0].get_lines()]
+    assert any("simcse" in label for label in drawn)
+    assert not any("ibkd" in label for label in drawn)
 
 
 def test_the_page_needs_nothing_beside_it(built: tuple[Path, Path]) -> None:

@@ -100,6 +100,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert timed(lambda: 7)[1] == 7
 
 
+@pytest.mark.thorough
 def test_a_teacher_of_any_shape_will_do(
     teacher_folder: Path, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
