@@ -12,6 +12,9 @@ from bench.design import Design
 from bench.report.frame import Study
 from bench.report.verdicts import Inference
 
+LEGEND_CHARACTERS, MARKER_CHARACTERS = 110, 7
+"""Of a legend across a whole figure; and what its marker and the space around it take."""
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -36,7 +39,9 @@ def legend(figure: Figure, axes: Axes) -> None:
     """One legend for all panels, below them."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        longest = max(map(len, labels)) + MARKER_CHARACTERS
+        columns = max(1, min(len(labels), 4, LEGEND_CHARACTERS // longest))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def reach(middle: float, low: float, high: float) -> list[list[float]]:

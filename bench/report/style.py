@@ -86,4 +86,4 @@ def looks(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 def short(name: str) -> str:
     """`name` without its middle where it would crowd a figure; the end tells variants apart."""
-    return name if len(name) <= NAME_LENGTH else f"{name[:20]}…{name[-10:]}"
+    return name if len(name) <= NAME_LENGTH else f"{name[:12]}…{name[-20:]}"

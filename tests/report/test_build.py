@@ -77,6 +77,17 @@ def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Mak
     assert not any("ibkd" in label for label in drawn)
 
 
+def test_long_names_are_told_apart_and_fit_below_a_figure(make: Make) -> None:
+    labels = [f"internal-kd+attention_weight-0{more}" for more in ("", "+hidden_weight-0", "+final_weight-0")]
+    records = [make(label, seed, (0.5, 0.6, 0.4)) for label in labels for seed in (1, 2)]
+    study = make_study("demo", records)
+    figure = seed_spread(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    assert figure is not None
+    assert len({str(line.get_label()) for line in figure.axes[0].get_lines()}) == len(labels)
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+
+
 def test_the_page_needs_nothing_beside_it(built: tuple[Path, Path]) -> None:
     text = (built[1] / "index.html").read_text(encoding="utf-8")
     page = Ids()
