@@ -131,9 +131,10 @@ class Inference:
     def ranks(self, column: str) -> pd.DataFrame:
         """Methods x (mean, low, high): rank by score over resampled seeds and examples, with 95 % intervals.
 
-        Only methods that have all the seeds; empty where there are none, or seeds too few to resample.
+        Of the largest set of rows that are comparable with each other, those that have all the seeds; empty where
+        there are none, or seeds too few to resample.
         """
-        methods = [str(key) for key in self.study.rows.index[self.study.rows["role"] == "method"]]
+        methods = self._largest_set()
         runs = {key: self._runs(key) for key in methods}
         seeds = sorted(set().union(*runs.values()))
         whole = [key for key in methods if len(runs[key]) == len(seeds)]
@@ -148,6 +149,13 @@ class Inference:
         frame["mean"] = pd.Series(ranks_MB.mean(axis=1), index=whole)
         frame["low"], frame["high"] = np.quantile(ranks_MB, [0.025, 0.975], axis=1)
         return frame
+
+    def _largest_set(self) -> list[str]:
+        """The methods of the letter that most of them have, the first of equals."""
+        rows = self.study.runs[self.study.runs["role"] == "method"].drop_duplicates("key").set_index("key")
+        methods = [str(key) for key in self.study.rows.index if key in rows.index]
+        sets = [[key for key in methods if rows.at[key, "letters"] == letters] for letters in rows["letters"].unique()]
+        return max(sets, key=len, default=[])
 
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""

@@ -177,6 +177,15 @@ def test_ranks_are_between_one_and_the_number_of_methods(study_folder: Callable[
     assert ranks["mean"].filter(like="poor").iloc[0] == 3.0
 
 
+def test_what_is_not_comparable_is_not_ranked_together(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder())
+    runs = inference.study.runs
+    runs.loc[runs["label"] == "poor", "letters"] = "b"
+    ranks = inference.ranks(OVERALL)
+    assert sorted(str(runs.loc[runs["key"] == key, "label"].iloc[0]) for key in ranks.index) == ["also-good", "good"]
+    assert ranks["mean"].sum() == pytest.approx(1 + 2)
+
+
 def test_interquartile_means_leave_out_the_odd_task_and_say_their_error(study_folder: Callable[..., Path]) -> None:
     inference = inference_of(study_folder())
     found = inference.interquartile_means()
