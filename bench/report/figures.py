@@ -156,9 +156,8 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         differences,
     ),
     "ranks": (
-        "Ranks by overall score over resampled seeds and examples, with 95 % intervals, of the largest set of rows that are "
-        "comparable with each other; a bar joins methods of which "
-        "none is shown to be better than another.",
+        "Ranks by overall score over resampled seeds and examples, with 95 % intervals, of the largest set of rows "
+        "that are comparable with each other; a bar joins methods of which none is shown to be better than another.",
         ranks,
     ),
     "ablation": (
