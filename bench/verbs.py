@@ -1,4 +1,7 @@
-"""What each verb of the command line does. Heavy imports wait until a verb needs them."""
+"""What each verb of the command line does: a function of its parsed arguments that returns the exit code.
+
+Heavy imports wait until a verb needs them. Raises `UserError`, which the command line says in one sentence.
+"""
 
 from __future__ import annotations
 
