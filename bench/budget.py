@@ -42,6 +42,7 @@ class Ledger:
     state_bytes: int = 0
     """Bytes of the method's buffers (banks, queues)."""
     peak_memory_bytes: int = 0
+    """Of the process while the run went on: of runs in lock-step, all of them together."""
     tuning_trials: int = 0
     """Trainings spent on the choice of the method's hyperparameters."""
     micro_batch: int = 0
@@ -59,7 +60,11 @@ class Ledger:
             yield
         finally:
             synchronize()
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: Phase, seconds: float) -> None:
+        """Charge a phase with time."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def spent(self, currency: str) -> float:
         """How much of one currency is gone. Teacher passes that a method asks for online count as its FLOPs."""

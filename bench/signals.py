@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,8 +13,12 @@ from torch.nn import functional as F
 
 from bench.encoder import Encoder
 from bench.labelled import LabelledText, Text
+from bench.online import online_layers, pass_online
 from bench.store import FINAL, TeacherStore, layer_name
 from methods.base import Dims, Needs, Signals, num_masked
+
+if TYPE_CHECKING:
+    from bench.lock_step import LockStep
 
 KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
 """Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
@@ -79,10 +83,17 @@ class SignalSource:
     """Makes the signals of a batch: the only reader of `Needs`."""
 
     def __init__(
-        self, needs: Needs, student: Encoder, teacher: Encoder, text: Text, store: TeacherStore, seed: int
+        self,
+        needs: Needs,
+        student: Encoder,
+        teacher: Encoder,
+        text: Text,
+        store: TeacherStore,
+        seed: int,
+        lock_step: LockStep | None = None,
     ) -> None:
         """`seed` is that of the run's stream of draws: negatives, teacher rows, masks."""
-        self._needs, self._student, self._teacher = needs, student, teacher
+        self._needs, self._student, self._teacher, self._lock_step = needs, student, teacher, lock_step
         self._text, self._store, self._seed = text, store, seed
         # Fused attention knows no dropout on a CPU: torch would materialise the maps, and draw them more slowly.
         on_cpu = student.device.type == "cpu" and student.can_give_maps
@@ -181,7 +192,7 @@ class SignalSource:
             mask_BT=batch.mask_BCT[:, 0],
             **given,
             **self._stored_signals(step, rows_B, device),
-            **self._online_signals(batch),
+            **self._online_signals(rows_B, batch),
         )
 
     def sentences_read(self, step: int, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -237,24 +248,16 @@ class SignalSource:
     def _read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
         return self._store.read(name, rows.ravel()).view(*rows.shape, -1)
 
-    def _online_signals(self, batch: Batch) -> dict[str, Any]:
-        needs = self._needs
-        if not needs.teacher_online:
+    def _online_signals(self, rows_B: NDArray[np.int64], batch: Batch) -> dict[str, Any]:
+        layers = online_layers(self._needs)
+        if not layers:
             return {}
-        self._teacher.use_attention_maps(True)
-        with torch.no_grad():
-            out = self._teacher(
-                batch.ids_BCT[:, 0],
-                batch.mask_BCT[:, 0],
-                attention=needs.teacher_attention,
-                attention_scores=needs.teacher_attention_scores,
-                hidden=needs.teacher_hidden,
-                qkv=needs.teacher_qkv,
-            )
-        self._teacher.use_attention_maps(False)
-        names = ("attention", "attention_scores", "hidden", "qkv")
-        found = {f"teacher_{name}": getattr(out, name) for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        tokens = (batch.ids_BCT[:, 0], batch.mask_BCT[:, 0])
+        if self._lock_step is None:
+            found = pass_online(self._teacher, *tokens, layers)
+        else:
+            found = self._lock_step.teacher_pass(self._teacher, *tokens, layers, rows_B.tobytes())
+        return {f"teacher_{kind}": tensors for kind, tensors in found.items()}
 
 
 def detached(signals: Signals) -> Signals:

@@ -38,6 +38,7 @@ from methods.base import Dims, Method, Needs, UnsuitableError
 
 if TYPE_CHECKING:
     from bench.evaluation.tasks import Task
+    from bench.lock_step import LockStep
 
 Announce = Callable[[str], None]
 UNKNOWN_SIZE = 100_000
@@ -72,6 +73,8 @@ class Workbench:
     """A workbench of an equal teacher and equal tasks, which are then not loaded again."""
     companions: list[Workbench] = field(default_factory=list)
     """Workbenches of other parts of the study: what their methods read of an equal text is stored by one pass."""
+    lock_step: LockStep | None = field(default=None, init=False)
+    """Of the runs that an engine is at, where they go on side by side."""
     _stages: dict[tuple[str, int], list[tuple[Stage, Needs]]] = field(default_factory=dict, init=False)
     _run_ids: dict[tuple[str, str, int], str] = field(default_factory=dict, init=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from bench.study import Run
 from bench.workbench import Announce
@@ -29,10 +30,10 @@ class Backlog:
         """Whether some run is not done."""
         return self._left > 0
 
-    def take(self) -> Run | None:
-        """The next run; None when there is none at the moment."""
+    def take(self, wanted: Callable[[Run], bool] = lambda _: True) -> Run | None:
+        """The next run, or the next of those that are wanted; None when there is none at the moment."""
         for place, (due, run) in enumerate(self._waiting):
-            if due <= time.monotonic():
+            if due <= time.monotonic() and wanted(run):
                 del self._waiting[place]
                 return run
         return None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 from bench.budget import Ledger
 from bench.errors import UserError
-from bench.speed.clock import Ratio, timed
+from bench.lock_step import LockStep
+from bench.model_folder import load_encoder
+from bench.speed.clock import Race, Ratio, Work, race, timed
 from bench.speed.setting import Setting
-from bench.speed.training import METHODS, cell_of
+from bench.speed.training import METHODS, OURS, cell_of
 from bench.study import runs_of
 from bench.train import train
 from bench.trained import rehearse_run
@@ -18,7 +22,10 @@ from bench.trained import rehearse_run
 TIMES = 10
 PASSED_METHODS: list[Any] = ["mse", "ckd", "ibkd", "codir", "simcse"]
 PASSED_SEEDS = [1, 2, 3]
-PASSED_BATCHES = 4
+ONLINE_METHODS: list[Any] = ["internal-kd", "tinybert"]
+ALONE = "one after the other"
+MINILM_HEADS = 12
+FEW_BATCHES = 4
 SMALL_TEXT, LARGE_TEXT = 100_000, 5_000_000
 
 
@@ -45,6 +52,33 @@ def linearity(setting: Setting) -> Ratio:
     return Ratio.of(found)
 
 
+def lock_step(setting: Setting) -> Race:
+    """Three methods for which the teacher runs on every batch: side by side, and one after the other."""
+    bench = _few(setting).bench([*ONLINE_METHODS, _minilm(setting)], name="lock-step")
+    numbers = range(len(bench.study.methods))
+
+    def side_by_side() -> Work:
+        together = LockStep([needs for entry in bench.study.methods for _, needs in bench.stages(entry)])
+        cells = [replace(cell_of(bench, number), lock_step=together) for number in numbers]
+        return lambda: list(together.run(cells, lambda cell: train(cell, Ledger())))
+
+    def one_after_the_other() -> Work:
+        cells = [cell_of(bench, number) for number in numbers]
+        return lambda: [train(cell, Ledger()) for cell in cells]
+
+    return race({OURS: side_by_side, ALONE: one_after_the_other}, setting.options.rounds)
+
+
+def _minilm(setting: Setting) -> dict[str, Any]:
+    """With as many relation heads as the widths of both models allow."""
+    width = load_encoder(setting.teacher.folder).dims.width
+    return {"minilm": {"relation_heads": math.gcd(setting.options.width or width, width, MINILM_HEADS)}}
+
+
+def _few(setting: Setting) -> Setting:
+    return setting.first(min(FEW_BATCHES * setting.options.batch_size, len(setting.sentences)))
+
+
 def memory_growth() -> tuple[int, int]:
     """Resident bytes that a process that trains on a large text takes more than one with a small text.
 
@@ -64,8 +98,7 @@ def _footprint(sentences: int) -> tuple[int, int]:
 
 def teacher_passes(setting: Setting) -> float:
     """Passes over the text that the teacher makes for five methods and three seeds, all of it from one store."""
-    few = setting.first(min(PASSED_BATCHES * setting.options.batch_size, len(setting.sentences)))
-    bench = few.bench(PASSED_METHODS, name="passes", seeds=PASSED_SEEDS)
+    bench = _few(setting).bench(PASSED_METHODS, name="passes", seeds=PASSED_SEEDS)
     passed = 0
 
     def note(_: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:

@@ -32,10 +32,9 @@ METHODS: dict[str, Any] = {
 }
 
 
-def cell_of(bench: Workbench, *, steps: int | None = None) -> Cell:
-    """The training by the workbench's only method, with the teacher's signals in the store."""
-    (entry,) = bench.study.methods
-    ((stage, needs),) = bench.stages(entry)
+def cell_of(bench: Workbench, number: int = 0, *, steps: int | None = None) -> Cell:
+    """The training by one of the workbench's methods, with the teacher's signals in the store."""
+    ((stage, needs),) = bench.stages(bench.study.methods[number])
     store = bench.store_of(needs)
     store.ensure(np.arange(len(bench.corpus)))
     return Cell(
