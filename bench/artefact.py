@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bench.identity import file_sha256
@@ -76,25 +76,29 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SUMS_FILE).is_file()
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in a few words, or None. Reads every byte of it."""
+def damage(folder: Path, may_lack: Collection[str] = ()) -> str | None:
+    """What is wrong with a sealed folder, in a few words, or None. Reads every byte of it.
+
+    `may_lack` names files that a sound folder has as they were written, or not at all.
+    """
     try:
         written = (folder / SUMS_FILE).read_bytes()
+        absent = {name for name in may_lack if not (folder / name).exists()}
+        expected = b"".join(line for line in written.splitlines(keepends=True) if _named(line) not in absent)
         found = _sums(folder).encode()
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
-    if written == found:
+    if expected == found:
         return None
-    listed, there = (set(text.splitlines()) for text in (written, found))
-    changed = sorted(line.split(b"  ", 1)[1].decode() for line in there - listed)
+    changed = sorted(_named(line) for line in set(found.splitlines()) - set(expected.splitlines()))
     return f"{changed[0] if changed else SUMS_FILE} is not as it was written"
 
 
-def is_sound(folder: Path, what: str) -> bool:
+def is_sound(folder: Path, what: str, may_lack: Collection[str] = ()) -> bool:
     """Whether a sealed folder is there and undamaged. Damage is logged, with the name of what will be made again."""
     if not is_sealed(folder):
         return False
-    found = damage(folder)
+    found = damage(folder, may_lack)
     if found:
         _log.warning("%s in %s is damaged (%s); it is made again", what, folder, found)
     return found is None
@@ -137,6 +141,11 @@ def _move(temporary: Path, path: Path, replaced: Path) -> None:
 def _sums(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS_FILE)
     return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _named(line: bytes) -> str:
+    """The file that a line of sums is about."""
+    return line.partition(b"  ")[2].rstrip(b"\n").decode(errors="replace")
 
 
 def _flush(path: Path) -> None:

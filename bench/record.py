@@ -12,6 +12,8 @@
     mteb/<Task>.json   the task's result in mteb's own format
     SHA256SUMS         of these files: a record that was changed afterwards is refused
 
+A copy may lack `ranked.parquet` and `judged.parquet`, the larger part: they are for a look at what was found.
+
 Readers of results import this module only; it imports neither torch nor mteb.
 """
 
@@ -30,6 +32,7 @@ SCHEMA = 1
 RECORD_FILE = "record.json"
 CURVE_FILE = "curve.parquet"
 EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
+LISTS = (RANKED_FILE, JUDGED_FILE)
 STORE_SCHEMA = 3
 """Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number, 2 no
 slices."""
@@ -129,6 +132,11 @@ def read_record(path: Path) -> Record:
         raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
 
 
+def record_damage(folder: Path) -> str | None:
+    """What is wrong with a record's folder, in a few words, or None."""
+    return damage(folder, may_lack=LISTS)
+
+
 def read_study(folder: Path) -> list[Record]:
     """All records of one study's folder, ordered by role, label and seed. Empty when there are none.
 
@@ -137,7 +145,7 @@ def read_study(folder: Path) -> list[Record]:
     # A leading dot marks a folder that is still being written.
     paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
     for path in paths:
-        if found := damage(path.parent):
+        if found := record_damage(path.parent):
             raise UserError(f"the record {path.parent} is damaged: {found}; delete it and run the study again")
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):

@@ -25,6 +25,7 @@ from bench.record import (
     CURVE_FILE,
     EXAMPLES_FILE,
     JUDGED_FILE,
+    LISTS,
     MTEB_FOLDER,
     RANKED_FILE,
     RECORD_FILE,
@@ -177,7 +178,7 @@ def _same_mteb(record: Record) -> bool:
 
 def _sound_record(folder: Path) -> Record | None:
     """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
-    if not is_sound(folder, "the record"):
+    if not is_sound(folder, "the record", may_lack=LISTS):
         return None
     record = read_record(folder / RECORD_FILE)
     # A folder that was moved to another's place is whole, and still not what its name says.
@@ -358,7 +359,7 @@ def _write(folder: Path, record: Record, curve: pd.DataFrame, scored: list[Score
             if frames:
                 together = pd.concat(frames, ignore_index=True)
                 together.attrs["schema"] = STORE_SCHEMA
-                together.to_parquet(folder / name, index=False)
+                together.to_parquet(folder / name, index=False, compression="zstd")
         (folder / MTEB_FOLDER).mkdir()
         for item in scored:
             dump_json(item.mteb_result, folder / MTEB_FOLDER / f"{item.name}.json")

@@ -9,7 +9,7 @@ from bench.artefact import damage, write_folder_atomically
 from bench.errors import UserError
 from bench.identity import folder_sha256
 from bench.model_folder import WEIGHTS
-from bench.record import RECORD_FILE, Record, read_record
+from bench.record import RECORD_FILE, Record, read_record, record_damage
 from bench.trained import MODEL_FOLDER
 
 CITATION = "distilbench, a benchmark of text-embedding distillation"
@@ -23,7 +23,7 @@ def ship(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path:
     """
     if not (run / RECORD_FILE).is_file():
         raise UserError(f"{run} is no run's folder; give results/<study>/<run_id>")
-    if found := damage(run):
+    if found := record_damage(run):
         raise UserError(f"the record {run} is damaged: {found}; run the study again")
     record = read_record(run / RECORD_FILE)
     if record.role == "ceiling":

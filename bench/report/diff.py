@@ -13,9 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.artefact import damage
 from bench.errors import UserError, one_of
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, read_record
+from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, read_record, record_damage
 
 PLACE = ["task", "split", "example"]
 
@@ -96,7 +95,7 @@ def shown_examples(
 def _read(folder: Path) -> Record:
     if not (folder / RECORD_FILE).is_file():
         raise UserError(f"{folder} is no run's folder; give results/<study>/<run_id>")
-    if found := damage(folder):
+    if found := record_damage(folder):
         raise UserError(f"the record {folder} is damaged: {found}; run the study again")
     record = read_record(folder / RECORD_FILE)
     if not (folder / EXAMPLES_FILE).is_file():

@@ -71,6 +71,18 @@ def test_added_and_missing_files_are_damage(folder: Path) -> None:
     assert not is_sealed(folder)
 
 
+def test_files_that_may_be_left_out_must_be_whole_where_they_are(folder: Path) -> None:
+    may_lack = ("inner/b.bin", "never.txt")
+    content = (folder / "inner" / "b.bin").read_bytes()
+    (folder / "inner" / "b.bin").write_bytes(content[:-1])
+    assert damage(folder, may_lack) == "inner/b.bin is not as it was written"
+    (folder / "inner" / "b.bin").unlink()
+    assert damage(folder, may_lack) is None
+    assert damage(folder) == f"{SUMS_FILE} is not as it was written"
+    (folder / "a.txt").unlink()
+    assert damage(folder, may_lack) == f"{SUMS_FILE} is not as it was written"
+
+
 def test_a_failing_writer_leaves_what_was_there(folder: Path) -> None:
     def fail(path: Path) -> None:
         (path / "half").touch()
