@@ -19,7 +19,9 @@ from typing import Any
 from bench.design import Ablation
 from bench.design import Cell as NamedCell
 from bench.errors import one_of, shown
-from bench.study import AblateSpec, MethodEntry, Stage, Study, hyperparameters, method_entry
+from bench.method_entry import MethodEntry, Stage, hyperparameters, method_entry
+from bench.sections import AblateSpec
+from bench.study import Study
 
 SETTINGS = ("student", "text", "train")
 MOST_CELLS, LONGEST_LABEL = 256, 80

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.study import BudgetSpec
+from bench.sections import BudgetSpec
 
 Phase = Literal["setup", "teacher", "train", "evaluation", "checkpoint"]
 CHARGED_PHASE: Phase = "train"

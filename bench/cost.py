@@ -9,7 +9,8 @@ from collections.abc import Iterable
 import torch
 
 from bench.budget import synchronize
-from bench.study import Run, Stage
+from bench.method_entry import Stage
+from bench.study import Run
 from bench.workbench import Workbench
 from methods.base import Needs
 

@@ -21,7 +21,8 @@ from bench.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from bench.errors import UserError
 from bench.identity import PROTOCOL, file_sha256, key_of
 from bench.model_folder import load_tokenizer
-from bench.study import LabelledSpec, Study
+from bench.sections import LabelledSpec
+from bench.study import Study
 from bench.text import EMBEDDED, embedded_key, numbers, read_column, resolve
 
 Section = Literal["labelled", "dev"]

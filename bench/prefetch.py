@@ -20,8 +20,9 @@ from bench.evaluation.profiles import expand
 from bench.export import licence_of
 from bench.models import PACKAGED_NAME, find_model, in_mirror, local_folder
 from bench.record import SOURCE_FILE, dump_json
+from bench.sections import OwnTask
 from bench.settings import MIRROR_VARIABLE, writable
-from bench.study import OwnTask, Study
+from bench.study import Study
 from bench.text import EMBEDDED, resolve, source_names
 
 

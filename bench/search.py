@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import methods
-from bench.study import MethodEntry, Stage, Study, TuneSpec
+from bench.method_entry import MethodEntry, Stage
+from bench.sections import TuneSpec
+from bench.study import Study
 from methods.space import Choice, Span
 
 Space = Mapping[str, Span | Choice]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.budget import Ledger
 from bench.encoder import Encoder, Normalize
-from bench.study import StaticSpec
+from bench.sections import StaticSpec
 from bench.token_table import TokenTable
 
 TOKENS_AT_ONCE = 1024

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from bench.errors import UserError, one_of
 from bench.identity import file_sha256, folder_sha256, key_of
-from bench.study import TextSpec
+from bench.sections import TextSpec
 
 EMBEDDED = "embedded"
 MIRROR_PREFIX = "mirror:"

@@ -22,10 +22,10 @@ from bench.dev import Response
 from bench.encoder import Encoder, num_parameters
 from bench.gradient_cache import backward_in_parts
 from bench.labelled import Text
+from bench.sections import TrainSpec
 from bench.seeds import generator_states, seed_for, seeded, set_generator_states
 from bench.signals import SignalSource, detached, dims_of
 from bench.store import FINAL, TeacherStore
-from bench.study import TrainSpec
 from methods.base import Dims, Method, Needs, Signals
 
 if TYPE_CHECKING:

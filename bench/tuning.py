@@ -22,8 +22,10 @@ from bench.artefact import disk_trouble
 from bench.budget import Ledger
 from bench.design import TUNED, Trial, Tuned, Tuning, write_tuning
 from bench.errors import UserError
+from bench.method_entry import MethodEntry
 from bench.search import Sampler, rows_to_tune, space_of
-from bench.study import MethodEntry, Run, TuneSpec
+from bench.sections import TuneSpec
+from bench.study import Run
 from bench.trained import Training, is_trained, training_of
 from bench.workbench import Workbench
 

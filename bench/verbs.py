@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.design import Trial
+    from bench.method_entry import MethodEntry
     from bench.plan import Plan
     from bench.record import Record
-    from bench.study import MethodEntry
     from bench.workbench import Workbench
 
 FINE, FAILED, COULD_NOT_EVALUATE = 0, 1, 3

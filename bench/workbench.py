@@ -26,14 +26,16 @@ from bench.errors import UserError
 from bench.evaluation.profiles import expand
 from bench.identity import PROTOCOL, file_sha256, key_of
 from bench.labelled import LabelledText, Text
+from bench.method_entry import MethodEntry, Stage
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
+from bench.sections import StaticSpec
 from bench.seeds import seeded
 from bench.settings import Settings
 from bench.signals import dims_of
 from bench.static import distil_static
 from bench.store import TeacherStore, array_names, store_key
-from bench.study import MethodEntry, Run, Stage, StaticSpec, Study
+from bench.study import Run, Study
 from methods.base import Dims, Method, Needs, UnsuitableError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pydantic import PydanticUserError
 import methods
 from bench.conform import Outcome, conform
 from bench.errors import UserError, one_of
-from bench.study import hyperparameters
+from bench.method_entry import hyperparameters
 
 
 def conform_in_words(name: str, overrides: list[str]) -> list[Outcome]:

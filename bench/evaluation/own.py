@@ -12,7 +12,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 from bench.errors import UserError, one_of
 from bench.evaluation.embedded import metadata
 from bench.evaluation.files import retrieval_split
-from bench.study import OwnTask
+from bench.sections import OwnTask
 from bench.text import MIRROR_PREFIX, numbers, read_column, resolve
 
 

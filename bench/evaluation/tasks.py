@@ -21,8 +21,8 @@ from bench.evaluation import embedded
 from bench.evaluation.files import check_table, read_split, retrieval_split
 from bench.evaluation.own import own_task
 from bench.evaluation.profiles import PROFILES, SICK_TEST
+from bench.sections import OwnTask
 from bench.seeds import preserved_rng
-from bench.study import OwnTask
 
 disable_progress_bars()
 

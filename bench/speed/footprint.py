@@ -17,8 +17,8 @@ from transformers import BertConfig, BertModel
 from bench.budget import Budget, Ledger, peak_memory_bytes
 from bench.corpus import Corpus
 from bench.encoder import Encoder
+from bench.sections import TrainSpec
 from bench.store import FINAL, TeacherStore
-from bench.study import TrainSpec
 from bench.train import Cell, train
 from methods.mse import MSE
 

@@ -16,9 +16,10 @@ from bench.errors import UserError
 from bench.export import export
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
+from bench.sections import StudentSpec, TextSpec
 from bench.seeds import seeded
 from bench.settings import Settings
-from bench.study import StudentSpec, Study, TextSpec
+from bench.study import Study
 from bench.text import EMBEDDED, read_sentences
 from bench.workbench import Workbench
 

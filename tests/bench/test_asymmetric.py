@@ -18,7 +18,8 @@ from bench.export import export
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.run import finish_run
-from bench.study import OwnTask, StudentSpec, runs_of
+from bench.sections import OwnTask, StudentSpec
+from bench.study import runs_of
 from bench.workbench import Workbench
 from tests.bench.conftest import Writes
 

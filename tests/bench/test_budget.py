@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.budget import Budget, Ledger, peak_memory_bytes, reset_peak_memory
-from bench.study import BudgetSpec, TrainSpec
+from bench.sections import BudgetSpec, TrainSpec
 from bench.train import learning_rate
 
 

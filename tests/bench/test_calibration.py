@@ -29,7 +29,7 @@ from bench.export import export
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.published import Figure, PublishedTask, figures_of, load_published
 from bench.record import read_study
-from bench.study import OwnTask
+from bench.sections import OwnTask
 
 NAME = "Pairs"
 

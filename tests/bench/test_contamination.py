@@ -16,7 +16,8 @@ from bench.contamination import find
 from bench.errors import UserError
 from bench.evaluation.overlap import pairs_seen, texts_of
 from bench.evaluation.tasks import load_task
-from bench.study import OwnTask, Study
+from bench.sections import OwnTask
+from bench.study import Study
 from bench.workbench import Workbench
 
 Writes = Callable[..., Path]

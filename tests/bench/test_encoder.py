@@ -16,7 +16,7 @@ from bench.encoder import Encoder, pool
 from bench.errors import UserError
 from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
-from bench.study import StudentSpec
+from bench.sections import StudentSpec
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from bench.export import export, licence_of, model_card
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.record import dump_json
+from bench.sections import StudentSpec
 from bench.ship import ship
-from bench.study import StudentSpec
 
 TEXTS = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
 HEADS = {

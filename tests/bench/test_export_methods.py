@@ -14,10 +14,11 @@ import methods
 from bench.embed import embed
 from bench.encoder import Encoder
 from bench.export import export
+from bench.method_entry import method_entry
 from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
+from bench.sections import StudentSpec
 from bench.signals import dims_of
-from bench.study import StudentSpec, method_entry
 from bench.trained import put_on
 from tests.bench.conftest import SMALL
 

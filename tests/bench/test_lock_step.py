@@ -20,9 +20,10 @@ from bench.lock_step import LockStep
 from bench.online import all_layers, chosen, online_layers, pass_online
 from bench.record import to_dict
 from bench.run import run_study
+from bench.sections import BudgetSpec
 from bench.settings import Settings
 from bench.signals import dims_of
-from bench.study import BudgetSpec, Study, runs_of
+from bench.study import Study, runs_of
 from bench.train import Cell, train
 from bench.workbench import Workbench
 from methods.base import Needs

@@ -13,7 +13,7 @@ from bench.encoder import Encoder
 from bench.errors import UserError
 from bench.model_folder import load_encoder
 from bench.models import build_student, find_model, kept_layers, leading_directions
-from bench.study import StudentSpec
+from bench.sections import StudentSpec
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bench.export import export
 from bench.model_folder import load_encoder, load_tokenizer
 from bench.models import build_student
 from bench.onnx_export import GRAPH, write_onnx
-from bench.study import StudentSpec
+from bench.sections import StudentSpec
 from bench.token_table import TokenTable
 
 needs_onnx = pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs distilbench[onnx]")

@@ -19,7 +19,8 @@ from bench.evaluation.content import example_texts
 from bench.evaluation.score import score
 from bench.evaluation.tasks import load_task
 from bench.model_folder import StoredModel
-from bench.study import OwnTask, Study
+from bench.sections import OwnTask
+from bench.study import Study
 
 Writes = Callable[..., Path]
 

@@ -19,9 +19,10 @@ from bench.labelled import LabelledText
 from bench.labelled import build_or_open as open_labelled
 from bench.model_folder import load_encoder
 from bench.models import build_student
+from bench.sections import StudentSpec, TextSpec
 from bench.signals import SignalSource, negative_rows, outside_rows
 from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, stored_rows
-from bench.study import StudentSpec, Study, TextSpec
+from bench.study import Study
 from methods.base import Needs, num_masked
 
 

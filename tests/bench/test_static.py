@@ -11,8 +11,8 @@ from bench.budget import Ledger
 from bench.encoder import Encoder
 from bench.export import export
 from bench.model_folder import load_encoder, load_tokenizer
+from bench.sections import StaticSpec
 from bench.static import distil_static, rarity, reduce, static_encoder
-from bench.study import StaticSpec
 
 
 @pytest.fixture

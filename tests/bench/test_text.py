@@ -14,7 +14,8 @@ import pytest
 
 from bench.corpus import Corpus, build_or_open, corpus_key
 from bench.errors import UserError
-from bench.study import Study, TextSpec
+from bench.sections import TextSpec
+from bench.study import Study
 from bench.text import read_sentences, source_key
 
 

@@ -33,7 +33,7 @@ from bench.evaluation.tasks import Task, load_task
 from bench.export import export
 from bench.identity import key_of
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
-from bench.study import OwnTask
+from bench.sections import OwnTask
 
 Writes = Callable[..., Path]
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,11 @@ from bench import tuning as tuning_module
 from bench import verbs
 from bench.design import TUNING_FILE, Trial, Tuned, read_design
 from bench.errors import UserError
+from bench.method_entry import method_entry
 from bench.search import Sampler, at, space_of
+from bench.sections import TuneSpec
 from bench.settings import Settings
-from bench.study import Study, TuneSpec, method_entry, runs_of
+from bench.study import Study, runs_of
 from bench.study_file import load_study
 from bench.train import train
 from bench.trained import training_of

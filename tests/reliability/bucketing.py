@@ -1,0 +1,86 @@
+"""Do batches of sentences of like length cost quality? Train with them and with random batches, seed by seed.
+
+    python -m tests.reliability.bucketing --sentences 12800 --seeds 5 --methods mse ckd    # needs DISTILBENCH_MIRROR
+
+Prints, for each method, STS-B dev (x100) of both and the mean difference with its 95 % interval (Student's t), and the
+share of padding in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t
+
+from bench import batches
+from bench.batches import BatchOrder
+from bench.budget import Ledger
+from bench.dev import Response
+from bench.quiet import quiet_libraries
+from bench.settings import Settings, cache_folder
+from bench.speed.training import cell_of
+from bench.study_file import load_study
+from bench.train import train
+from bench.workbench import Workbench
+
+POOLS = {"random": 1, "by length": batches.BATCHES_PER_POOL}
+
+
+def dev_score(bench: Workbench, number: int, seed: int) -> float:
+    """Spearman's correlation (x100) on the dev pairs after a training by one of the study's methods."""
+    cell = replace(cell_of(bench, number), student=bench.student(seed), seed=seed)
+    response = Response(bench.dev, bench.budget, points=1)
+    train(cell, Ledger(), response=response)
+    return 100 * float(response.rows[-1]["score"])
+
+
+def padding(bench: Workbench, seed: int) -> float:
+    """Share of an epoch's positions that hold no token."""
+    lengths, size = bench.corpus.lengths(), bench.study.train.batch_size
+    order = BatchOrder(lengths, size, seed)
+    rows = [lengths[order[step]] for step in range(order.batches_per_epoch)]
+    return 1 - sum(int(found.sum()) for found in rows) / sum(size * int(found.max()) for found in rows)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sentences", type=int, default=12800)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=["mse", "ckd"])
+    arguments = parser.parse_args()
+    mirror = os.environ.get("DISTILBENCH_MIRROR")
+    if not mirror:
+        sys.exit("set DISTILBENCH_MIRROR")
+    quiet_libraries()
+    changes = [f"methods=[{', '.join(arguments.methods)}]", f"budget.sentences={arguments.sentences}"]
+    study = load_study("minilm-50k", changes)
+    bench = Workbench(study, Settings(Path("unused"), cache_folder(), Path(mirror), "cpu"))
+    for number, entry in enumerate(study.methods):
+        scores: dict[str, list[float]] = {name: [] for name in POOLS}
+        for seed in range(1, arguments.seeds + 1):
+            for name, pool in POOLS.items():
+                batches.BATCHES_PER_POOL = pool
+                scores[name].append(dev_score(bench, number, seed))
+                say(f"{entry.label} {seed} {name} {scores[name][-1]:.2f}")
+        gain = np.subtract(scores["by length"], scores["random"])
+        half = t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
+        means = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in scores.items())
+        say(f"{entry.label}: {means}; by length {gain.mean():+.2f} +- {half:.2f} (n = {len(gain)})")
+    for name, pool in POOLS.items():
+        batches.BATCHES_PER_POOL = pool
+        say(f"padding, {name}: {100 * padding(bench, seed=1):.1f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
