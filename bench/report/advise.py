@@ -204,7 +204,7 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def _training_seconds(study: Study, key: str) -> float:
-    seconds = study.cost.mean.get("seconds_train")
+    seconds = study.cost.get("seconds_train")
     return math.nan if seconds is None else float(seconds[key])
 
 

@@ -70,7 +70,7 @@ def score_vs_cost(given: Drawn) -> Figure | None:
     costs = {"seconds_train": ("training time (s)", 1.0), "student_flops": (f"student compute ({unit})", size)}
     for axes, (cost, (label, divisor)) in zip(panels, costs.items(), strict=True):
         _against(axes, study, methods, study.costs[cost] / divisor)
-        _pareto_front(axes, study, methods, study.cost.mean[cost] / divisor)
+        _pareto_front(axes, study, methods, study.cost[cost] / divisor)
         _reference_lines(axes.axhline, study, OVERALL)
         axes.set(xlabel=label)
     panels[0].set_ylabel("overall score x 100")
@@ -146,8 +146,8 @@ def learning_curves(given: Drawn) -> Figure | None:
 FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
     "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).", scores),
     "score_vs_cost": (
-        "Overall score against cost: 95 % interval upwards (n ≥ 2), range over seeds sideways; the line joins the "
-        "methods that no other beats at the same cost or less.",
+        "Overall score against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
+        "joins the methods that no other beats at the same cost or less.",
         score_vs_cost,
     ),
     "differences": (
@@ -226,9 +226,9 @@ def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[
     for key, name in methods.items():
         colour, marker = looks(study.runs)[key]
         spent = cost[keys == key].to_numpy()
-        mean, width = study.average.percent(key, OVERALL)
-        sideways = reach(spent.mean(), spent.min(), spent.max())
-        bars = axes.errorbar(spent.mean(), mean, width, sideways, marker, color=colour, capsize=2.5)
+        typical, (mean, width) = float(np.median(spent)), study.average.percent(key, OVERALL)
+        sideways = reach(typical, spent.min(), spent.max())
+        bars = axes.errorbar(typical, mean, width, sideways, marker, color=colour, capsize=2.5)
         bars.set_label(short(name))
     trained = cost[keys.isin(list(methods))]
     if trained.max() > 20 * trained.min() > 0:

@@ -71,11 +71,11 @@ class Builder:
         shown = [_plus_minus(*pair, digits) for pair in zip(mean, width, strict=True)]
         self.add(heading, pd.Series(shown, index=mean.index), mean)
 
-    def add_cost(self, name: str, mean: pd.DataFrame) -> None:
+    def add_cost(self, name: str, cost: pd.DataFrame) -> None:
         heading, divisor = LEDGER.get(name, name), 1.0
-        values = mean[name] if name in mean else pd.Series(np.nan, index=mean.index)
+        values = cost[name] if name in cost else pd.Series(np.nan, index=cost.index)
         if name.endswith("_flops") and name in LEDGER:
-            unit, divisor = flop_unit(mean.filter(like="_flops").max().max())
+            unit, divisor = flop_unit(cost.filter(like="_flops").max().max())
             heading = f"{heading} {unit}"
         elif name.endswith("_bytes"):
             divisor = MIB
@@ -102,9 +102,9 @@ def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
     status = status_text(counts)
     builder.add("Status", status, status)
     for name in MAIN_COSTS:
-        builder.add_cost(name, study.cost.mean)
+        builder.add_cost(name, study.cost)
     return builder.table(
-        "main", "scores (x100) and costs (means over completed seeds)", [*notes(study), *further_notes]
+        "main", "scores (x100; means) and costs (medians) over completed seeds", [*notes(study), *further_notes]
     )
 
 
@@ -122,11 +122,10 @@ def task_table(study: Study, interquartile_means: pd.DataFrame | None = None) ->
 def cost_table(study: Study) -> Table:
     """All entries of the ledger."""
     builder = Builder(study)
-    mean = study.cost.mean
-    for name in [*LEDGER, *sorted(set(map(str, mean)) - set(LEDGER))]:
-        builder.add_cost(name, mean)
+    for name in [*LEDGER, *sorted(set(map(str, study.cost)) - set(LEDGER))]:
+        builder.add_cost(name, study.cost)
     notes = [
-        "Means over completed seeds. Every run alone is in runs.csv.",
+        "Medians over completed seeds. Every run alone is in runs.csv.",
         "Stored teacher signals were computed once and shared by all runs; online ones were computed for this run.",
     ]
     return builder.table("costs", "what a run cost", notes + ([f"{study.difference}."] if study.difference else []))
@@ -144,14 +143,14 @@ def run_frame(study: Study) -> pd.DataFrame:
 
 
 def label_frame(study: Study) -> pd.DataFrame:
-    """One row per row of the main table, unrounded: mean, sd, half-width of averages and gap; mean costs."""
+    """One row per row of the main table, unrounded: mean, sd, half-width of averages and gap; median costs."""
     counts = status_counts(study)
     frame = study.rows.join(study.runs.groupby("key")["limit"].first()).join(counts)
     for kind, estimate in (("average", study.average), ("gap_closed", study.gap)):
         for group in study.averages:
             for statistic in ("mean", "sd", "half_width"):
                 frame[f"{kind}:{group}:{statistic}"] = getattr(estimate, statistic)[group]
-    return frame.join(study.cost.mean)
+    return frame.join(study.cost)
 
 
 def score_frame(study: Study) -> pd.DataFrame:

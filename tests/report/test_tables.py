@@ -140,6 +140,17 @@ def test_cost_table_shows_all_entries_and_dashes_for_missing_ones(plain: list[Re
     assert text.at["mse", "Extra parameters"] == "—"
 
 
+def test_one_run_on_a_busy_machine_does_not_make_a_method_slow(make: Make) -> None:
+    records = [make("mse", seed, (0.6, 0.7, 0.5)) for seed in (1, 2, 3)]
+    for record, seconds in zip(records, (40.0, 5000.0, 42.0), strict=True):
+        record.ledger["seconds"] = {"train": seconds}
+    study = make_study("demo", records)
+
+    assert cells(tables.main_table(study)).at["mse", "Training (s)"] == "42"
+    assert cells(tables.cost_table(study)).at["mse", "Training (s)"] == "42"
+    assert tables.label_frame(study)["seconds_train"].tolist() == [42.0]
+
+
 def test_csv_frames_are_unrounded(plain: list[Record]) -> None:
     study = make_study("demo", plain)
     main = pd.read_csv(io.StringIO(tables.label_frame(study).to_csv())).set_index("row")
