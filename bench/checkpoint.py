@@ -65,12 +65,16 @@ class Checkpoints:
             return None
         return Snapshot(load_file(self._folder / TENSORS_FILE), facts)
 
-    def due(self) -> bool:
-        """Whether it is time for a snapshot: with one as dear as the last, all stay a small share of the time."""
+    def due(self, side_by_side: int = 1) -> bool:
+        """Whether it is time for a snapshot: with one as dear as the last, all stay a small share of the time.
+
+        `side_by_side` is the number of trainings that this time goes to.
+        """
         if not self._least:
             return True
         now = time.perf_counter()
-        return now - self._last >= self._least and self._spent + self._cost <= MOST_COST * (now - self._start)
+        own = (now - self._start) / side_by_side
+        return now - self._last >= self._least and self._spent + self._cost <= MOST_COST * own
 
     def save(self, take: Callable[[], Snapshot]) -> None:
         """Replace the last snapshot by one taken now."""

@@ -54,6 +54,11 @@ class LockStep:
         self._members: list[_Member] = []
         self._last: _Pass | None = None
 
+    @property
+    def count(self) -> int:
+        """Trainings that are not finished."""
+        return len(self._members)
+
     def run(self, jobs: Sequence[Job], work: Callable[[Job], Result]) -> Iterator[tuple[Job, Result]]:
         """Do the jobs side by side, and yield each as it is finished.
 

@@ -153,7 +153,8 @@ class _Loop:
                     on_progress(min(1.0, cell.budget.progress(ledger)))
                 if self.response.due(ledger):
                     self._watch()
-                if self.checkpoints is not None and not diverged and self.checkpoints.due():
+                side_by_side = 1 if cell.lock_step is None else cell.lock_step.count
+                if self.checkpoints is not None and not diverged and self.checkpoints.due(side_by_side):
                     with ledger.phase("checkpoint"):
                         self.checkpoints.save(self._snapshot)
         self._choose()

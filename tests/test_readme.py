@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 import methods
+from bench.record import read_study
+from bench.report.frame import make_study
 from bench.study_file import load_study
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,3 +39,16 @@ def test_every_method_is_named() -> None:
     page = README.read_text(encoding="utf-8")
     missing = [name for name in (*methods.registry(), *methods.VARIANTS) if f"`{name}`" not in page]
     assert not missing
+
+
+def test_the_table_on_the_first_screen_is_that_of_the_records() -> None:
+    study = make_study("minilm-50k", read_study(README.parent / "results" / "minilm-50k"))
+    means = 100 * study.average.mean.rename(index=study.rows["row"])
+    table = re.search(r"\n\| Method .*?\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert table is not None
+    heading, _, *rows = ([cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table[0].split("\n")[1:-2])
+    assert heading[1:4] == ["STS average", "Retrieval average", "Overall"]
+    shown = {row[0]: [float(cell.split()[0]) for cell in row[1:4]] for row in rows}
+    expected = {str(name): [round(float(value), 2) for value in means.loc[name]] for name in means.index}
+    assert shown == expected
+    assert {row[5] for row in rows if row[0] in study.names("method").values()} == {"5"}

@@ -254,6 +254,7 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch:
         assert not kept.due()
         now += 1.5
         assert kept.due()
+        assert not kept.due(side_by_side=2)
 
 
 @pytest.fixture
