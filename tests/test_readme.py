@@ -43,7 +43,7 @@ def test_every_method_is_named() -> None:
 
 def test_the_table_on_the_first_screen_is_that_of_the_records() -> None:
     study = make_study("minilm-50k", read_study(README.parent / "results" / "minilm-50k"))
-    means = 100 * study.average.mean.rename(index=study.rows["row"])
+    means = 100 * study.average.mean.rename(index=study.rows["row"].to_dict())
     table = re.search(r"\n\| Method .*?\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
     assert table is not None
     heading, _, *rows = ([cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table[0].split("\n")[1:-2])
