@@ -211,6 +211,7 @@ def facts(bench: Workbench, said: list[str]) -> dict[tuple[str, int], dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_study_goes_side_by_side_seed_by_seed(
     teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
