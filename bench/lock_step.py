@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.budget import synchronize
 from bench.encoder import Encoder
-from bench.online import Layers, Online, all_layers, chosen, pass_online
+from bench.online import Company, Layers, Online, all_layers, chosen, pass_online
 from bench.seeds import generator_states, set_generator_states
 from methods.base import Needs
 
@@ -40,12 +40,13 @@ class _Member:
 
 @dataclass(frozen=True)
 class _Pass:
+    by: _Member
     batch: bytes
     found: Online
     seconds: float
 
 
-class LockStep:
+class LockStep(Company):
     """What trainings share that take turns."""
 
     def __init__(self, needs: list[Needs]) -> None:
@@ -56,7 +57,6 @@ class LockStep:
 
     @property
     def count(self) -> int:
-        """Trainings that are not finished."""
         return len(self._members)
 
     def run(self, jobs: Sequence[Job], work: Callable[[Job], Result]) -> Iterator[tuple[Job, Result]]:
@@ -81,7 +81,6 @@ class LockStep:
             set_generator_states(outside)
 
     def turn(self, step: int) -> None:
-        """Come to a step: return when no other training is behind it."""
         member = self._own()
         member.step, member.random = step, generator_states()
         first = self._furthest_behind()
@@ -89,22 +88,18 @@ class LockStep:
             _switch_to(first)
 
     def teacher_pass(self, teacher: Encoder, ids_BT: Tensor, mask_BT: Tensor, layers: Layers, batch: bytes) -> Online:
-        """What `pass_online` gives, from another training's pass if that was over the same batch.
-
-        `batch` names it: the same name, the same tokens.
-        """
-        if self._last is not None and self._last.batch == batch:
-            self._own().spared_seconds += self._last.seconds
-        else:
+        member = self._own()
+        if self._last is None or self._last.batch != batch:
             self._last = None
             start = time.perf_counter()
             found = pass_online(teacher, ids_BT, mask_BT, self._layers)
             synchronize()
-            self._last = _Pass(batch, found, time.perf_counter() - start)
+            self._last = _Pass(member, batch, found, time.perf_counter() - start)
+        elif self._last.by is not member:
+            member.spared_seconds += self._last.seconds
         return chosen(self._last.found, self._layers, layers)
 
     def take_spared_seconds(self) -> float:
-        """Seconds of passes that others made for the training at hand, since it last asked."""
         member = self._own()
         spared, member.spared_seconds = member.spared_seconds, 0.0
         return spared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,9 @@ from torch.nn import functional as F
 
 from bench.encoder import Encoder
 from bench.labelled import LabelledText, Text
-from bench.online import online_layers, pass_online
+from bench.online import ALONE, Company, online_layers
 from bench.store import FINAL, TeacherStore, layer_name
 from methods.base import Dims, Needs, Signals, num_masked
-
-if TYPE_CHECKING:
-    from bench.lock_step import LockStep
 
 KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
 """Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
@@ -90,10 +87,10 @@ class SignalSource:
         text: Text,
         store: TeacherStore,
         seed: int,
-        lock_step: LockStep | None = None,
+        company: Company = ALONE,
     ) -> None:
         """`seed` is that of the run's stream of draws: negatives, teacher rows, masks."""
-        self._needs, self._student, self._teacher, self._lock_step = needs, student, teacher, lock_step
+        self._needs, self._student, self._teacher, self._company = needs, student, teacher, company
         self._text, self._store, self._seed = text, store, seed
         # Fused attention knows no dropout on a CPU: torch would materialise the maps, and draw them more slowly.
         on_cpu = student.device.type == "cpu" and student.can_give_maps
@@ -253,10 +250,7 @@ class SignalSource:
         if not layers:
             return {}
         tokens = (batch.ids_BCT[:, 0], batch.mask_BCT[:, 0])
-        if self._lock_step is None:
-            found = pass_online(self._teacher, *tokens, layers)
-        else:
-            found = self._lock_step.teacher_pass(self._teacher, *tokens, layers, rows_B.tobytes())
+        found = self._company.teacher_pass(self._teacher, *tokens, layers, rows_B.tobytes())
         return {f"teacher_{kind}": tensors for kind, tensors in found.items()}
 
 

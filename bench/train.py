@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +22,12 @@ from bench.dev import Response
 from bench.encoder import Encoder, num_parameters
 from bench.gradient_cache import backward_in_parts
 from bench.labelled import Text
+from bench.online import ALONE, Company
 from bench.sections import TrainSpec
 from bench.seeds import generator_states, seed_for, seeded, set_generator_states
 from bench.signals import SignalSource, detached, dims_of
 from bench.store import FINAL, TeacherStore
 from methods.base import Dims, Method, Needs, Signals
-
-if TYPE_CHECKING:
-    from bench.lock_step import LockStep
 
 LOG_EVERY = 10
 """Steps between rows of the curve; a divergence is noticed then."""
@@ -54,8 +52,8 @@ class Cell:
     budget: Budget
     seed: int
     """A recipe's later stages have seeds of their own, derived from the run's."""
-    lock_step: LockStep | None = None
-    """Of trainings on the same text that go on side by side with this one."""
+    company: Company = ALONE
+    """Trainings on the same text that go on side by side with this one."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class _Loop:
         ledger.state_bytes += sum(buffer.nbytes for buffer in self.aux.buffers())
         self.order = BatchOrder(cell.text.lengths(), cell.spec.batch_size, seed_for(cell.seed, "batches"))
         draws = seed_for(cell.seed, "negatives")
-        self.source = SignalSource(self.needs, cell.student, cell.teacher, cell.text, cell.store, draws, cell.lock_step)
+        self.source = SignalSource(self.needs, cell.student, cell.teacher, cell.text, cell.store, draws, cell.company)
         self.parameters = [*cell.student.parameters(), *self.aux.parameters()]
         self.optimizer = _optimizer(self.parameters, cell.spec)
         self.step = 0
@@ -138,12 +136,10 @@ class _Loop:
                 self._restore(resumed)
             while (progress := cell.budget.progress(ledger)) < 1 and not diverged:
                 self._fill_store()
-                if cell.lock_step is not None:
-                    cell.lock_step.turn(self.step)
+                cell.company.turn(self.step)
                 with ledger.phase("train"):
                     signals, terms, grad_norm = self._update(progress)
-                if cell.lock_step is not None:
-                    ledger.add("train", cell.lock_step.take_spared_seconds())
+                ledger.add("train", cell.company.take_spared_seconds())
                 self._charge()
                 self.step += 1
                 if (self.step - 1) % LOG_EVERY == 0 or cell.budget.progress(ledger) >= 1:
@@ -153,8 +149,7 @@ class _Loop:
                     on_progress(min(1.0, cell.budget.progress(ledger)))
                 if self.response.due(ledger):
                     self._watch()
-                side_by_side = 1 if cell.lock_step is None else cell.lock_step.count
-                if self.checkpoints is not None and not diverged and self.checkpoints.due(side_by_side):
+                if self.checkpoints is not None and not diverged and self.checkpoints.due(cell.company.count):
                     with ledger.phase("checkpoint"):
                         self.checkpoints.save(self._snapshot)
         self._choose()

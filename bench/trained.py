@@ -201,7 +201,7 @@ class _Stages:
             spec=spec,
             budget=bench.budget.share(spent, spent + stage.share),
             seed=stage_seed(self.run.seed, number),
-            lock_step=bench.lock_step,
+            company=bench.company,
         )
 
     def _take_over(self, number: int) -> None:

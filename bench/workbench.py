@@ -29,6 +29,7 @@ from bench.labelled import LabelledText, Text
 from bench.method_entry import MethodEntry, Stage
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
+from bench.online import ALONE, Company
 from bench.sections import StaticSpec
 from bench.seeds import seeded
 from bench.settings import Settings
@@ -40,7 +41,6 @@ from methods.base import Dims, Method, Needs, UnsuitableError
 
 if TYPE_CHECKING:
     from bench.evaluation.tasks import Task
-    from bench.lock_step import LockStep
 
 Announce = Callable[[str], None]
 UNKNOWN_SIZE = 100_000
@@ -75,7 +75,7 @@ class Workbench:
     """A workbench of an equal teacher and equal tasks, which are then not loaded again."""
     companions: list[Workbench] = field(default_factory=list)
     """Workbenches of other parts of the study: what their methods read of an equal text is stored by one pass."""
-    lock_step: LockStep | None = field(default=None, init=False)
+    company: Company = field(default=ALONE, init=False)
     """Of the runs that an engine is at, where they go on side by side."""
     _stages: dict[tuple[str, int], list[tuple[Stage, Needs]]] = field(default_factory=dict, init=False)
     _run_ids: dict[tuple[str, str, int], str] = field(default_factory=dict, init=False)

@@ -8,6 +8,7 @@ from functools import partial
 
 from bench.engines.backlog import POLL_SECONDS, Backlog
 from bench.lock_step import LockStep
+from bench.online import ALONE
 from bench.run import Finished, OnProgress, finish_run
 from bench.study import Run
 from bench.workbench import Workbench
@@ -56,8 +57,9 @@ def _finish(bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Itera
     if len(runs) == 1:
         yield runs[0], finish(runs[0])
         return
-    bench.lock_step = LockStep([bench.stages(run.entry)[0][1] for run in runs])
+    lock_step = LockStep([bench.stages(run.entry)[0][1] for run in runs])
+    bench.company = lock_step
     try:
-        yield from bench.lock_step.run(runs, finish)
+        yield from lock_step.run(runs, finish)
     finally:
-        bench.lock_step = None
+        bench.company = ALONE

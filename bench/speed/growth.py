@@ -59,7 +59,7 @@ def lock_step(setting: Setting) -> Race:
 
     def side_by_side() -> Work:
         together = LockStep([needs for entry in bench.study.methods for _, needs in bench.stages(entry)])
-        cells = [replace(cell_of(bench, number), lock_step=together) for number in numbers]
+        cells = [replace(cell_of(bench, number), company=together) for number in numbers]
         return lambda: list(together.run(cells, lambda cell: train(cell, Ledger())))
 
     def one_after_the_other() -> Work:

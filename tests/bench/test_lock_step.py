@@ -59,7 +59,7 @@ def cell_of(make_cell: MakeCell) -> Callable[[str], Cell]:
 def side_by_side(cells: list[Cell]) -> tuple[LockStep, list[Cell]]:
     needs = [cell.method.needs(dims_of(cell.student, cell.teacher, len(cell.text))) for cell in cells]
     lock_step = LockStep(needs)
-    return lock_step, [replace(cell, lock_step=lock_step) for cell in cells]
+    return lock_step, [replace(cell, company=lock_step) for cell in cells]
 
 
 def ended(cell: Cell, **further: Any) -> tuple[Any, ...]:
@@ -101,6 +101,20 @@ def test_the_time_of_a_pass_is_charged_to_all_that_it_serves(
     ledgers = [Ledger() for _ in cells]
     list(lock_step.run([0, 1, 2], lambda number: train(cells[number], ledgers[number])))
     assert [ledger.seconds["train"] for ledger in ledgers] == [100.0 * STEPS] * 3
+
+
+def test_a_pass_that_is_asked_for_again_by_the_same_is_charged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.lock_step, "pass_online", lambda *_: {})
+    lock_step, nothing = LockStep([]), torch.empty(0)
+    teacher: Any = None
+
+    def spared(times: int) -> float:
+        for _ in range(times):
+            lock_step.teacher_pass(teacher, nothing, nothing, {}, b"batch")
+        return lock_step.take_spared_seconds()
+
+    first, second = (seconds for _, seconds in lock_step.run([2, 1], spared))
+    assert first == 0 < second
 
 
 class Killed(BaseException):
