@@ -22,6 +22,7 @@ from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
 from bench.encoder import Encoder, pool
 from bench.information import MOST, Plane
+from bench.kept import Arrays
 from bench.labelled import LabelledText
 from bench.seeds import preserved_rng
 from bench.store import length_batches
@@ -44,20 +45,11 @@ class DevSet:
     plane: Plane
 
     @classmethod
-    def of(cls, text: LabelledText, teacher: Encoder) -> DevSet:
-        """Each row's anchor with each of its candidates."""
-        anchors = np.repeat(text.rows_RC[:, :1], text.columns - 1, axis=1)
-        pairs_P2 = np.stack([anchors, text.rows_RC[:, 1:]], axis=-1).reshape(-1, 2)
-        rows = np.unique(pairs_P2) if text.scores is None else _some(pairs_P2)
-        teacher_ND = _unit_vectors(text.corpus, rows, teacher, _final(teacher, None))
-        gold_P = (
-            text.scores.reshape(-1).astype(np.float64)
-            if text.scores is not None
-            else _cosines(teacher_ND, np.searchsorted(rows, pairs_P2))
-        )
-        some = _some(pairs_P2)
-        input_ND = _unit_vectors(text.corpus, some, teacher, _input(teacher))
-        return cls(text.corpus, pairs_P2, gold_P, Plane(teacher_ND[np.searchsorted(rows, some)], input_ND))
+    def of(cls, text: LabelledText, views: Arrays) -> DevSet:
+        """Each row's anchor with each of its candidates, as the teacher sees them: `views_of` the text."""
+        pairs_P2 = _pairs(text)
+        gold_P = views["cosines"] if text.scores is None else text.scores.reshape(-1).astype(np.float64)
+        return cls(text.corpus, pairs_P2, gold_P, Plane(views["final"], views["input"]))
 
     def look(self, student: Encoder, head: nn.Module | None = None) -> tuple[float, dict[str, float]]:
         """Spearman's correlation, NaN where the student's vectors are all equal; and its place on the plane.
@@ -71,6 +63,27 @@ class DevSet:
             return float("nan"), {}
         placed = self.plane.place(vectors_NS[np.searchsorted(rows, _some(self.pairs_P2))])
         return float(spearmanr(similarity_P, self.gold_P).statistic), placed
+
+
+def views_of(text: LabelledText, teacher: Encoder) -> dict[str, NDArray[np.float64]]:
+    """What a dev set takes from the teacher.
+
+    Unit vectors of its plane's sentences, `final` and of the embedding block, `input`; and, where the text has no
+    scores, the pairs' `cosines`.
+    """
+    pairs_P2 = _pairs(text)
+    some, found = _some(pairs_P2), {}
+    rows = np.unique(pairs_P2) if text.scores is None else some
+    final_ND = _unit_vectors(text.corpus, rows, teacher, _final(teacher, None))
+    if text.scores is None:
+        found["cosines"] = _cosines(final_ND, np.searchsorted(rows, pairs_P2))
+    found["final"] = final_ND[np.searchsorted(rows, some)]
+    return found | {"input": _unit_vectors(text.corpus, some, teacher, _input(teacher))}
+
+
+def _pairs(text: LabelledText) -> NDArray[np.int64]:
+    anchors = np.repeat(text.rows_RC[:, :1], text.columns - 1, axis=1)
+    return np.stack([anchors, text.rows_RC[:, 1:]], axis=-1).reshape(-1, 2)
 
 
 def _some(pairs_P2: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -282,11 +282,13 @@ def _look_at_vectors(bench: Workbench, run: Run, model: StoredModel, ledger: Led
         student = load_encoder(model.folder).to(bench.settings.device)
         tokenizer = load_tokenizer(model.folder)
         found, speed = vectors.encode_timed(student, tokenizer, model.folder)
+        views = bench.teacher_views
+        layers = [views[f"layer-{layer}"] for layer in range(bench.teacher.dims.layers + 1)]
         looked = {
             "schema": vectors.SCHEMA,
             "sentences": len(found),
-            "values": vectors.describe(found, bench.sample_vectors),
-            "layers": vectors.layer_similarity(vectors.pooled_layers(student, tokenizer), bench.sample_layers),
+            "values": vectors.describe(found, views[vectors.FINAL]),
+            "layers": vectors.layer_similarity(vectors.pooled_layers(student, tokenizer), layers),
         }
         if run.role != "ceiling" and student.output_width() == bench.teacher.output_width():
             looked["asymmetric"] = _among_the_teachers_documents(bench, model)

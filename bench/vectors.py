@@ -30,6 +30,7 @@ PAIRS = 200
 NEIGHBOURS = 10
 ALIKE = 4.0
 """Gold score, of 5, from which on a pair says the same: what alignment is measured on."""
+FINAL = "final"
 SHARES = (2, 4)
 """Vectors are cut to a half and a quarter of their components."""
 QUERIES = 20
@@ -54,6 +55,12 @@ def sample() -> Sample:
     frame = frame.iloc[np.linspace(0, len(frame) - 1, PAIRS).astype(int)]
     places, texts = pd.factorize(frame[["sentence1", "sentence2"]].to_numpy(dtype=object).ravel())
     return Sample(list(texts), places.reshape(-1, 2).astype(np.int64), frame["score"].to_numpy(dtype=np.float64))
+
+
+def views(model: Encoder, tokenizer: Any) -> dict[str, Array]:
+    """A teacher's view of the fixed sentences: unit vectors as `final`, and `layer-0`, the embedding block, upwards."""
+    layers = pooled_layers(model, tokenizer)
+    return {FINAL: encode(model, tokenizer, sample().texts)} | {f"layer-{n}": found for n, found in enumerate(layers)}
 
 
 def pooled_layers(model: Encoder, tokenizer: Any) -> list[Array]:

@@ -20,11 +20,13 @@ from bench import vectors
 from bench.budget import Budget, Ledger
 from bench.contamination import Contamination, find_or_open
 from bench.corpus import Corpus
-from bench.dev import DevSet
+from bench.dev import TOKENS_PER_PASS, DevSet, views_of
+from bench.embed import BATCH_RULE
 from bench.encoder import Encoder, num_parameters, output_width
 from bench.errors import UserError
 from bench.evaluation.profiles import expand
 from bench.identity import PROTOCOL, file_sha256, key_of
+from bench.kept import kept_arrays
 from bench.labelled import LabelledText, Text
 from bench.method_entry import MethodEntry, Stage
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
@@ -95,15 +97,15 @@ class Workbench:
         return load_encoder(self.teacher_model.folder).requires_grad_(False).to(self.settings.device)
 
     @cached_property
-    def sample_vectors(self) -> NDArray[np.float64]:
-        """The teacher's vectors of the sentences that every model's are described by."""
-        # A tokenizer of its own: encoding leaves settings in it, which would be exported with the students.
-        return vectors.encode(self.teacher, load_tokenizer(self.teacher_model.folder), vectors.sample().texts)
+    def teacher_views(self) -> dict[str, NDArray[np.float64]]:
+        """The teacher's vectors and layers of the sentences that every model is described by; see `vectors.views`."""
 
-    @cached_property
-    def sample_layers(self) -> list[NDArray[np.float64]]:
-        """The teacher's mean-pooled layers of these sentences, the embedding block first."""
-        return vectors.pooled_layers(self.teacher, load_tokenizer(self.teacher_model.folder))
+        def make() -> dict[str, NDArray[np.float64]]:
+            # A tokenizer of its own: encoding leaves settings in it, which would be exported with the students.
+            return vectors.views(self.teacher, load_tokenizer(self.teacher_model.folder))
+
+        parts = {"teacher": self.teacher_hashes, "texts": vectors.sample().texts, "batches": BATCH_RULE}
+        return kept_arrays(self.settings.cache, "views", make, **parts)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -173,7 +175,9 @@ class Workbench:
         text = labelled_texts.build_or_open(
             self.study, self.teacher_model.folder, self.dev_key, self.settings.cache, self.settings.mirror, "dev"
         )
-        return DevSet.of(text, self.teacher)
+        parts = {"teacher": self.teacher_hashes, "dev": self.dev_key, "batches": TOKENS_PER_PASS}
+        views = kept_arrays(self.settings.cache, "dev", lambda: views_of(text, self.teacher), **parts)
+        return DevSet.of(text, views)
 
     @cached_property
     def pairs_seen(self) -> dict[str, int]:

@@ -75,9 +75,10 @@ class _Worker:
     def _start(self) -> None:
         context = _context(self._order.settings.device)
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(self._order, theirs), daemon=True)
+        process = context.Process(target=work, args=(self._order, theirs), daemon=True)
         with _inherited(self._order.layout.environment(self._number)):
-            self._process.start()
+            process.start()
+        self._process = process
         # With this end closed, the pipe ends when the worker does.
         theirs.close()
 

@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
-from bench.artefact import clear_up, is_sound, write_sealed
 from bench.embed import BATCH_RULE, embed
 from bench.encoder import Encoder
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.score import PRECISION, evaluate
 from bench.evaluation.tasks import Task
-from bench.identity import key_of
+from bench.kept import kept_arrays
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.seeds import preserved_rng
-
-VECTORS_FILE = "vectors.npy"
 
 Embedder = Callable[[list[str]], NDArray[np.float32]]
 
@@ -48,17 +44,11 @@ class TeacherIndex:
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         """Vectors of some texts, [texts, width], float32."""
-        key = key_of(teacher=self._hashes, texts=texts, precision=PRECISION, batches=BATCH_RULE)
-        folder, locks = self._cache / "indexes" / key, self._cache / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        # Workers that come to the same task together would each do the teacher's work.
-        with FileLock(locks / f"index-{key}.lock"):
-            if not is_sound(folder, "the teacher's index"):
-                clear_up(folder)
-                found = embed(self._teacher, load_tokenizer(self._folder), texts)
-                write_sealed(folder, lambda path: np.save(path / VECTORS_FILE, found))
-        stored: NDArray[np.float32] = np.load(folder / VECTORS_FILE)
-        return stored
+        parts = {"teacher": self._hashes, "texts": texts, "precision": PRECISION, "batches": BATCH_RULE}
+        return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts)}, **parts)["vectors"]
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return embed(self._teacher, load_tokenizer(self._folder), texts)
 
 
 def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:

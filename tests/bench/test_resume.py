@@ -16,7 +16,7 @@ import methods
 from bench import checkpoint
 from bench.budget import Budget, Ledger
 from bench.checkpoint import Checkpoints, Snapshot
-from bench.dev import DevSet, Response, shares
+from bench.dev import DevSet, Response, shares, views_of
 from bench.settings import Settings
 from bench.signals import Batch, SignalSource
 from bench.study import Run, Study, runs_of
@@ -99,7 +99,7 @@ def test_a_killed_training_ends_in_the_same_bits(
 
 
 def response_of(cell: Cell, bench: Workbench, points: int = 3) -> Response:
-    return Response(DevSet.of(bench.labelled, bench.teacher), cell.budget, points)
+    return Response(DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher)), cell.budget, points)
 
 
 @pytest.mark.parametrize("name", ["simcse", "codir", "internal-kd", "hpd"])
@@ -123,7 +123,7 @@ def test_shares_double_up_to_the_whole() -> None:
 
 
 def test_a_dev_score_is_spearmans_correlation_with_the_gold(bench: Workbench) -> None:
-    dev = DevSet.of(bench.labelled, bench.teacher)
+    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
     assert len(dev.pairs_P2) == 2 * len(bench.labelled)
     assert dev.look(bench.teacher)[0] == pytest.approx(1.0)
     assert abs(dev.look(bench.student(1))[0]) < 0.95
@@ -134,7 +134,7 @@ def test_a_dev_score_is_spearmans_correlation_with_the_gold(bench: Workbench) ->
 def test_vectors_that_are_all_equal_have_no_dev_score(bench: Workbench) -> None:
     head = nn.Linear(16, 3)
     nn.init.zeros_(head.weight)
-    dev = DevSet.of(bench.labelled, bench.teacher)
+    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
     assert torch.isnan(torch.tensor(dev.look(bench.student(1), head)[0]))
 
 
