@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +26,18 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
-def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
-    """Write all figures that the study has data for into `folder`. Returns name -> caption."""
-    study, drawn = given.study, {}
-    for name, (caption, draw) in FIGURES.items():
+def draw_all(given: Drawn, folder: Path, names: Collection[str]) -> set[str]:
+    """Write those of some figures that the study has data for into `folder`. Returns their names."""
+    drawn = set()
+    for name in names:
         with styled(name):
-            figure = draw(given)
+            figure = FIGURES[name][1](given)
             if figure is None:
                 continue
-            if mark := caution(study):
+            if mark := caution(given.study):
                 figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
             save(figure, folder, name)
-        drawn[name] = caption
+        drawn.add(name)
     return drawn
 
 
@@ -200,6 +200,10 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         learning_curves,
     ),
 }
+
+
+OF_RECORDS = ("response", "information_plane", "layers", "tasks", "seed_spread", "learning_curves")
+"""Those that show no interval and no verdict."""
 
 
 def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str) -> None:

@@ -61,7 +61,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
     `Figure.savefig` would draw it twice for each format.
     """
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
     figure.set_layout_engine("none")
     none: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     FigureCanvasSVG(figure).print_svg(folder / f"{name}.svg", metadata=none)  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from bench.artefact import write_folder_atomically
 from bench.design import Design, read_design
 from bench.record import Record, read_study
 from bench.report import INDEX_FILE, Options, tables
+from bench.report.apart import Apart, drawing_apart
 from bench.report.budgets import budget_table, siblings
 from bench.report.effects import effect_table, effects
 from bench.report.frame import Study, make_study, read_curves
@@ -25,6 +26,11 @@ from bench.report.verdicts import Inference
 
 def write_report(records: Sequence[Record], folder: Path, target: Path, options: Options) -> None:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
+    with drawing_apart(len(records), folder, options.margin) as apart:
+        _write_report(records, folder, target, options, apart)
+
+
+def _write_report(records: Sequence[Record], folder: Path, target: Path, options: Options, apart: Apart) -> None:
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
     beside = [
@@ -35,14 +41,18 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 
     def write(out: Path) -> None:
         from bench.report.drawn import Drawn
-        from bench.report.figures import draw_all
+        from bench.report.figures import FIGURES, OF_RECORDS, draw_all
         from bench.report.page import to_page
 
         for name in ("tables", "figures"):
             (out / name).mkdir()
         _write_tables(study, made, out / "tables")
         write_planes(study, out / "tables")
-        captions = draw_all(Drawn(study, curves, inference, design, options.reference), out / "figures")
+        given = Drawn(study, curves, inference, design, options.reference)
+        drawn = draw_all(given, out / "figures", [name for name in FIGURES if name not in OF_RECORDS])
+        found = apart.collect(out / "figures")
+        drawn |= found or draw_all(given, out / "figures", [name for name in FIGURES if name in OF_RECORDS])
+        captions = {name: caption for name, (caption, _) in FIGURES.items() if name in drawn}
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
