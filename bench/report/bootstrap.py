@@ -35,17 +35,18 @@ class TaskExamples:
 
     def metric(self) -> Array:
         """The metric on all examples, [R]."""
-        return self._replicate(np.ones((self.values_RN.shape[1], 1), dtype=np.float32))[:, 0]
+        return self.counted(np.ones((self.values_RN.shape[1], 1), dtype=np.float32))[:, 0]
 
     def replicates(self, resamples: int, rng: np.random.Generator) -> Array:
         """The metric on resampled examples, [R, B]; not-a-number where all resampled gold scores are equal."""
         chunks = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
         drawn = zip(chunks, rng.spawn(len(chunks)), strict=True)
         with ThreadPoolExecutor(cpu_count()) as pool:
-            parts = list(pool.map(lambda item: self._replicate(_draw(self.values_RN.shape[1], *item)), drawn))
+            parts = list(pool.map(lambda item: self.counted(_draw(self.values_RN.shape[1], *item)), drawn))
         return np.concatenate(parts, axis=1)
 
-    def _replicate(self, counts_NB: Counts) -> Array:
+    def counted(self, counts_NB: Counts) -> Array:
+        """The metric where each example counts as often as told, N times in all, [R, B]."""
         if self.gold_N is None:
             means: Array = self.values_RN @ counts_NB.astype(np.float64) / self.values_RN.shape[1]
             return means

@@ -210,6 +210,17 @@ def test_workers_give_the_bits_of_one_process_though_they_are_killed(make_bench:
     assert multiprocessing.active_children() == []
 
 
+def test_why_a_worker_cannot_start_is_said(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: BaseProcess) -> None:
+        raise RuntimeError("an attempt has been made to start a new process")
+
+    monkeypatch.setattr("bench.engines.workers._context", lambda device: multiprocessing.get_context("spawn"))
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
+    bench = make_bench(["mse"], seeds=1)
+    with pytest.raises(RuntimeError, match="an attempt has been made"):
+        list(Workers(Layout(1, 1))(bench, runs_of(bench.study), lambda run, share: None))
+
+
 def test_a_cluster_that_is_not_there_is_named_at_once() -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with socket.socket() as nobody:

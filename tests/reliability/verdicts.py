@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.record import read_study
 from bench.report import stats
-from bench.report.bootstrap import Array, TaskExamples
+from bench.report.bootstrap import Array, Counts, TaskExamples
 from bench.report.examples import aligned, read_examples
 from bench.report.frame import ALPHA, make_study
 
@@ -87,16 +87,24 @@ class Pair:
         return abs(self.shown.mean - truth) <= self.shown.half_width()
 
 
+def study_and_resamples(count: int, rng: np.random.Generator) -> Counts:
+    """How often each of some examples is in a new study, and in each of its resamples, [N, 1 + B]."""
+    study_N = rng.integers(0, count, count)
+    resamples_BN = study_N[rng.integers(0, count, (RESAMPLES, count))]
+    drawn = [study_N, *resamples_BN]
+    return np.stack([np.bincount(part, minlength=count) for part in drawn], axis=1).astype(np.float32)
+
+
 def differences(methods: list[Population], seeds: int, rng: np.random.Generator) -> list[Pair]:
     """One simulated study: the estimated difference of every pair."""
     drawn = [method.runs(seeds, rng) for method in methods]
     values, replicates = [], []
     for task, gold in enumerate(methods[0].gold):
-        chosen = rng.integers(0, drawn[0][task].shape[1], drawn[0][task].shape[1])
-        joined = np.concatenate([runs[task][:, chosen] for runs in drawn])
-        examples = TaskExamples(joined, None if gold is None else gold[chosen])
-        values.append(examples.metric().reshape(len(methods), seeds))
-        replicates.append(examples.replicates(RESAMPLES, rng).reshape(len(methods), seeds, RESAMPLES))
+        examples = TaskExamples(np.concatenate([runs[task] for runs in drawn]), gold)
+        found = examples.counted(study_and_resamples(examples.values_RN.shape[1], rng))
+        found = found.reshape(len(methods), seeds, 1 + RESAMPLES)
+        values.append(found[..., 0])
+        replicates.append(found[..., 1:])
     value, replicate = np.mean(values, axis=0), np.mean(replicates, axis=0)
     variance, freedom = stats.residual_variance(value)
     shown = [
@@ -154,15 +162,21 @@ def main() -> int:
     parser.add_argument("--simulations", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", help="those that studies of equal methods are made of (default: all)")
     arguments = parser.parse_args()
     rng = np.random.default_rng(arguments.seed)
     found = populations(arguments.results.resolve())
     ranked = sorted(found, key=lambda name: -found[name].score())
+    if unknown := set(arguments.methods or []) - set(ranked):
+        parser.error(f"no method {sorted(unknown)}; there are {ranked}")
     outcome = {
         "simulations": arguments.simulations,
         "seeds": arguments.seeds,
         "methods_in_a_study": METHODS,
-        "equal": {name: equal_methods(found[name], arguments.seeds, arguments.simulations, rng) for name in ranked},
+        "equal": {
+            name: equal_methods(found[name], arguments.seeds, arguments.simulations, rng)
+            for name in arguments.methods or ranked
+        },
         "planted": planted_difference(found[ranked[0]], found[ranked[-1]], arguments.seeds, arguments.simulations, rng),
     }
     sys.stdout.write(json.dumps(outcome, indent=2) + "\n")
