@@ -87,7 +87,12 @@ def test_a_failed_rescoring_leaves_the_record_as_it_was(
 
 
 @pytest.mark.parametrize(
-    "where", ["bench.run.write_sealed", "bench.trained.write_sealed", "bench.checkpoint.save_file"]
+    "where",
+    [
+        "bench.run.write_sealed",
+        pytest.param("bench.trained.write_sealed", marks=pytest.mark.thorough),
+        pytest.param("bench.checkpoint.save_file", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_full_disk_is_one_sentence_and_the_study_goes_on_later(
     cli: Cli, study: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str

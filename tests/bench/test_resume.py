@@ -283,7 +283,9 @@ def files(training: Training) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("lives", [3, 10, 13])
+@pytest.mark.parametrize(
+    "lives", [pytest.param(3, marks=pytest.mark.thorough), 10, pytest.param(13, marks=pytest.mark.thorough)]
+)
 def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
     recipe: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
 ) -> None:
