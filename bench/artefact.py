@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from bench.identity import file_sha256
@@ -29,6 +32,7 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     replaced = temporary.with_name(f"{temporary.name}{REPLACED}")
+    is_there = False
     try:
         write(temporary)
         temporary.chmod(0o755)
@@ -36,10 +40,13 @@ def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
             _flush(file)
         _flush(temporary)
         _move(temporary, path, replaced)
+        is_there = True
         _flush(path.parent)
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.replace(path)
+        # Once it was there, it is another process that has just taken it away, to put its own there.
+        if not is_there and replaced.exists() and not path.exists():
+            with suppress(OSError):
+                replaced.replace(path)
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -136,6 +143,8 @@ def _move(temporary: Path, path: Path, replaced: Path) -> None:
             if attempt == ATTEMPTS - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
                 raise
             shutil.rmtree(replaced, ignore_errors=True)
+            # At different times, and without touching the random state of what is being computed.
+            time.sleep(secrets.randbelow(2**attempt) / 1000)
 
 
 def _sums(folder: Path) -> str:

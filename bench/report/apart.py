@@ -50,7 +50,8 @@ def drawing_apart(records: int, folder: Path, margin: float) -> Iterator[Apart]:
             return
         # Not by multiprocessing, which would run the main module of whoever calls this again.
         command = [sys.executable, "-c", CALL, json.dumps(sys.path), str(folder), place, repr(margin)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        silent = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
         try:
             yield Apart(process, Path(place))
         finally:

@@ -142,6 +142,7 @@ def test_bad_ablations_are_one_sentence(tmp_path: Path, ablate: dict[str, Any], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.thorough
 def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
     teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

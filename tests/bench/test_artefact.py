@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import artefact
 from bench.artefact import (
     SUMS_FILE,
     clear_up,
@@ -144,6 +145,21 @@ def test_writers_of_the_same_folder_step_aside_for_each_other(tmp_path: Path) ->
     assert not failures
     assert damage(tmp_path / "x") is None
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_another_writer_has_taken_away_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sealed(tmp_path / "x", fill)
+    move = artefact._move
+
+    def and_taken_away(temporary: Path, path: Path, replaced: Path) -> None:
+        move(temporary, path, replaced)
+        path.replace(tmp_path / "theirs")
+
+    monkeypatch.setattr(artefact, "_move", and_taken_away)
+    write_sealed(tmp_path / "x", fill)
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
 
 
 def test_disk_trouble_is_told_from_other_errors() -> None:

@@ -60,7 +60,9 @@ def test_the_folder_holds_every_format(built: tuple[Path, Path]) -> None:
     assert {"main.csv", "runs.csv", "scores.csv", "method_section.md", "method_section.tex"} <= tables
 
 
-@pytest.mark.parametrize("works", [True, False], ids=["a second process draws", "it fails"])
+@pytest.mark.parametrize(
+    "works", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["a second process draws", "it fails"]
+)
 def test_the_same_records_give_the_same_bytes(
     built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
