@@ -21,7 +21,7 @@ from bench.report.frame import make_study, read_curves
 from bench.report.verdicts import Inference
 
 WORTHWHILE = 20
-"""Records from which on a second process saves more than it takes to start."""
+"""Records from which on a second process, which takes seconds to start, is expected to pay."""
 CALL = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from bench.report.apart import main; main()"
 
 

@@ -78,7 +78,7 @@ def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
     places_R = pd.Index(present).get_indexer(pd.Index(runs))
     if (places_R < 0).any():
         return None
-    # Not by a pivot, which takes ten times as long.
+    # Not by pivots, which are slower.
     values_RN, gold_RN = (np.full((len(present), len(examples)), np.nan) for _ in range(2))
     values_RN[run_M, example_M], gold_RN[run_M, example_M] = rows["value"], rows[GOLD]
     values_RN, gold_RN = values_RN[places_R], gold_RN[places_R]
