@@ -11,7 +11,7 @@ from bench.engines import Layout
 from bench.evaluation.profiles import PROFILES, expand
 from bench.run import known_record
 from bench.search import rows_to_tune, space_of
-from bench.store import stored_rows
+from bench.store import store_size, stored_rows
 from bench.study import Run, Study, runs_of
 from bench.trained import is_trained
 from bench.workbench import Workbench
@@ -54,10 +54,18 @@ def make_plan(bench: Workbench, layouts: dict[str, Layout]) -> Plan:
     rate = flops_per_second(bench)
     runs = [_planned(bench, run, tokens, rate) for run in runs_of(bench.study)]
     text = f"{len(bench.corpus)} sentences, tokenised" if built else "not tokenised yet"
-    rows = stored_rows(bench.store_folder, bench.store_arrays) if built else 0
+    signals = _signals(bench) if built else "not stored yet"
     to_do = [item.student_flops or 0.0 for item in runs if item.state == "to do"]
     estimates = {name: (layout, _seconds(bench, to_do, layout)) for name, layout in layouts.items()}
-    return Plan(runs, text, f"{rows} sentences in the store", estimates)
+    return Plan(runs, text, signals, estimates)
+
+
+def _signals(bench: Workbench) -> str:
+    arrays, kind = bench.store_arrays, bench.study.train.signals
+    if not arrays:
+        return "none are stored"
+    size = store_size(bench.teacher, arrays, len(bench.corpus), kind)
+    return f"{stored_rows(bench.store_folder, arrays)} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
 
 
 def _seconds(bench: Workbench, flops: list[float], layout: Layout) -> float:

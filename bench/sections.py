@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from bench.record import Currency
+from bench.row_types import RowType
 from methods.base import LayerPooling
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -148,9 +149,16 @@ class TrainSpec(Section):
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast; weights and optimiser stay in fp32."""
+    signals: RowType = "float32"
+    """How the teacher's vectors of the text are stored. Unset: as computed; the others take a half or a quarter of the
+    disk (`BENCHMARKS.md` has what they cost in quality)."""
     checkpoint: Literal["last", "best-on-dev"] = "last"
     """Which weights ship: those at the end of the budget, or those with the best score on `dev` (of a recipe, within
     its last stage)."""
+
+    def stated(self) -> dict[str, Any]:
+        """What runs are known by. Those from before there was a choice of `signals` had the one of now by default."""
+        return self.model_dump(exclude={"signals"} if self.signals == "float32" else None)
 
 
 class AblateSpec(Section):

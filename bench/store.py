@@ -1,6 +1,7 @@
 """Teacher signals, computed once and shared by all methods, seeds and studies.
 
-    signals/<key>/<array>.bin   float32 [N, width], memory-mapped; `final`, or `mean-3` for a pooled layer
+    signals/<key>/<array>.bin   N rows as `bench/row_types.py` has them, memory-mapped; `final`, or `mean-3` for a
+                                pooled layer
                   <array>.crc   uint32 [N], the CRC-32 of each row; 0 for rows that are not there
                   begun/        the rows that were being computed when the last process was killed
 
@@ -29,11 +30,13 @@ from bench.artefact import clear_up, is_sound, write_sealed
 from bench.corpus import Corpus
 from bench.encoder import Encoder, pool
 from bench.identity import key_of
+from bench.row_types import RowType, decode, encode, row_bytes
 from methods.base import LayerPooling, Needs
 
 FINAL = "final"
 TOKENS_PER_PASS = 2048
 ROWS_PER_CHUNK = 4096
+MARK_BYTES = np.dtype(np.uint32).itemsize
 
 _log = logging.getLogger(__name__)
 
@@ -51,15 +54,26 @@ def layer_name(pooling: LayerPooling, layer: int) -> str:
     return f"{pooling}-{layer}"
 
 
-def store_key(teacher_hashes: dict[str, str], corpus_key: str) -> str:
+def store_key(teacher_hashes: dict[str, str], corpus_key: str, kind: RowType = "float32") -> str:
     """Hash of all that decides the values in a store."""
-    return key_of(teacher=teacher_hashes, corpus=corpus_key)
+    return key_of(teacher=teacher_hashes, corpus=corpus_key, **({} if kind == "float32" else {"kind": kind}))
+
+
+def store_size(teacher: Encoder, arrays: Iterable[str], rows: int, kind: RowType) -> int:
+    """Bytes on disk of a full store with these arrays."""
+    return sum(rows * (row_bytes(kind, _width(teacher, name)) + MARK_BYTES) for name in arrays)
+
+
+def _width(teacher: Encoder, name: str) -> int:
+    return teacher.output_width() if name == FINAL else teacher.dims.width
 
 
 class TeacherStore:
     """The teacher's vectors for every sentence of a corpus, filled on demand."""
 
-    def __init__(self, folder: Path, teacher: Encoder, corpus: Corpus, arrays: Iterable[str]) -> None:
+    def __init__(
+        self, folder: Path, teacher: Encoder, corpus: Corpus, arrays: Iterable[str], kind: RowType = "float32"
+    ) -> None:
         """`arrays` is what the whole study needs: each pass of the teacher fills all of them."""
         self._teacher = teacher
         self._corpus = corpus
@@ -70,12 +84,9 @@ class TeacherStore:
         self._sound_N = np.zeros(len(corpus), dtype=bool)
         with self._lock:
             for name in arrays:
-                self._arrays[name] = _Array(folder, name, len(corpus), self._width(name))
+                self._arrays[name] = _Array(folder, name, (len(corpus), _width(teacher, name)), kind)
             if self._arrays:
                 self._finish_begun()
-
-    def _width(self, name: str) -> int:
-        return self._teacher.output_width() if name == FINAL else self._teacher.dims.width
 
     def is_full(self) -> bool:
         """Whether every row was computed; whether one is damaged is not looked at."""
@@ -127,25 +138,31 @@ class TeacherStore:
 
     def read(self, name: str, rows: NDArray[np.int64]) -> Tensor:
         """Stored values of some rows, [B, width], float32."""
-        return torch.from_numpy(np.asarray(self._arrays[name].values_NW[rows]))
+        return torch.from_numpy(self._arrays[name].read(rows))
 
 
 class _Array:
     """One array of a store. Whoever makes one or writes to it holds the store's lock."""
 
-    def __init__(self, folder: Path, name: str, rows: int, width: int) -> None:
+    def __init__(self, folder: Path, name: str, shape: tuple[int, int], kind: RowType) -> None:
         self._values_file, self._marks_file = folder / f"{name}.bin", folder / f"{name}.crc"
-        self._row_bytes = width * np.dtype(np.float32).itemsize
+        rows, width = shape
+        self._kind: RowType = kind
+        self._row_bytes = row_bytes(kind, width)
         _set_size(self._values_file, rows * self._row_bytes)
-        _set_size(self._marks_file, rows * np.dtype(np.uint32).itemsize)
-        self.values_NW = np.memmap(self._values_file, dtype=np.float32, mode="r", shape=(rows, width))
+        _set_size(self._marks_file, rows * MARK_BYTES)
+        self._rows_NX = np.memmap(self._values_file, dtype=np.uint8, mode="r", shape=(rows, self._row_bytes))
         self._marks_N = np.memmap(self._marks_file, dtype=np.uint32, mode="r", shape=(rows,))
+
+    def read(self, rows_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The values of some rows, [B, width]."""
+        return decode(self._kind, np.asarray(self._rows_NX[rows_B]))
 
     def sound(self, rows_B: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of some rows are there and undamaged, [B]."""
         marks_B = np.asarray(self._marks_N[rows_B])
         sound_B: NDArray[np.bool_] = marks_B != 0
-        sound_B[sound_B] = _checksums(self.values_NW[rows_B[sound_B]]) == marks_B[sound_B]
+        sound_B[sound_B] = _checksums(self._rows_NX[rows_B[sound_B]]) == marks_B[sound_B]
         if damaged := int(((marks_B != 0) & ~sound_B).sum()):
             _log.warning("%d rows of %s are damaged; they are computed again", damaged, self._values_file)
         return sound_B
@@ -154,10 +171,11 @@ class _Array:
         return bool((self._marks_N != 0).all())
 
     def write(self, rows_B: NDArray[np.int64], values_BW: NDArray[np.float32]) -> None:
+        rows_BX = encode(self._kind, values_BW)
         # Written to files, not to their maps: a full disk is then an error, where it would kill a writer to a map.
         for path, size, values in (
-            (self._values_file, self._row_bytes, values_BW),
-            (self._marks_file, np.dtype(np.uint32).itemsize, _checksums(values_BW)),
+            (self._values_file, self._row_bytes, rows_BX),
+            (self._marks_file, MARK_BYTES, _checksums(rows_BX)),
         ):
             with path.open("r+b", buffering=0) as stream:
                 for row, value in zip(rows_B, values, strict=True):
@@ -165,9 +183,9 @@ class _Array:
                     stream.write(value.tobytes())
 
 
-def _checksums(values_BW: NDArray[np.float32]) -> NDArray[np.uint32]:
+def _checksums(rows_BX: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """CRC-32 of each row; 1 in the place of 0, which stands for rows that are not there."""
-    return np.array([zlib.crc32(row.tobytes()) or 1 for row in values_BW], dtype=np.uint32)
+    return np.array([zlib.crc32(row.tobytes()) or 1 for row in rows_BX], dtype=np.uint32)
 
 
 def stored_rows(folder: Path, arrays: Iterable[str]) -> int:

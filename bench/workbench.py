@@ -37,7 +37,7 @@ from bench.seeds import seeded
 from bench.settings import Settings
 from bench.signals import dims_of
 from bench.static import distil_static
-from bench.store import TeacherStore, array_names, store_key
+from bench.store import TeacherStore, array_names, store_key, store_size
 from bench.study import Run, Study
 from methods.base import Dims, Method, Needs, UnsuitableError
 
@@ -205,17 +205,29 @@ class Workbench:
 
     def signals_folder(self, key: str) -> Path:
         """Where the teacher's signals for a text of this key lie."""
-        return self.settings.cache / "signals" / store_key(self.teacher_hashes, key)
+        return self.settings.cache / "signals" / store_key(self.teacher_hashes, key, self.study.train.signals)
 
     @cached_property
     def store(self) -> TeacherStore:
-        return TeacherStore(self.store_folder, self.teacher, self.corpus, self.store_arrays)
+        return self._store(self.corpus_key, self.corpus, self.store_arrays)
 
     @cached_property
     def labelled_store(self) -> TeacherStore:
-        alike = [other for other in self.companions if other.study.labelled and other.labelled_key == self.labelled_key]
+        folder = self.signals_folder(self.labelled_key)
+        alike = [
+            other
+            for other in self.companions
+            if other.study.labelled and other.signals_folder(other.labelled_key) == folder
+        ]
         arrays = self._arrays(alike, lambda needs: needs.candidates > 0)
-        return TeacherStore(self.signals_folder(self.labelled_key), self.teacher, self.labelled.corpus, arrays)
+        return self._store(self.labelled_key, self.labelled.corpus, arrays)
+
+    def _store(self, key: str, corpus: Corpus, arrays: list[str]) -> TeacherStore:
+        folder, kind = self.signals_folder(key), self.study.train.signals
+        if arrays and not folder.exists():
+            size = store_size(self.teacher, arrays, len(corpus), kind)
+            self.announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
+        return TeacherStore(folder, self.teacher, corpus, arrays, kind)
 
     def store_of(self, needs: Needs) -> TeacherStore:
         """Where the teacher's signals for `text_of(needs)` are."""
@@ -224,7 +236,7 @@ class Workbench:
     @cached_property
     def store_arrays(self) -> list[str]:
         """What the study's methods read between them, so that one teacher pass serves all."""
-        alike = [other for other in self.companions if other.corpus_key == self.corpus_key]
+        alike = [other for other in self.companions if other.store_folder == self.store_folder]
         return self._arrays(alike, lambda needs: not needs.candidates)
 
     def _arrays(self, alike: list[Workbench], chosen: Callable[[Needs], bool]) -> list[str]:
@@ -368,7 +380,7 @@ class Workbench:
             "code": [[_code_hash(type(part)) for part in _with_parts(stage.build())] for stage, _ in stages],
             "hyperparameters": run.entry.hyperparameters,
             "budget": asdict(self.budget),
-            "train": self.study.train.model_dump(),
+            "train": self.study.train.stated(),
         }
         if any(not needs.candidates for _, needs in stages):
             parts["text"] = self.corpus_key

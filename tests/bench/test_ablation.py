@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,7 +14,7 @@ from bench.ablation import designs, parts
 from bench.budget import Ledger
 from bench.errors import UserError
 from bench.settings import Settings
-from bench.store import TeacherStore
+from bench.store import FINAL, TeacherStore
 from bench.study import Study, runs_of
 from bench.study_file import load_study
 from bench.trained import training_of
@@ -175,6 +176,30 @@ def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
     assert sum(passed) == 64
     assert sum(ledger.teacher_sentences_stored for ledger in ledgers) == 24 * 64
     assert not any(ledger.teacher_sentences_online for ledger in ledgers)
+
+
+def test_parts_that_store_signals_otherwise_have_stores_and_runs_of_their_own(
+    teacher_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    made = study(
+        tmp_path,
+        {"mse": {"factors": {"train.signals": ["float32", "int8"]}}},
+        teacher=str(teacher_folder),
+        student={"layers": 1},
+        text={"source": str(text_file)},
+    )
+    settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu")
+    whole, small = workbenches(parts(made), settings, said.append)
+    runs = [next(run for run in runs_of(bench.study) if run.role == "method") for bench in (whole, small)]
+    assert whole.run_id(runs[0]) != small.run_id(runs[1])
+    # Records from before there was a choice do not state it.
+    assert "signals" not in whole.identity(runs[0])["train"] and small.identity(runs[1])["train"]["signals"] == "int8"
+    for bench in (whole, small):
+        bench.store.ensure(np.arange(8))
+    values, rounded = (bench.store.read(FINAL, np.arange(8)) for bench in (whole, small))
+    assert 0 < (values - rounded).abs().max() < 0.01
+    assert [text.rpartition(", in ")[2] for text in said if "MB of disk" in text] == ["float32", "int8"]
 
 
 def test_the_examples_of_the_page_on_ablations_are_valid(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from bench.labelled import LabelledText
 from bench.labelled import build_or_open as open_labelled
 from bench.model_folder import load_encoder
 from bench.models import build_student
+from bench.row_types import RowType
 from bench.sections import StudentSpec, TextSpec
 from bench.signals import SignalSource, negative_rows, outside_rows
-from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, stored_rows
+from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, store_size, stored_rows
 from bench.study import Study
 from methods.base import Needs, num_masked
 
@@ -77,6 +78,21 @@ def test_stored_values_are_the_teachers(teacher: Encoder, corpus: Corpus, tmp_pa
     torch.testing.assert_close(store.read("mean-3", rows), layers[:, 1], atol=1e-5, rtol=1e-5)
     first = teacher(*corpus.batch(rows), layers=(4,), layer_pooling="cls").layers[:, 0]
     torch.testing.assert_close(store.read("cls-4", rows), first, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "size", "off"), [("float32", 4, 1e-6), ("float16", 2, 5e-4), ("int8", 1, 4e-3)])
+def test_a_store_keeps_rows_in_fewer_bytes(
+    teacher: Encoder, corpus: Corpus, tmp_path: Path, kind: RowType, size: int, off: float
+) -> None:
+    rows, width = np.arange(40), teacher.output_width()
+    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL, "mean-1"], kind)
+    store.ensure(rows)
+    found, expected = store.read(FINAL, rows), direct(teacher, corpus, rows)
+    assert ((found - expected).abs() <= off * expected.abs().max(dim=1, keepdim=True).values).all()
+    assert (tmp_path / "s" / "final.bin").stat().st_size == len(corpus) * (width * size + 4 * (kind == "int8"))
+    files = [file for pattern in ("*.bin", "*.crc") for file in (tmp_path / "s").glob(pattern)]
+    assert sum(file.stat().st_size for file in files) == store_size(teacher, [FINAL, "mean-1"], len(corpus), kind)
+    assert TeacherStore(tmp_path / "s", teacher, corpus, [FINAL, "mean-1"], kind).ensure(rows) == 0
 
 
 def test_rows_are_computed_once_even_by_another_process(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import methods
 from bench.batches import BatchOrder
 from bench.conform.fakes import make_dims, make_signals
 from bench.dropout import cheap_dropout
+from bench.row_types import RowType
 from bench.store import _Array, length_batches
 from bench.tokens import padded
 
@@ -72,15 +73,17 @@ def bench_length_batches(benchmark: BenchmarkFixture, offsets: Any) -> None:
     benchmark(lambda: list(length_batches(rows, lengths, 2048)))
 
 
-def bench_store_read(benchmark: BenchmarkFixture, tmp_path: Path, order: BatchOrder) -> None:
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def bench_store_read(benchmark: BenchmarkFixture, tmp_path: Path, order: BatchOrder, kind: RowType) -> None:
     """Stored vectors of one batch."""
-    values = np.memmap(tmp_path / "final.bin", dtype=np.float32, mode="w+", shape=(SENTENCES, WIDTH))
-    benchmark(lambda: torch.from_numpy(np.asarray(values[order[0]])))
+    array = _Array(tmp_path, "final", (SENTENCES, WIDTH), kind)
+    benchmark(lambda: torch.from_numpy(array.read(order[0])))
 
 
-def bench_store_write_and_check(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def bench_store_write_and_check(benchmark: BenchmarkFixture, tmp_path: Path, kind: RowType) -> None:
     """Vectors of one batch written with their checksums, and verified."""
-    array = _Array(tmp_path, "final", SENTENCES, WIDTH)
+    array = _Array(tmp_path, "final", (SENTENCES, WIDTH), kind)
     rows, values = np.arange(BATCH), np.ones((BATCH, WIDTH), dtype=np.float32)
 
     def write_and_check() -> bool:
