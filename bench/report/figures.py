@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
-def draw_all(given: Drawn, folder: Path, names: Collection[str]) -> set[str]:
+def draw_all(given: Drawn, folder: Path, names: Iterable[str]) -> set[str]:
     """Write those of some figures that the study has data for into `folder`. Returns their names."""
     drawn = set()
     for name in names:

@@ -41,7 +41,7 @@ def _write_report(records: Sequence[Record], folder: Path, target: Path, options
 
     def write(out: Path) -> None:
         from bench.report.drawn import Drawn
-        from bench.report.figures import FIGURES, OF_RECORDS, draw_all
+        from bench.report.figures import FIGURES
         from bench.report.page import to_page
 
         for name in ("tables", "figures"):
@@ -49,9 +49,7 @@ def _write_report(records: Sequence[Record], folder: Path, target: Path, options
         _write_tables(study, made, out / "tables")
         write_planes(study, out / "tables")
         given = Drawn(study, curves, inference, design, options.reference)
-        drawn = draw_all(given, out / "figures", [name for name in FIGURES if name not in OF_RECORDS])
-        found = apart.collect(out / "figures")
-        drawn |= found or draw_all(given, out / "figures", [name for name in FIGURES if name in OF_RECORDS])
+        drawn = apart.draw(given, out / "figures")
         captions = {name: caption for name, (caption, _) in FIGURES.items() if name in drawn}
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
