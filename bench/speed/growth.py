@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.budget import Ledger
+from bench.engines.here import in_this_process
 from bench.errors import UserError
 from bench.lock_step import LockStep
 from bench.model_folder import load_encoder
@@ -50,6 +51,35 @@ def linearity(setting: Setting) -> Ratio:
             seconds.append(timed(lambda cell=cell: train(cell, Ledger()))[0].cpu)  # type: ignore[misc]
         found.append(seconds[1] / seconds[0])
     return Ratio.of(found)
+
+
+def matrix_linearity(setting: Setting) -> dict[str, Ratio]:
+    """How many times as long a matrix of ten times as many methods takes, or seeds; trained, scored and recorded.
+
+    The methods are one with ten temperatures, which take equally long. What all runs share is there before.
+    """
+    small = _few(setting)
+    rows: list[Any] = [{f"ibkd-{number}": {"method": "ibkd", "temperature": 1 + number}} for number in range(TIMES)]
+    _seconds_of_matrix(small, rows[:1], [0])
+    found: dict[str, list[float]] = {"methods": [], "seeds": []}
+    for number in range(setting.options.rounds):
+        # Of seeds that no other round has: what is trained once is not trained again.
+        first = 1 + number * 3 * TIMES
+        one = _seconds_of_matrix(small, rows[:1], [first])
+        found["methods"].append(_seconds_of_matrix(small, rows, [first + 1]) / one)
+        found["seeds"].append(_seconds_of_matrix(small, rows[:1], [first + 2 + more for more in range(TIMES)]) / one)
+    return {name: Ratio.of(values) for name, values in found.items()}
+
+
+def _seconds_of_matrix(setting: Setting, methods: list[Any], seeds: list[int]) -> float:
+    bench = setting.bench(methods, name="matrix", seeds=seeds, tasks=["DistilbenchSTS"])
+    assert bench.tasks and bench.store
+    runs = [run for run in runs_of(bench.study) if run.role == "method"]
+    took, finished = timed(lambda: list(in_this_process(bench, runs, lambda run, share: None)))
+    for item in finished:
+        if item.reused or item.record.status != "completed":
+            raise RuntimeError(f"a run of the matrix was not executed: {item.record.error or item.record.status}")
+    return took.cpu
 
 
 def lock_step(setting: Setting) -> Race:

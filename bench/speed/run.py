@@ -16,7 +16,17 @@ from bench.settings import Settings, environment, settings
 from bench.speed import rival
 from bench.speed.clock import Race
 from bench.speed.encoding import compare_evaluation, compare_teacher, load_tasks
-from bench.speed.growth import ALONE, LARGE_TEXT, SMALL_TEXT, linearity, lock_step, memory_growth, teacher_passes
+from bench.speed.growth import (
+    ALONE,
+    LARGE_TEXT,
+    SMALL_TEXT,
+    TIMES,
+    linearity,
+    lock_step,
+    matrix_linearity,
+    memory_growth,
+    teacher_passes,
+)
 from bench.speed.inside import choose_precision, parts_of_a_step, peak_flops
 from bench.speed.setting import Options, Setting, setting
 from bench.speed.training import BEST, DEFAULTS, METHODS, OURS, compare, dev_scores
@@ -158,7 +168,9 @@ def _inside(made: Setting) -> Iterator[Row]:
 
 def _growth(made: Setting) -> Iterator[Row]:
     ratio = linearity(made)
-    yield Row("time for 10 times the sentences (CPU time)", "-", f"{ratio} x", "10.5 x", "", asdict(ratio))
+    yield Row(f"time for {TIMES} times the sentences (CPU time)", "-", f"{ratio} x", "10.5 x", "", asdict(ratio))
+    for what, times in matrix_linearity(made).items():
+        yield Row(f"time for {TIMES} times the {what} (CPU time)", "-", f"{times} x", "10.5 x", "", asdict(times))
     passes = teacher_passes(made)
     yield Row("teacher passes, 5 methods x 3 seeds", "-", f"{passes:.2f}", "1", "", {"passes": passes})
     yield _ratio_row("train 3 methods with an online teacher", ALONE, lock_step(made), ALONE, None, "", {})

@@ -56,7 +56,7 @@ class Setting:
 
     options: Options
     settings: Settings
-    """Its cache is one of the setting's own: nothing is there yet that a contestant could take."""
+    """Its cache and results are of the setting's own: nothing is there yet that a contestant could take."""
     folder: Path
     sentences: list[str] = field(default_factory=list)
 
@@ -148,7 +148,9 @@ def setting(options: Options, settings: Settings) -> Iterator[Setting]:
         raise UserError(f"--sentences {options.sentences}: there are only {len(sentences)}; ask for fewer")
     with TemporaryDirectory(prefix="distilbench-speed-") as folder:
         place = Path(folder)
-        yield _filled(Setting(options, replace(settings, cache=place / "cache"), place, sentences))
+        yield _filled(
+            Setting(options, replace(settings, out=place / "results", cache=place / "cache"), place, sentences)
+        )
 
 
 def _filled(made: Setting) -> Setting:

@@ -22,14 +22,17 @@ TINY = ["--layers", "1", "--sentences", "80", "--batch-size", "8", "--rounds", "
 def rows(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Everything but the large text, at tiny shapes."""
     pytest.importorskip("accelerate")
-    file = tmp_path_factory.mktemp("speed") / "speed.json"
+    file, here = tmp_path_factory.mktemp("speed") / "speed.json", tmp_path_factory.mktemp("here")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         # The rival's libraries warn of each other.
         warnings.simplefilter("ignore")
+        patch.chdir(here)
         patch.delenv("DISTILBENCH_MIRROR", raising=False)
         patch.setattr("bench.speed.growth.LARGE_TEXT", 2000)
         patch.setattr("bench.speed.growth.SMALL_TEXT", 1000)
         patch.setattr("bench.speed.footprint.STEPS", 2)
+        for module in ("growth", "run"):
+            patch.setattr(f"bench.speed.{module}.TIMES", 2)
         patch.setattr("bench.speed.growth._footprint", footprint)
         arguments = [
             "speed",
@@ -42,6 +45,7 @@ def rows(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPat
             "DistilbenchSTS",
         ]
         assert main([*arguments, "--json", str(file)]) == 0
+    assert not list(here.iterdir()), "left in the user's folder"
     found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
     return found
 
@@ -56,6 +60,9 @@ def test_every_comparison_makes_a_row(rows: list[dict[str, Any]]) -> None:
         "evaluate DistilbenchSTS",
         "share",
         "train 3",
+        "time for 2 times the sentences",
+        "time for 2 times the methods",
+        "time for 2 times the seeds",
     ):
         assert any(work.startswith(beginning) for work in works), beginning
     assert all(row["details"]["wall"]["median"] > 0 for row in rows if "wall" in row["details"])
