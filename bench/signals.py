@@ -108,11 +108,11 @@ class SignalSource:
         sentences_BC = self._text.sentences(rows_B, 1 + self._needs.candidates)
         ids, mask = self._text.corpus.batch(sentences_BC.ravel())
         shape = (*sentences_BC.shape, -1)
-        batch = Batch(ids.view(shape).to(device, non_blocking=True), mask.view(shape).to(device, non_blocking=True))
+        batch = Batch(sent(ids.view(shape), device), sent(mask.view(shape), device))
         if not self._needs.masked_tokens:
             return batch
         masked, position_P = self._masked_copy(ids.numpy(), mask.numpy(), self._rng(step, "mask"))
-        return Batch(batch.ids_BCT, batch.mask_BCT, torch.from_numpy(masked).to(device), position_P)
+        return Batch(batch.ids_BCT, batch.mask_BCT, sent(torch.from_numpy(masked), device), position_P)
 
     def _masked_copy(
         self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], rng: np.random.Generator
@@ -181,11 +181,11 @@ class SignalSource:
         needs, device = self._needs, batch.ids_BCT.device
         given = dict(student)
         if needs.masked_tokens:
-            positions = torch.from_numpy(batch.position_P).to(device)
+            positions = sent(torch.from_numpy(batch.position_P), device)
             given["masked_target_P"] = batch.ids_BCT.flatten()[positions]
             given["embedding_VS"] = self._student.backbone.get_input_embeddings().weight
         return Signals(
-            index_B=torch.from_numpy(rows_B).to(device),
+            index_B=sent(torch.from_numpy(rows_B), device),
             mask_BT=batch.mask_BCT[:, 0],
             **given,
             **self._stored_signals(step, rows_B, device),
@@ -233,7 +233,7 @@ class SignalSource:
                 found["teacher_negatives_BKD"] = self._read(FINAL, drawn_BK)
         if needs.teacher_scores:
             found["teacher_scores_BK"] = self._scores(rows_B)
-        return {name: tensor.to(device) for name, tensor in found.items()}
+        return {name: sent(tensor, device) for name, tensor in found.items()}
 
     def _scores(self, rows_B: NDArray[np.int64]) -> Tensor:
         """The text's own scores where it has some, else the cosines of the teacher's vectors."""
@@ -252,6 +252,14 @@ class SignalSource:
         tokens = (batch.ids_BCT[:, 0], batch.mask_BCT[:, 0])
         found = self._company.teacher_pass(self._teacher, *tokens, layers, rows_B.tobytes())
         return {f"teacher_{kind}": tensors for kind, tensors in found.items()}
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of this process's memory on a device; to a GPU without waiting for what it is busy with."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    # Only from memory that the system does not move can a GPU fetch by itself.
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def detached(signals: Signals) -> Signals:

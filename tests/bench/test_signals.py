@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from bench.model_folder import load_encoder
 from bench.models import build_student
 from bench.row_types import RowType
 from bench.sections import StudentSpec, TextSpec
-from bench.signals import SignalSource, negative_rows, outside_rows
+from bench.signals import SignalSource, negative_rows, outside_rows, sent
 from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, store_size, stored_rows
 from bench.study import Study
 from methods.base import Needs, num_masked
@@ -332,3 +333,13 @@ def test_scores_and_vectors_inside_attention_are_those_it_works_with(teacher: En
     block = teacher.backbone.encoder.layer[1].attention.self
     torch.testing.assert_close(out.qkv[0][:, 2], block.value(out.hidden[0]))
     assert value.shape == (3, 4, ids_BT.shape[1], 6)
+
+
+def test_a_gpu_fetches_from_memory_that_does_not_move() -> None:
+    sent_to, pinned = torch.device("cuda", 1), MagicMock()
+    tensor = MagicMock()
+    tensor.pin_memory.return_value = pinned
+    assert sent(tensor, sent_to) is pinned.to.return_value
+    pinned.to.assert_called_once_with(sent_to, non_blocking=True)
+    values = torch.arange(3)
+    assert sent(values, torch.device("cpu")) is values
