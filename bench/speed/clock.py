@@ -11,8 +11,8 @@ from typing import Any
 from bench.budget import synchronize
 
 Work = Callable[[], Any]
-Contestant = Callable[[], Work]
-"""Makes ready, outside of the clock, and returns what is timed."""
+Contestant = Callable[[int], Work]
+"""Makes ready for a round, by its number from 0, outside of the clock, and returns what is timed."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Race:
-    """Times of all rounds, and what each contestant's last work gave."""
+    """Times of all rounds, and what each contestant's work gave."""
 
     seconds: dict[str, list[Seconds]]
-    gave: dict[str, Any]
+    gave: dict[str, list[Any]]
 
     def ratio(self, one: str, other: str, clock: str = "wall") -> Ratio:
         """How many times as fast `one` is as `other`, round by round."""
@@ -69,10 +69,11 @@ def race(contestants: Mapping[str, Contestant], rounds: int) -> Race:
     """Time every contestant once in each round; who begins changes from round to round."""
     names = list(contestants)
     seconds: dict[str, list[Seconds]] = {name: [] for name in names}
-    gave: dict[str, Any] = {}
+    gave: dict[str, list[Any]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            took, gave[name] = timed(contestants[name]())
+            took, given = timed(contestants[name](number))
             seconds[name].append(took)
+            gave[name].append(given)
     return Race(seconds, gave)

@@ -24,7 +24,7 @@ def compare_teacher(setting: Setting) -> tuple[Race, float]:
     """The teacher's vector of every sentence; and the largest difference of an entry."""
     race(_encoders(setting.first(min(len(setting.sentences), setting.options.batch_size))), 1)
     found = race(_encoders(setting), setting.options.rounds)
-    return found, float(np.abs(found.gave[OURS] - found.gave[DEFAULTS]).max())
+    return found, float(np.abs(found.gave[OURS][-1] - found.gave[DEFAULTS][-1]).max())
 
 
 def _encoders(setting: Setting) -> dict[str, Contestant]:
@@ -43,7 +43,7 @@ def _encoders(setting: Setting) -> dict[str, Contestant]:
             store.ensure(rows)
             return store.read(FINAL, rows).numpy().copy()
 
-    return {OURS: lambda: ours, DEFAULTS: lambda: lambda: rival.encode(model, setting.sentences)}
+    return {OURS: lambda _: ours, DEFAULTS: lambda _: lambda: rival.encode(model, setting.sentences)}
 
 
 def load_tasks(setting: Setting, names: tuple[str, ...]) -> list[Task]:
@@ -58,7 +58,7 @@ def compare_evaluation(setting: Setting, tasks: list[Task]) -> tuple[Race, float
     """
     folder = setting.student_folder
     found = race(_evaluators(setting, folder, tasks), setting.options.rounds)
-    ours, theirs = found.gave[OURS], found.gave[DEFAULTS]
+    ours, theirs = found.gave[OURS][-1], found.gave[DEFAULTS][-1]
     return found, max(abs(ours[task.name] - theirs[task.name]) for task in tasks)
 
 
@@ -68,8 +68,8 @@ def _evaluators(setting: Setting, folder: Path, tasks: list[Task]) -> dict[str, 
             found = score(StoredModel("student", folder), tasks, Path(cache), setting.device)
         return {item.task.name: item.metrics["main_score"] for item in found}
 
-    def theirs() -> Work:
+    def theirs(_: int) -> Work:
         model = rival.load(folder, setting.device)
         return lambda: rival.plain_scores(model, [task.instance for task in tasks])
 
-    return {OURS: lambda: ours, DEFAULTS: theirs}
+    return {OURS: lambda _: ours, DEFAULTS: theirs}

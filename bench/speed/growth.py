@@ -87,12 +87,12 @@ def lock_step(setting: Setting) -> Race:
     bench = _few(setting).bench([*ONLINE_METHODS, _minilm(setting)], name="lock-step")
     numbers = range(len(bench.study.methods))
 
-    def side_by_side() -> Work:
+    def side_by_side(_: int) -> Work:
         together = LockStep([needs for entry in bench.study.methods for _, needs in bench.stages(entry)])
         cells = [replace(cell_of(bench, number), company=together) for number in numbers]
         return lambda: list(together.run(cells, lambda cell: train(cell, Ledger())))
 
-    def one_after_the_other() -> Work:
+    def one_after_the_other(_: int) -> Work:
         cells = [cell_of(bench, number) for number in numbers]
         return lambda: [train(cell, Ledger()) for cell in cells]
 

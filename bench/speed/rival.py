@@ -50,20 +50,22 @@ class Training:
     device: str
     normalize: bool
     """Whether unit vectors ship, and are trained."""
+    seed: int
+    """Of the first round."""
 
     def contestant(
         self, make_loss: Any, *, lengths: NDArray[np.integer[Any]] | None = None, bf16: bool = False
     ) -> Contestant:
-        """`make_loss` of the model. With `lengths`, batches are grouped by them."""
+        """`make_loss` of the model. With `lengths`, batches are grouped by them. Rounds have seeds of their own."""
 
-        def ready() -> Work:
+        def ready(number: int) -> Work:
             from sentence_transformers import SentenceTransformerTrainer
 
             model = self._model()
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 trainer = SentenceTransformerTrainer(
                     model=model,
-                    args=self._arguments(lengths, bf16),
+                    args=self._arguments(lengths, bf16, self.seed + number),
                     train_dataset=self._dataset(),
                     loss=make_loss(model),
                 )
@@ -94,7 +96,7 @@ class Training:
             return Dataset.from_dict({"anchor": self.sentences, "positive": self.sentences})
         return Dataset.from_dict({"sentence": self.sentences, "label": self.labels})
 
-    def _arguments(self, lengths: NDArray[np.integer[Any]] | None, bf16: bool) -> Any:
+    def _arguments(self, lengths: NDArray[np.integer[Any]] | None, bf16: bool, seed: int) -> Any:
         from sentence_transformers import SentenceTransformerTrainingArguments
 
         return SentenceTransformerTrainingArguments(
@@ -103,6 +105,7 @@ class Training:
             per_device_train_batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             warmup_steps=0.1,
+            seed=seed,
             bf16=bf16,
             use_cpu=self.device == "cpu",
             **({} if lengths is None else {"batch_sampler": grouped_by_length(lengths)}),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.evaluation.tasks import Task
@@ -100,11 +101,21 @@ def _train(made: Setting) -> Iterator[Row]:
         found = compare(made, method)
         scores = dev_scores(made, found)
         for other in (DEFAULTS, BEST):
-            gap = None if scores is None else scores[OURS] - scores[other]
-            note = "" if gap is None else f"STS-B dev {gap:+.2f} points"
+            note = "" if scores is None else _gap(scores[OURS], scores[other])
             wanted = WANTED_TRAINING.get((method, other))
             what = f"train, {method}, batch {made.options.batch_size}, {made.options.precision}"
             yield _ratio_row(what, f"sentence-transformers, {other}", found, other, wanted, note, {"dev": scores})
+
+
+def _gap(ours: list[float], theirs: list[float]) -> str:
+    """Mean difference over rounds, each with a seed of its own, with half of its 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    gaps = np.subtract(ours, theirs)
+    if len(gaps) < 2:
+        return f"STS-B dev {gaps.mean():+.2f} points (1 seed)"
+    half = t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    return f"STS-B dev {gaps.mean():+.2f} ± {half:.2f} points ({len(gaps)} seeds)"
 
 
 def _ratio_row(

@@ -32,7 +32,7 @@ METHODS: dict[str, Any] = {
 }
 
 
-def cell_of(bench: Workbench, number: int = 0, *, steps: int | None = None) -> Cell:
+def cell_of(bench: Workbench, number: int = 0, *, steps: int | None = None, seed: int = SEED) -> Cell:
     """The training by one of the workbench's methods, with the teacher's signals in the store."""
     ((stage, needs),) = bench.stages(bench.study.methods[number])
     store = bench.store_of(needs)
@@ -45,12 +45,15 @@ def cell_of(bench: Workbench, number: int = 0, *, steps: int | None = None) -> C
         store=store,
         spec=bench.study.train,
         budget=bench.budget if steps is None else Budget("steps", steps),
-        seed=SEED,
+        seed=seed,
     )
 
 
 def compare(setting: Setting, method: str) -> Race:
-    """Train the same student on the same sentences by the same loss; a round that is not counted warms up."""
+    """Train the same student on the same sentences by the same loss; a round that is not counted warms up.
+
+    Each round has a seed of its own, for the order of the sentences and for dropout.
+    """
     small = setting.first(WARM_UP_BATCHES * setting.options.batch_size)
     race(contestants(small, method), 1)
     return race(contestants(setting, method), setting.options.rounds)
@@ -71,6 +74,7 @@ def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
         max_length=bench.study.train.max_length,
         device=setting.device,
         normalize=method == "mse",
+        seed=SEED,
     )
     (entry,) = bench.study.methods
     make_loss = rival.loss_of(entry.stages[0].build(), bench.dims)
@@ -86,8 +90,8 @@ def _ours(setting: Setting, bench: Workbench) -> Contestant:
     """Tokenising included, since theirs does it while it trains."""
     tokenizer, length = load_tokenizer(setting.teacher.folder), bench.study.train.max_length
 
-    def ready() -> Work:
-        cell = cell_of(bench)
+    def ready(number: int) -> Work:
+        cell = cell_of(bench, seed=SEED + number)
 
         def work() -> Encoder:
             with TemporaryDirectory() as folder:
@@ -100,8 +104,8 @@ def _ours(setting: Setting, bench: Workbench) -> Contestant:
     return ready
 
 
-def dev_scores(setting: Setting, found: Race) -> dict[str, float] | None:
-    """Spearman's correlation on STS-B dev (x100) of what each contestant trained last; None without the mirror."""
+def dev_scores(setting: Setting, found: Race) -> dict[str, list[float]] | None:
+    """Spearman's correlation on STS-B dev (x100) of each contestant's students, by rounds; None without the mirror."""
     if setting.settings.mirror is None or setting.options.shape is not None:
         return None
     from scipy.stats import spearmanr
@@ -109,10 +113,11 @@ def dev_scores(setting: Setting, found: Race) -> dict[str, float] | None:
     pairs = read_split(setting.settings.mirror / "mteb" / "stsbenchmark-sts", "validation")
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     tokenizer = load_tokenizer(setting.teacher.folder)
-    return {
-        name: 100 * float(spearmanr(_cosines(_vectors(model, tokenizer, texts)), pairs["score"]).statistic)
-        for name, model in found.gave.items()
-    }
+
+    def score(model: Any) -> float:
+        return 100 * float(spearmanr(_cosines(_vectors(model, tokenizer, texts)), pairs["score"]).statistic)
+
+    return {name: [score(model) for model in trained] for name, trained in found.gave.items()}
 
 
 def _vectors(model: Any, tokenizer: Any, texts: list[str]) -> NDArray[np.float32]:

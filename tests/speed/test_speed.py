@@ -14,6 +14,7 @@ from bench.cli import main
 from bench.speed import rival
 from bench.speed.clock import Ratio, Seconds, Work, race, timed
 from bench.speed.footprint import footprint
+from bench.speed.run import _gap
 
 TINY = ["--layers", "1", "--sentences", "80", "--batch-size", "8", "--rounds", "1", "--device", "cpu"]
 
@@ -98,16 +99,22 @@ def test_without_the_rival_there_is_nothing_to_compare_with(
 def test_a_race_has_as_many_rounds_as_asked_for_and_all_begin_once() -> None:
     order: list[str] = []
 
-    def contestant(name: str) -> Callable[[], Work]:
-        return lambda: lambda: order.append(name)
+    def contestant(name: str) -> Callable[[int], Work]:
+        return lambda number: lambda: order.append(f"{name}{number}")
 
     found = race({"a": contestant("a"), "b": contestant("b")}, 3)
-    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert order == ["a0", "b0", "b1", "a1", "a2", "b2"]
     assert [len(seconds) for seconds in found.seconds.values()] == [3, 3]
 
 
+def test_a_gap_has_the_error_of_its_mean() -> None:
+    assert _gap([84.0], [83.5]) == "STS-B dev +0.50 points (1 seed)"
+    # Gaps of 1, 0 and 2: mean 1, standard deviation 1, and 4.3027 standard errors of 1 / sqrt(3).
+    assert _gap([1.0, 2.0, 4.0], [0.0, 2.0, 2.0]) == "STS-B dev +1.00 ± 2.48 points (3 seeds)"
+
+
 def test_ratios_are_taken_round_by_round() -> None:
-    found = race({"fast": lambda: lambda: None, "slow": lambda: lambda: None}, 1)
+    found = race({"fast": lambda _: lambda: None, "slow": lambda _: lambda: None}, 1)
     found.seconds["fast"][:] = [Seconds(1, 1), Seconds(2, 1), Seconds(1, 1)]
     found.seconds["slow"][:] = [Seconds(2, 3), Seconds(8, 3), Seconds(3, 3)]
     assert found.ratio("fast", "slow") == Ratio(median=3, low=2, high=4)
