@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 import torch
 
+from bench.batches import LEAST_ROWS
 from bench.budget import synchronize
 from bench.method_entry import Stage
+from bench.sections import TrainSpec
 from bench.study import Run
 from bench.workbench import Workbench
 from methods.base import Needs
@@ -29,7 +31,8 @@ def training_flops(bench: Workbench, run: Run, tokens: float, rate: float) -> fl
 
 def _stage_flops(bench: Workbench, stage: Stage, needs: Needs, tokens: float, rate: float) -> float:
     """FLOPs of a whole budget spent on one stage."""
-    batch_size, length = bench.study.train.batch_size, round(tokens)
+    length = round(tokens)
+    batch_size = _rows_of_a_batch(bench.study.train, length)
     passes = batch_size * (needs.student_views + needs.masked_tokens + needs.candidates)
     step = 3 * bench.untrained.forward_flops(passes, length)
     step += stage.build().extra_flops(bench.dims, batch_size, length)
@@ -46,10 +49,16 @@ def _stage_flops(bench: Workbench, stage: Stage, needs: Needs, tokens: float, ra
     return step * steps[bench.budget.currency]
 
 
+def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
+    if spec.batch_tokens is None:
+        return spec.batch_size
+    return max(LEAST_ROWS, min(spec.batch_size, spec.batch_tokens // length))
+
+
 def flops_per_second(bench: Workbench) -> float:
     """Measured on a few forward and backward passes of the study's own student."""
     student = bench.student(bench.study.seeds[0]).train()
-    shape = (bench.study.train.batch_size, PROBE_TOKENS)
+    shape = (_rows_of_a_batch(bench.study.train, PROBE_TOKENS), PROBE_TOKENS)
     ids = torch.ones(shape, dtype=torch.long, device=bench.settings.device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:

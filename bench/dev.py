@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.batches import length_batches
 from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
 from bench.encoder import Encoder, pool
@@ -25,7 +26,6 @@ from bench.information import MOST, Plane
 from bench.kept import Arrays
 from bench.labelled import LabelledText
 from bench.seeds import preserved_rng
-from bench.store import length_batches
 
 TOKENS_PER_PASS = 4096
 

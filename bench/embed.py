@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.batches import length_batches
 from bench.encoder import Encoder
-from bench.store import length_batches
 from bench.tokens import Tokens, tokenised
 
 TOKENS_PER_PASS = 2048

@@ -132,11 +132,18 @@ class BudgetSpec(Section):
         return cast(float, getattr(self, self.currency))
 
 
+LATER = ("batch_tokens", "signals")
+"""Choices of `train` that were not there from the start."""
+
+
 class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
     batch_size: Annotated[int, Field(ge=2)] = 64
     """Rows of a step: sentences, or anchors with their candidates."""
+    batch_tokens: PositiveInt | None = None
+    """Rows of a step are as many as fit in this many tokens when padded to the longest of them (of anchors with
+    candidates, the longest text of each row counts); at most `batch_size`, at least two. Unset: always `batch_size`."""
     micro_batch: PositiveInt | None = None
     """Pass the student this many rows at a time, for batches that do not fit in memory. The loss still sees the whole
     batch (gradient caching, Gao et al. 2021, arXiv:2101.06983); the price is one more forward pass."""
@@ -157,8 +164,9 @@ class TrainSpec(Section):
     its last stage)."""
 
     def stated(self) -> dict[str, Any]:
-        """What runs are known by. Those from before there was a choice of `signals` had the one of now by default."""
-        return self.model_dump(exclude={"signals"} if self.signals == "float32" else None)
+        """What runs are known by. Those from before there were some of the choices had what is now the default."""
+        fields = type(self).model_fields
+        return self.model_dump(exclude={name for name in LATER if getattr(self, name) == fields[name].default})
 
 
 class AblateSpec(Section):

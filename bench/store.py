@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.artefact import clear_up, is_sound, write_sealed
+from bench.batches import length_batches
 from bench.corpus import Corpus
 from bench.encoder import Encoder, pool
 from bench.identity import key_of
@@ -205,17 +206,3 @@ def _set_size(path: Path, size: int) -> None:
         if stream.tell() != size:
             stream.truncate(0)
             stream.truncate(size)
-
-
-def length_batches(rows: NDArray[np.int64], lengths_R: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
-    """Rows, of which `lengths_R` are the lengths, sorted by them, in batches of at most `tokens` padded tokens (or one
-    row)."""
-    order = np.argsort(lengths_R, kind="stable")
-    ordered, lengths = rows[order], lengths_R[order]
-    start = 0
-    while start < len(ordered):
-        count = max(1, tokens // int(lengths[start]))
-        while count > 1 and count * int(lengths[min(start + count, len(ordered)) - 1]) > tokens:
-            count -= 1
-        yield ordered[start : start + count]
-        start += count

@@ -36,7 +36,7 @@ def paragraph(study: Study) -> str:
 
     def one(section: str, key: str) -> str:
         found = [getattr(record, section) for record in methods or records]
-        return _values(value[key] for value in found if key in value) or "(not stated)"
+        return _values(value[key] for value in found if key in value) or NOT_STATED
 
     parts = [f"This was a {smoke_mark(study)}. "] if smoke_mark(study) else []
     parts += [_models(one), _training(one), _evaluation(study), _statistics(study)]
@@ -44,6 +44,7 @@ def paragraph(study: Study) -> str:
 
 
 Lookup = Callable[[str, str], str]
+NOT_STATED = "(not stated)"
 
 
 def _models(one: Lookup) -> str:
@@ -57,11 +58,15 @@ def _models(one: Lookup) -> str:
 
 
 def _training(one: Lookup) -> str:
+    # What studies state only where they chose it.
+    tokens, signals = one("train", "batch_tokens"), one("train", "signals")
+    most = "" if tokens == NOT_STATED else f" or {tokens} padded tokens, whichever is less"
+    stored = "" if signals == NOT_STATED else f"The teacher's vectors were stored in {signals}. "
     return (
         f"Every method was given a budget of {one('budget', 'amount')} {one('budget', 'currency')} on "
         f"{one('text', 'sentences')} sentences of the text {one('text', 'source')}, with batch size "
-        f"{one('train', 'batch_size')}, learning rate {one('train', 'learning_rate')}, at most "
-        f"{one('train', 'max_length')} tokens per sentence and precision {one('train', 'precision')}. "
+        f"{one('train', 'batch_size')}{most}, learning rate {one('train', 'learning_rate')}, at most "
+        f"{one('train', 'max_length')} tokens per sentence and precision {one('train', 'precision')}. {stored}"
     )
 
 

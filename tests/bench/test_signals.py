@@ -23,7 +23,7 @@ from bench.models import build_student
 from bench.row_types import RowType
 from bench.sections import StudentSpec, TextSpec
 from bench.signals import SignalSource, negative_rows, outside_rows, sent
-from bench.store import FINAL, TeacherStore, _Array, array_names, length_batches, store_size, stored_rows
+from bench.store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
 from bench.study import Study
 from methods.base import Needs, num_masked
 
@@ -192,13 +192,6 @@ def test_outside_rows_are_those_not_in_the_batch_and_uniform() -> None:
     assert (abs(counts[[1, 2, 5, 6]] - 1500) < 200).all()
     with pytest.raises(ValueError, match="none to draw"):
         outside_rows(np.arange(8), 1, 8, np.random.default_rng(1))
-
-
-def test_length_batches_cover_all_rows_within_the_token_budget() -> None:
-    lengths = np.random.default_rng(0).integers(1, 30, size=200)
-    parts = list(length_batches(np.arange(200), lengths, 64))
-    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
-    assert all(len(part) == 1 or len(part) * lengths[part].max() <= 64 for part in parts)
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import methods
+from bench.batches import BatchOrder
 from bench.budget import Budget, Ledger
 from bench.encoder import Encoder
 from bench.gradient_cache import backward_in_parts
+from bench.seeds import seed_for
 from bench.signals import SignalSource, dims_of
 from bench.train import Cell, Trained, train
 from methods.base import Dims, Method, Needs, Signals
@@ -54,6 +56,21 @@ def test_a_run_is_repeatable_bit_for_bit_and_touches_nothing_else(make_cell: Mak
     assert [row["loss"] for row in result.curve] == [row["loss"] for row in other.curve]
     assert ledger.student_flops == other_ledger.student_flops
     assert not torch.equal(first, trained(make_cell(name, seed=2))[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.no_cover
+def test_batches_of_any_size_will_do(make_cell: MakeCell, name: str) -> None:
+    cell = make_cell(name, budget=Budget("steps", 6))
+    lengths = cell.text.lengths()
+    cell = replace(cell, spec=cell.spec.model_copy(update={"batch_tokens": 3 * int(lengths.max())}))
+    _, ledger, result = trained(cell)
+    assert not result.diverged and ledger.steps == 6
+    rows = ledger.sentences // (1 + cell.method.needs(make_dims(cell)).candidates)
+    assert 6 * 3 <= rows < 6 * cell.spec.batch_size
+    order = BatchOrder(lengths, cell.spec.batch_size, seed_for(cell.seed, "batches"), cell.spec.batch_tokens)
+    assert rows == sum(len(order[step]) for step in range(6))
+    assert ledger.epochs == pytest.approx(6 / order.batches_in_epoch(0))
 
 
 @dataclass(frozen=True, kw_only=True)

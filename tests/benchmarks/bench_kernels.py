@@ -14,11 +14,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import methods
-from bench.batches import BatchOrder
+from bench.batches import BatchOrder, length_batches
 from bench.conform.fakes import make_dims, make_signals
 from bench.dropout import cheap_dropout
 from bench.row_types import RowType
-from bench.store import _Array, length_batches
+from bench.store import _Array
 from bench.tokens import padded
 
 SENTENCES, TOKENS, BATCH, WIDTH = 20_000, 20, 64, 384

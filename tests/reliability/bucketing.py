@@ -43,7 +43,7 @@ def padding(bench: Workbench, seed: int) -> float:
     """Share of an epoch's positions that hold no token."""
     lengths, size = bench.corpus.lengths(), bench.study.train.batch_size
     order = BatchOrder(lengths, size, seed)
-    rows = [lengths[order[step]] for step in range(order.batches_per_epoch)]
+    rows = [lengths[order[step]] for step in range(order.batches_in_epoch(0))]
     return 1 - sum(int(found.sum()) for found in rows) / sum(size * int(found.max()) for found in rows)
 
 

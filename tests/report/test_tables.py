@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -204,6 +205,14 @@ def test_paragraph_states_the_settings(plain: list[Record]) -> None:
 
     for part in ("teacher-l6 (6 layers", "budget of 12,800 sentences", "mteb 2.20", "Of 4 training runs 4 completed"):
         assert part in text
+
+
+def test_paragraph_states_what_was_chosen_of_batches_and_signals(plain: list[Record]) -> None:
+    chosen = [replace(record, train={**record.train, "batch_tokens": 2048, "signals": "int8"}) for record in plain]
+    text = paragraph(make_study("demo", chosen))
+    assert "with batch size 64 or 2,048 padded tokens, whichever is less, learning rate" in text
+    assert "The teacher's vectors were stored in int8. " in text
+    assert "padded" not in (usual := paragraph(make_study("demo", plain))) and "stored" not in usual
 
 
 def test_terminal_table(plain: list[Record]) -> None:
