@@ -210,7 +210,7 @@ def test_paragraph_states_the_settings(plain: list[Record]) -> None:
 def test_paragraph_states_what_was_chosen_of_batches_and_signals(plain: list[Record]) -> None:
     chosen = [replace(record, train={**record.train, "batch_tokens": 2048, "signals": "int8"}) for record in plain]
     text = paragraph(make_study("demo", chosen))
-    assert "with batch size 64 or 2,048 padded tokens, whichever is less, learning rate" in text
+    assert "with batch size 128 or 2,048 padded tokens, whichever is less, learning rate" in text
     assert "The teacher's vectors were stored in int8. " in text
     assert "padded" not in (usual := paragraph(make_study("demo", plain))) and "stored" not in usual
 
