@@ -182,14 +182,16 @@ class Inference:
             if letters[one] == letters[other] and self._common(one, other)
         ]
         differences = [self.difference(one, other, column) for one, other in pairs]
-        tested = [self.tested(one, other, column) for one, other in pairs]
+        tested = [
+            self._steadied(found, one, other, column) for found, (one, other) in zip(differences, pairs, strict=True)
+        ]
         differs = stats.holm([item.p_differs() for item in tested])
         within = stats.holm([item.p_within(self.study.margin) for item in tested])
         for (one, other), item, judged, p_differs, p_within in zip(
             pairs, differences, tested, differs, within, strict=True
         ):
             runs = self._common(one, other)
-            values = [self.scores.loc[list(side)][self.columns[column]].to_numpy() for side in zip(*runs, strict=True)]
+            values = [self._by_task(list(side), column).T for side in zip(*runs, strict=True)]
             spread = float((values[0] - values[1]).mean(axis=1).std(ddof=1)) if len(runs) > 1 else np.nan
             yield Comparison(
                 one=one,
@@ -225,7 +227,9 @@ class Inference:
 
     def tested(self, one: str, other: str, column: str) -> stats.Estimate:
         """The difference as it is judged: it varies between seeds at least as all trained rows do."""
-        found = self.difference(one, other, column)
+        return self._steadied(self.difference(one, other, column), one, other, column)
+
+    def _steadied(self, found: stats.Estimate, one: str, other: str, column: str) -> stats.Estimate:
         if self._is_constant(one) or self._is_constant(other):
             return found
         variance, freedom = self._pooled(str(self.study.runs.loc[self._common(one, other)[0][0], "letters"]), column)
@@ -295,10 +299,19 @@ class Inference:
         return {str(task): self.scores[task].to_numpy(dtype=np.float64) for task in self.scores}
 
     def _is_constant(self, key: str) -> bool:
-        return bool(self.study.rows.loc[key, "role"] in CONSTANT)
+        return key in self._constant
+
+    @cached_property
+    def _constant(self) -> set[str]:
+        return {str(key) for key, role in self.study.rows["role"].items() if role in CONSTANT}
 
     def _values(self, runs: list[str], column: str) -> tuple[Array, Array]:
         """Score of each run on a column, [S], and its replicates, [S, B]."""
-        tasks, places = self.columns[column], [self._places[run] for run in runs]
-        values: Array = np.mean([self._columns_of_scores[task][places] for task in tasks], axis=0)
-        return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
+        places = [self._places[run] for run in runs]
+        values: Array = self._by_task(runs, column).mean(axis=0)
+        return values, np.mean([self.resampled[task][places] for task in self.columns[column]], axis=0)
+
+    def _by_task(self, runs: list[str], column: str) -> Array:
+        """Score of each run on each task of a column, [T, S]."""
+        places = [self._places[run] for run in runs]
+        return np.stack([self._columns_of_scores[task][places] for task in self.columns[column]])
