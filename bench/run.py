@@ -327,7 +327,7 @@ def _record(
         teacher=bench.describe_teacher(),
         student=bench.describe_student() if run.role != "reference" else bench.describe_static(),
         text={"source": bench.corpus.source, "sentences": len(bench.corpus), "sha256": bench.corpus.sha256},
-        train=bench.study.train.stated(),
+        train=bench.study.train.model_dump(),
         budget=asdict(bench.budget),
         ledger=ledger.as_dict(),
         tasks={item.name: item.facts for item in scored},

@@ -58,10 +58,10 @@ def _models(one: Lookup) -> str:
 
 
 def _training(one: Lookup) -> str:
-    # What studies state only where they chose it.
+    # Records from before there was a choice do not state them.
     tokens, signals = one("train", "batch_tokens"), one("train", "signals")
-    most = "" if tokens == NOT_STATED else f" or {tokens} padded tokens, whichever is less"
-    stored = "" if signals == NOT_STATED else f"The teacher's vectors were stored in {signals}. "
+    most = "" if tokens in (NOT_STATED, "None") else f" or {tokens} padded tokens, whichever is less"
+    stored = "" if signals in (NOT_STATED, "float32") else f"The teacher's vectors were stored in {signals}. "
     return (
         f"Every method was given a budget of {one('budget', 'amount')} {one('budget', 'currency')} on "
         f"{one('text', 'sentences')} sentences of the text {one('text', 'source')}, with batch size "

@@ -212,7 +212,9 @@ def test_paragraph_states_what_was_chosen_of_batches_and_signals(plain: list[Rec
     text = paragraph(make_study("demo", chosen))
     assert "with batch size 128 or 2,048 padded tokens, whichever is less, learning rate" in text
     assert "The teacher's vectors were stored in int8. " in text
-    assert "padded" not in (usual := paragraph(make_study("demo", plain))) and "stored" not in usual
+    default = [replace(record, train={**record.train, "batch_tokens": None, "signals": "float32"}) for record in plain]
+    for records in (plain, default):
+        assert "padded" not in (usual := paragraph(make_study("demo", records))) and "stored" not in usual
 
 
 def test_terminal_table(plain: list[Record]) -> None:
