@@ -18,9 +18,11 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.float32]
 
-CHUNK = 256
-"""Resamples that are worked on together: few enough for the processor's cache."""
-BLOCKS = 160
+CHUNK = 1024
+"""Resamples that are worked on together: so many that threads seldom wait for each other's next step."""
+DRAWN_AT_ONCE = 256
+"""Resamples that are drawn together: the numbers of their examples take many times the memory of what is kept."""
+BLOCKS = 80
 """Of examples that are summed up side by side: a running sum over all of them would take most of the time."""
 
 
@@ -39,11 +41,16 @@ class TaskExamples:
 
     def replicates(self, resamples: int, rng: np.random.Generator) -> Array:
         """The metric on resampled examples, [R, B]; not-a-number where all resampled gold scores are equal."""
-        chunks = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
-        drawn = zip(chunks, rng.spawn(len(chunks)), strict=True)
+        sizes = [min(DRAWN_AT_ONCE, resamples - start) for start in range(0, resamples, DRAWN_AT_ONCE)]
+        draws = list(zip(sizes, rng.spawn(len(sizes)), strict=True))
+        count, together = self.values_RN.shape[1], CHUNK // DRAWN_AT_ONCE
+
+        def scored(start: int) -> Array:
+            drawn = [_draw(count, *draw) for draw in draws[start : start + together]]
+            return self.counted(np.concatenate(drawn, axis=1))
+
         with ThreadPoolExecutor(cpu_count()) as pool:
-            parts = list(pool.map(lambda item: self.counted(_draw(self.values_RN.shape[1], *item)), drawn))
-        return np.concatenate(parts, axis=1)
+            return np.concatenate(list(pool.map(scored, range(0, len(draws), together))), axis=1)
 
     def counted(self, counts_NB: Counts) -> Array:
         """The metric where each example counts as often as told, N times in all, [R, B]."""
