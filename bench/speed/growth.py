@@ -6,6 +6,8 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import count, islice
+from statistics import mean
 from typing import Any
 
 from bench.budget import Ledger
@@ -46,8 +48,8 @@ def linearity(setting: Setting) -> Ratio:
     found = []
     for _ in range(setting.options.rounds):
         seconds = []
-        for count in (steps, TIMES * steps):
-            cell = cell_of(bench, steps=count)
+        for number in (steps, TIMES * steps):
+            cell = cell_of(bench, steps=number)
             seconds.append(timed(lambda cell=cell: train(cell, Ledger()))[0].cpu)  # type: ignore[misc]
         found.append(seconds[1] / seconds[0])
     return Ratio.of(found)
@@ -61,13 +63,18 @@ def matrix_linearity(setting: Setting) -> dict[str, Ratio]:
     small = _few(setting)
     rows: list[Any] = [{f"ibkd-{number}": {"method": "ibkd", "temperature": 1 + number}} for number in range(TIMES)]
     _seconds_of_matrix(small, rows[:1], [0])
+    # Of seeds that no other matrix has: what is trained once is not trained again.
+    fresh = count(1)
     found: dict[str, list[float]] = {"methods": [], "seeds": []}
-    for number in range(setting.options.rounds):
-        # Of seeds that no other round has: what is trained once is not trained again.
-        first = 1 + number * 3 * TIMES
-        one = _seconds_of_matrix(small, rows[:1], [first])
-        found["methods"].append(_seconds_of_matrix(small, rows, [first + 1]) / one)
-        found["seeds"].append(_seconds_of_matrix(small, rows[:1], [first + 2 + more for more in range(TIMES)]) / one)
+    for _ in range(setting.options.rounds):
+        # One run is short, and the machine's speed varies: before, between and after.
+        ones = [_seconds_of_matrix(small, rows[:1], [next(fresh)])]
+        methods = _seconds_of_matrix(small, rows, [next(fresh)])
+        ones.append(_seconds_of_matrix(small, rows[:1], [next(fresh)]))
+        seeds = _seconds_of_matrix(small, rows[:1], list(islice(fresh, TIMES)))
+        ones.append(_seconds_of_matrix(small, rows[:1], [next(fresh)]))
+        found["methods"].append(methods / mean(ones))
+        found["seeds"].append(seeds / mean(ones))
     return {name: Ratio.of(values) for name, values in found.items()}
 
 
