@@ -187,7 +187,7 @@ def test_parts_that_store_signals_otherwise_have_stores_and_runs_of_their_own(
         {"mse": {"factors": {"train.signals": ["float32", "int8"]}}},
         teacher=str(teacher_folder),
         student={"layers": 1},
-        text={"source": str(text_file)},
+        text={"source": str(text_file), "evaluation_text": "keep"},
     )
     settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu")
     whole, small = workbenches(parts(made), settings, said.append)
