@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def phrases(text: str) -> set[str]:
     return {" ".join(words[at : at + WORDS_IN_A_ROW]) for at in range(len(words) - WORDS_IN_A_ROW + 1)}
 
 
-def find(sentences: Sequence[str], short: Iterable[str], documents: Iterable[str] = ()) -> Contamination:
+def find(sentences: Iterable[str], short: Iterable[str], documents: Iterable[str] = ()) -> Contamination:
     """Which sentences contain evaluation text: `short` ones (pairs, queries), or whole `documents`."""
     whole: set[str] = set()
     parts: set[str] = set()
@@ -78,12 +79,17 @@ def find(sentences: Sequence[str], short: Iterable[str], documents: Iterable[str
     whole |= {normalised(text) for text in documents}
     # A text without letters and digits says nothing of where it is from.
     whole -= {""}
-    equal = {row for row, sentence in enumerate(sentences) if normalised(sentence) in whole}
-    shared = {
-        row for row, sentence in enumerate(sentences) if row not in equal and not parts.isdisjoint(phrases(sentence))
-    }
-    rows = np.array(sorted(equal | shared), dtype=np.int64)
-    return Contamination(len(sentences), len(equal), len(shared), rows)
+    looked_at, equal, phrase, rows = 0, 0, 0, array("q")
+    for row, sentence in enumerate(sentences):
+        looked_at += 1
+        if normalised(sentence) in whole:
+            equal += 1
+        elif not parts.isdisjoint(phrases(sentence)):
+            phrase += 1
+        else:
+            continue
+        rows.append(row)
+    return Contamination(looked_at, equal, phrase, np.array(rows, dtype=np.int64))
 
 
 def folder_of(text_key: str, tasks: Sequence[Task], cache: Path) -> Path:
@@ -92,7 +98,7 @@ def folder_of(text_key: str, tasks: Sequence[Task], cache: Path) -> Path:
     return cache / "contamination" / key_of(rule=RULE, text=text_key, tasks=data)
 
 
-def find_or_open(text_key: str, sentences: Sequence[str], tasks: Sequence[Task], cache: Path) -> Contamination:
+def find_or_open(text_key: str, sentences: Iterable[str], tasks: Sequence[Task], cache: Path) -> Contamination:
     """What of a tokenised text is evaluation text of some tasks, looked for once."""
     from bench.evaluation.overlap import texts_of
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,10 +28,12 @@ from bench.errors import UserError
 from bench.identity import PROTOCOL, key_of
 from bench.model_folder import load_tokenizer
 from bench.record import dump_json
+from bench.sentences import chunks, sentence_writer, stored_sentences, write_all
 from bench.study import Study
 from bench.text import read_sentences, source_key, source_names
 from bench.tokens import padded
 
+SENTENCES_FILE = "sentences.parquet"
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
 LENGTHS_AT_ONCE = 1 << 20
@@ -106,9 +108,9 @@ def is_built(cache: Path, key: str) -> bool:
     return is_sealed(_folder(cache, key))
 
 
-def texts_of(cache: Path, key: str) -> list[str]:
+def texts_of(cache: Path, key: str) -> Iterator[str]:
     """The sentences of a tokenised text in the cache."""
-    return list(pd.read_parquet(_folder(cache, key) / "sentences.parquet")["text"])
+    return stored_sentences(_folder(cache, key) / SENTENCES_FILE)
 
 
 def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
@@ -129,9 +131,12 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
     """
 
     def make(folder: Path) -> None:
-        sentences = _sample(study, read_sentences(study.text, mirror))
-        _check_size(study, len(sentences))
+        everything = folder / "everything.parquet"
+        wanted_N = _sample(study, write_all(everything, read_sentences(study.text, mirror)))
+        _check_size(study, int(wanted_N.sum()))
+        sentences = compress(stored_sentences(everything), wanted_N)
         write_corpus(folder, sentences, load_tokenizer(model_folder), study.train.max_length)
+        everything.unlink()
 
     folder = made(cache, key, make)
     corpus = open_corpus(folder, key, ", ".join(source_names(study.text)))
@@ -141,9 +146,9 @@ def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirro
 
 
 def without(
-    study: Study, model_folder: Path, key: str, rows: NDArray[np.int64], cache: Path
+    study: Study, model_folder: Path, key: str, rows: NDArray[np.int64], count: int, cache: Path
 ) -> tuple[str, Callable[[], Corpus]]:
-    """A text without some of its sentences: its key, and how to make or open it.
+    """A text of `count` sentences without some of them: its key, and how to make or open it.
 
     Opening raises `UserError` when fewer sentences than a batch are left.
     """
@@ -152,10 +157,12 @@ def without(
     shorter = key_of(text=key, without=hashlib.sha256(rows.tobytes()).hexdigest())
 
     def make(folder: Path) -> None:
-        gone = set(rows.tolist())
-        left = [text for row, text in enumerate(texts_of(cache, key)) if row not in gone]
-        _check_size(study, len(left), f"after {len(gone)} that are evaluation text were left out, ")
-        write_corpus(folder, left, load_tokenizer(model_folder), study.train.max_length)
+        left_N = np.ones(count, dtype=bool)
+        left_N[rows] = False
+        _check_size(study, int(left_N.sum()), f"after {len(rows)} that are evaluation text were left out, ")
+        write_corpus(
+            folder, compress(texts_of(cache, key), left_N), load_tokenizer(model_folder), study.train.max_length
+        )
 
     def open_it() -> Corpus:
         corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(study.text)))
@@ -198,38 +205,60 @@ def _folder(cache: Path, key: str) -> Path:
     return cache / "corpora" / key
 
 
-def _sample(study: Study, sentences: Iterator[str]) -> list[str]:
-    everything = list(sentences)
-    wanted = min(size for size in (study.text.sentences, study.limit, len(everything)) if size is not None)
+def _sample(study: Study, distinct_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the sentences the text is made of, [N]."""
+    count = int(distinct_N.sum())
+    wanted = min(size for size in (study.text.sentences, study.limit, count) if size is not None)
+    if wanted == count:
+        return distinct_N
     # The same prefix of one permutation for every size, so that a larger sample contains the smaller one.
-    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(everything))[:wanted]
-    return [everything[row] for row in sorted(chosen)]
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(count)[:wanted]
+    wanted_N = np.zeros(len(distinct_N), dtype=bool)
+    wanted_N[np.flatnonzero(distinct_N)[chosen]] = True
+    return wanted_N
 
 
-def write_corpus(folder: Path, sentences: list[str], tokenizer: Any, max_length: int) -> None:
-    """Tokenise sentences into a folder."""
-    dtype = np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max else np.uint32
-    lengths: list[int] = []
+def write_corpus(folder: Path, sentences: Iterable[str], tokenizer: Any, max_length: int) -> None:
+    """Tokenise sentences into a folder, as they come."""
+    dtype = np.dtype(np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max else np.uint32)
+    lengths = array("i")
     digest = hashlib.sha256()
-    rest = iter(sentences)
-    with (folder / "tokens.bin").open("wb") as stream:
-        while chunk := list(islice(rest, TOKENIZE_AT_ONCE)):
-            rows = tokenizer(chunk, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
-            lengths.extend(len(row) for row in rows)
-            flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows])
-            digest.update(flat.tobytes())
-            flat.tofile(stream)
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    digest.update(offsets.tobytes())
-    np.save(folder / "offsets.npy", offsets)
-    pd.DataFrame({"text": sentences}).to_parquet(folder / "sentences.parquet", index=False)
+    with (folder / "tokens.bin").open("wb") as stream, sentence_writer(folder / SENTENCES_FILE) as write:
+        for some in chunks(sentences):
+            write(some)
+            for chunk in chunks(some, TOKENIZE_AT_ONCE):
+                rows = tokenizer(chunk, truncation=True, max_length=max_length, return_attention_mask=False)[
+                    "input_ids"
+                ]
+                lengths.extend(map(len, rows))
+                flat = np.concatenate([np.asarray(row, dtype=dtype) for row in rows])
+                digest.update(flat.tobytes())
+                flat.tofile(stream)
+    num_tokens = _write_offsets(folder / "offsets.npy", np.frombuffer(lengths, dtype=np.intc), digest)
     meta = {
         "sentences": len(lengths),
-        "tokens": int(offsets[-1]),
-        "dtype": np.dtype(dtype).name,
+        "tokens": num_tokens,
+        "dtype": dtype.name,
         "pad_id": int(tokenizer.pad_token_id or 0),
         "mask_id": int(tokenizer.mask_token_id or tokenizer.pad_token_id or 0),
         "special_ids": [int(token) for token in tokenizer.all_special_ids],
         "sha256": digest.hexdigest(),
     }
     dump_json(meta, folder / "meta.json")
+
+
+def _write_offsets(path: Path, lengths_N: NDArray[np.intc], digest: Any) -> int:
+    """Write where each sentence begins and the last one ends, to a file and to the digest; return the latter."""
+    end = np.zeros(1, dtype=np.int64)
+    shape = (len(lengths_N) + 1,)
+    with path.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(end.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        digest.update(end.tobytes())
+        end.tofile(stream)
+        for start in range(0, len(lengths_N), LENGTHS_AT_ONCE):
+            ends = end + np.cumsum(lengths_N[start : start + LENGTHS_AT_ONCE], dtype=np.int64)
+            digest.update(ends.tobytes())
+            ends.tofile(stream)
+            end = ends[-1:]
+    return int(end[0])

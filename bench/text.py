@@ -22,6 +22,7 @@ MAX_CHARACTERS = 100_000
 PLAIN_ENDINGS = (".txt", ".text", "")
 FIELD_LIMIT = 2**31 - 1
 """Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
+BUFFER_BYTES = 1 << 20
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -93,15 +94,12 @@ def _unreadable(path: Path, error: OSError, section: str = "text") -> UserError:
 
 
 def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
-    """Distinct sentences in the order of the sources. Raises `UserError` naming file and line for damaged text."""
-    seen: set[int] = set()
+    """Sentences in the order of the sources, some perhaps more than once.
+
+    Raises `UserError` naming file and line for damaged text.
+    """
     for name in source_names(spec):
-        lines = _embedded() if name == EMBEDDED else _checked(resolve(name, mirror), spec)
-        for sentence in lines:
-            mark = hash(sentence)
-            if mark not in seen:
-                seen.add(mark)
-                yield sentence
+        yield from _embedded() if name == EMBEDDED else _checked(resolve(name, mirror), spec)
 
 
 def _embedded() -> Iterator[str]:
@@ -227,7 +225,8 @@ def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # Without a buffer, a column of a whole row group were read at once.
+        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
             _require_column(path, section, column, file.schema_arrow.names)
             _require_text(path, section, column, file.schema_arrow.field(column).type)
             for batch in file.iter_batches(columns=[column]):

@@ -139,7 +139,7 @@ class Workbench:
         if found is None or not len(found.rows):
             return self.text_key, None
         folder = self.teacher_model.folder
-        return corpora.without(self.study, folder, self.text_key, found.rows, self.settings.cache)
+        return corpora.without(self.study, folder, self.text_key, found.rows, found.looked_at, self.settings.cache)
 
     @cached_property
     def corpus(self) -> Corpus:
@@ -186,7 +186,7 @@ class Workbench:
 
         if not self._wants_labelled:
             return {}
-        texts = corpora.texts_of(self.settings.cache, self.labelled_key)
+        texts = list(corpora.texts_of(self.settings.cache, self.labelled_key))
         rows = self.labelled.rows_RC
         pairs = [
             (texts[first], texts[other])
@@ -326,7 +326,7 @@ class Workbench:
         """Refuse to choose weights or settings by pairs that the scores are made of."""
         from bench.evaluation.overlap import shared_pairs
 
-        dev = corpora.texts_of(self.settings.cache, self.dev_key)
+        dev = list(corpora.texts_of(self.settings.cache, self.dev_key))
         pairs = [(dev[first], dev[second]) for first, second in self.dev.pairs_P2] if self.dev else []
         for task in self.tasks:
             if found := shared_pairs(task, pairs):

@@ -1,24 +1,30 @@
-"""`python -m bench.speed.footprint N`: train on a made-up text of N sentences, and print bytes of resident memory.
+"""`python -m bench.speed.footprint WORK N`: work on a made-up text of N sentences, and print bytes of resident memory.
 
-A process of its own, because memory that another part of a program once took counts for all that follows. Printed are
-the memory of the process itself when training ends, and the peak with pages of the mapped files, which the system keeps
-while it has room and takes back when it needs some.
+WORK is `read` (a text file is read and tokenised) or `train` (on text that is tokenised). A process of its own, because
+memory that another part of a program once took counts for all that follows. Printed are the memory of the process
+itself when the work is done, and the peak with pages of mapped files, which the system keeps while it has room and
+takes back when it needs some.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from transformers import BertConfig, BertModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from bench.budget import Budget, Ledger, peak_memory_bytes
-from bench.corpus import Corpus
+from bench.corpus import Corpus, build_or_open, corpus_key
 from bench.encoder import Encoder
 from bench.sections import TrainSpec
 from bench.store import FINAL, TeacherStore
+from bench.study import Study
 from bench.train import Cell, train
 from methods.mse import MSE
 
@@ -30,16 +36,48 @@ STEPS = 70
 AT_ONCE = 100_000
 
 
-def footprint(sentences: int) -> tuple[int, int]:
-    """Resident bytes of this process after some training on a text of this size: its own, and with mapped files."""
+def footprint(work: str, sentences: int) -> tuple[int, int]:
+    """Resident bytes of this process after work on a text of this size: its own, and the peak with mapped files."""
     with TemporaryDirectory(prefix="distilbench-footprint-") as folder:
-        text = _text(Path(folder), sentences)
-        teacher, student = _encoder(WIDTH), _encoder(WIDTH // 8)
-        store = TeacherStore(Path(folder) / "signals", teacher, text, [FINAL])
-        spec = TrainSpec(batch_size=64)
-        trained = train(Cell(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
-        assert not trained.diverged
+        WORKS[work](Path(folder), sentences)
         return _own_bytes(), peak_memory_bytes()
+
+
+def _read(folder: Path, sentences: int) -> None:
+    """Read a text file of random words, leave out what comes twice, and tokenise the rest."""
+    rng = np.random.default_rng(0)
+    with (folder / "text.txt").open("w", encoding="utf-8") as stream:
+        for start in range(0, sentences, AT_ONCE):
+            for length in rng.integers(4, 2 * TOKENS - 4, min(AT_ONCE, sentences - start)).tolist():
+                stream.write(" ".join(map(str, rng.integers(0, VOCABULARY, length).tolist())) + "\n")
+    words = {str(number): number for number in range(VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel({**words, "[PAD]": VOCABULARY, "[UNK]": VOCABULARY + 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
+    study = Study.model_validate(
+        {
+            "name": "footprint",
+            "teacher": str(folder / "model"),
+            "student": {"layers": 1},
+            "text": {"source": str(folder / "text.txt")},
+            "budget": {"steps": 1},
+            "methods": ["mse"],
+            "seeds": 1,
+            "tasks": ["embedded"],
+        }
+    )
+    key = corpus_key(study, tokenizer_sha256="", mirror=None)
+    assert len(build_or_open(study, folder / "model", key, folder / "cache", None)) > 0.9 * sentences
+
+
+def _train(folder: Path, sentences: int) -> None:
+    """Train some steps, through the teacher's store."""
+    text = _text(folder, sentences)
+    teacher, student = _encoder(WIDTH), _encoder(WIDTH // 8)
+    store = TeacherStore(folder / "signals", teacher, text, [FINAL])
+    spec = TrainSpec(batch_size=64)
+    trained = train(Cell(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
+    assert not trained.diverged
 
 
 def _own_bytes() -> int:
@@ -87,5 +125,7 @@ def _encoder(width: int) -> Encoder:
     return Encoder(BertModel(config, add_pooling_layer=False), pooling="mean", max_length=4 * TOKENS).eval()
 
 
+WORKS: dict[str, Callable[[Path, int], None]] = {"read": _read, "train": _train}
+
 if __name__ == "__main__":
-    sys.stdout.write("{} {}\n".format(*footprint(int(sys.argv[1]))))
+    sys.stdout.write("{} {}\n".format(*footprint(sys.argv[1], int(sys.argv[2]))))

@@ -116,19 +116,18 @@ def _few(setting: Setting) -> Setting:
     return setting.first(min(FEW_BATCHES * setting.options.batch_size, len(setting.sentences)))
 
 
-def memory_growth() -> tuple[int, int]:
-    """Resident bytes that a process that trains on a large text takes more than one with a small text.
+def memory_growth(work: str) -> tuple[int, int]:
+    """Resident bytes that a process takes more to read a large text, or to train on it, than a small one.
 
     First its own memory, then the peak with pages of mapped files; see `bench.speed.footprint`.
     """
-    small, large = (_footprint(count) for count in (SMALL_TEXT, LARGE_TEXT))
+    small, large = (_footprint(work, count) for count in (SMALL_TEXT, LARGE_TEXT))
     return large[0] - small[0], large[1] - small[1]
 
 
-def _footprint(sentences: int) -> tuple[int, int]:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.speed.footprint", str(sentences)], capture_output=True, text=True, check=True
-    )
+def _footprint(work: str, sentences: int) -> tuple[int, int]:
+    command = [sys.executable, "-m", "bench.speed.footprint", work, str(sentences)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     own, peak = done.stdout.split()[-2:]
     return int(own), int(peak)
 

@@ -53,10 +53,9 @@ class Training:
     seed: int
     """Of the first round."""
 
-    def contestant(
-        self, make_loss: Any, *, lengths: NDArray[np.integer[Any]] | None = None, bf16: bool = False
-    ) -> Contestant:
-        """`make_loss` of the model. With `lengths`, batches are grouped by them. Rounds have seeds of their own."""
+    def contestant(self, make_loss: Any, *, batch_sampler: Any = None, bf16: bool = False) -> Contestant:
+        """`make_loss` of the model; the trainer's own batches unless a sampler of them is given, as its arguments take
+        it. Rounds have seeds of their own."""
 
         def ready(number: int) -> Work:
             from sentence_transformers import SentenceTransformerTrainer
@@ -65,7 +64,7 @@ class Training:
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
                 trainer = SentenceTransformerTrainer(
                     model=model,
-                    args=self._arguments(lengths, bf16, self.seed + number),
+                    args=self._arguments(batch_sampler, bf16, self.seed + number),
                     train_dataset=self._dataset(),
                     loss=make_loss(model),
                 )
@@ -96,7 +95,7 @@ class Training:
             return Dataset.from_dict({"anchor": self.sentences, "positive": self.sentences})
         return Dataset.from_dict({"sentence": self.sentences, "label": self.labels})
 
-    def _arguments(self, lengths: NDArray[np.integer[Any]] | None, bf16: bool, seed: int) -> Any:
+    def _arguments(self, batch_sampler: Any, bf16: bool, seed: int) -> Any:
         from sentence_transformers import SentenceTransformerTrainingArguments
 
         return SentenceTransformerTrainingArguments(
@@ -108,7 +107,7 @@ class Training:
             seed=seed,
             bf16=bf16,
             use_cpu=self.device == "cpu",
-            **({} if lengths is None else {"batch_sampler": grouped_by_length(lengths)}),
+            **({} if batch_sampler is None else {"batch_sampler": batch_sampler}),
             dataloader_drop_last=True,
             # Not part of the work that is compared.
             save_strategy="no",

@@ -185,15 +185,16 @@ def _growth(made: Setting) -> Iterator[Row]:
     passes = teacher_passes(made)
     yield Row("teacher passes, 5 methods x 3 seeds", "-", f"{passes:.2f}", "1", "", {"passes": passes})
     yield _ratio_row("train 3 methods with an online teacher", ALONE, lock_step(made), ALONE, None, "", {})
-    own, mapped = memory_growth()
-    yield Row(
-        f"memory, {LARGE_TEXT:,} against {SMALL_TEXT:,} sentences",
-        "-",
-        f"+{own / MEGA:.0f} MB",
-        "< 100 MB",
-        f"+{mapped / MEGA:.0f} MB with pages of mapped files, which the system takes back at need",
-        {"own_bytes": own, "with_mapped_bytes": mapped},
-    )
+    for work, what in (("read", "read and tokenise"), ("train", "train on")):
+        own, peak = memory_growth(work)
+        yield Row(
+            f"memory, {what} {LARGE_TEXT:,} sentences against {SMALL_TEXT:,}",
+            "-",
+            f"+{own / MEGA:.0f} MB",
+            "< 100 MB",
+            f"peak +{peak / MEGA:.0f} MB with pages of mapped files, which the system takes back at need",
+            {"own_bytes": own, "peak_bytes": peak},
+        )
 
 
 PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {

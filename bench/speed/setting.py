@@ -18,6 +18,7 @@ from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
 from bench.sections import StudentSpec, TextSpec
 from bench.seeds import seeded
+from bench.sentences import distinct
 from bench.settings import Settings
 from bench.study import Study
 from bench.text import EMBEDDED, read_sentences
@@ -143,7 +144,7 @@ def _normalize() -> Any:
 def setting(options: Options, settings: Settings) -> Iterator[Setting]:
     """A setting in a temporary folder. Raises `UserError` where there are fewer sentences than asked for."""
     text = TextSpec(source=options.text or (MIRRORED_TEXT if settings.mirror else EMBEDDED))
-    sentences = list(islice(read_sentences(text, settings.mirror), options.sentences))
+    sentences = list(islice(distinct(read_sentences(text, settings.mirror)), options.sentences))
     if len(sentences) < options.sentences:
         raise UserError(f"--sentences {options.sentences}: there are only {len(sentences)}; ask for fewer")
     with TemporaryDirectory(prefix="distilbench-speed-") as folder:

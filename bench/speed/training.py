@@ -62,10 +62,21 @@ def compare(setting: Setting, method: str) -> Race:
 def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
     """Ours, theirs with defaults, theirs with batches grouped by length and in the better precision."""
     bench = setting.bench([METHODS[method]])
-    corpus = bench.corpus
+    theirs, make_loss = rival_of(setting, bench, method)
+    grouped = rival.grouped_by_length(bench.corpus.lengths())
+    bf16 = setting.options.precision == "bf16"
+    return {
+        OURS: _ours(setting, bench),
+        DEFAULTS: theirs.contestant(make_loss),
+        BEST: theirs.contestant(make_loss, batch_sampler=grouped, bf16=bf16),
+    }
+
+
+def rival_of(setting: Setting, bench: Workbench, method: str) -> tuple[rival.Training, Any]:
+    """The same training in sentence-transformers, and what makes its loss of a model."""
     cell_of(bench)
-    labels = None if method == "simcse" else bench.store.read(FINAL, np.arange(len(corpus))).numpy()
-    theirs = rival.Training(
+    labels = None if method == "simcse" else bench.store.read(FINAL, np.arange(len(bench.corpus))).numpy()
+    training = rival.Training(
         folder=setting.student_folder,
         sentences=setting.sentences,
         labels=labels,
@@ -77,13 +88,7 @@ def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
         seed=SEED,
     )
     (entry,) = bench.study.methods
-    make_loss = rival.loss_of(entry.stages[0].build(), bench.dims)
-    bf16 = setting.options.precision == "bf16"
-    return {
-        OURS: _ours(setting, bench),
-        DEFAULTS: theirs.contestant(make_loss),
-        BEST: theirs.contestant(make_loss, lengths=corpus.lengths(), bf16=bf16),
-    }
+    return training, rival.loss_of(entry.stages[0].build(), bench.dims)
 
 
 def _ours(setting: Setting, bench: Workbench) -> Contestant:

@@ -89,7 +89,7 @@ def test_a_study_trains_on_what_is_left(contaminated: Callable[..., Workbench]) 
     removed = removing.contamination
     assert (removed.looked_at, removed.equal) == (400, 80)
     assert len(removing.corpus) == 400 - len(removed.rows) <= 320
-    left = corpora.texts_of(removing.settings.cache, removing.corpus_key)
+    left = list(corpora.texts_of(removing.settings.cache, removing.corpus_key))
     scored = {
         text for column in ("sentence1", "sentence2") for text in removing.tasks[0].instance.dataset["test"][column]
     }

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.corpus import Corpus, build_or_open, corpus_key
+from bench.corpus import Corpus, build_or_open, corpus_key, texts_of
 from bench.errors import UserError
 from bench.sections import TextSpec
 from bench.study import Study
@@ -23,9 +23,9 @@ def read(path: Path, **options: Any) -> list[str]:
     return list(read_sentences(TextSpec(source=str(path), **options), None))
 
 
-def test_plain_text_is_stripped_and_distinct(tmp_path: Path) -> None:
+def test_plain_text_is_stripped(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
-    path.write_bytes("A  dog.\r\nA cat.\r\nA dog.\r\nCafé\r\n".encode())
+    path.write_bytes("A  dog.\r\nA cat.\r\nCafé\r\n".encode())
     assert read(path) == ["A dog.", "A cat.", "Café"]
 
 
@@ -244,12 +244,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def build(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[..., Corpus]:
     """Build, or open, the corpus that some settings of a study make."""
 
-    def make(limit: int | None = None, sentences: int | None = None, batch_size: int = 16) -> Corpus:
+    def make(
+        limit: int | None = None, sentences: int | None = None, batch_size: int = 16, source: Path = text_file
+    ) -> Corpus:
         values: dict[str, Any] = {
             "name": "tiny",
             "teacher": str(teacher_folder),
             "student": {"layers": 2},
-            "text": {"source": str(text_file), "sentences": sentences},
+            "text": {"source": str(source), "sentences": sentences},
             "budget": {"steps": 1},
             "methods": ["mse"],
             "seeds": 1,
@@ -280,6 +282,42 @@ def test_a_text_smaller_than_a_batch_is_refused_and_the_cause_named(
     with pytest.raises(UserError, match=expected):
         build(**settings, batch_size=500)
     assert any((tmp_path / "cache" / "corpora").glob("*/tokens.bin")) == cached
+
+
+def texts(corpus: Corpus, tmp_path: Path) -> list[str]:
+    return list(texts_of(tmp_path / "cache", corpus.key))
+
+
+def test_a_text_has_each_sentence_once_where_it_comes_first(
+    build: Callable[..., Corpus], text_file: Path, tmp_path: Path
+) -> None:
+    lines = text_file.read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "repeated.txt"
+    path.write_text("\n".join([*lines[:3], lines[0], *lines[2:], lines[-1]]) + "\n", encoding="utf-8")
+    assert texts(build(source=path), tmp_path) == list(dict.fromkeys(lines))
+
+
+def test_a_larger_sample_holds_the_smaller_in_the_order_of_the_text(
+    build: Callable[..., Corpus], tmp_path: Path
+) -> None:
+    everything = texts(build(), tmp_path)
+    small, large = (texts(build(sentences=count), tmp_path) for count in (20, 50))
+    assert (len(small), len(large)) == (20, 50)
+    assert set(small) < set(large)
+    assert small != everything[:20]
+    for sample in (small, large):
+        assert sample == [text for text in everything if text in sample]
+
+
+def test_a_text_leaves_nothing_beside_its_files(build: Callable[..., Corpus], tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "corpora" / build().key
+    assert {path.name for path in folder.iterdir()} == {
+        "meta.json",
+        "tokens.bin",
+        "offsets.npy",
+        "sentences.parquet",
+        "SHA256SUMS",
+    }
 
 
 def cut(path: Path) -> None:

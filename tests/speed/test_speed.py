@@ -64,6 +64,8 @@ def test_every_comparison_makes_a_row(rows: list[dict[str, Any]]) -> None:
         "time for 2 times the sentences",
         "time for 2 times the methods",
         "time for 2 times the seeds",
+        "memory, read and tokenise",
+        "memory, train on",
     ):
         assert any(work.startswith(beginning) for work in works), beginning
     assert all(row["details"]["wall"]["median"] > 0 for row in rows if "wall" in row["details"])
