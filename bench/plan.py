@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bench.checks import check_methods
 from bench.cost import TYPICAL_TOKENS, flops_per_second, makespan, training_flops
 from bench.engines import Layout
 from bench.evaluation.profiles import PROFILES, expand
@@ -47,7 +48,7 @@ def make_plan(bench: Workbench, layouts: dict[str, Layout]) -> Plan:
 
     Raises `UserError` for methods that do not fit the models and for tasks that are not there, as the run would.
     """
-    bench.check_methods()
+    check_methods(bench)
     _check_tasks(bench)
     built = bench.text_is_built
     tokens = float(bench.corpus.lengths().mean()) if built else TYPICAL_TOKENS

@@ -18,6 +18,7 @@ from bench import vectors
 from bench.artefact import clear_up, disk_trouble, is_sound, write_sealed
 from bench.budget import Ledger, reset_peak_memory
 from bench.calibration import compare, explain, figures
+from bench.checks import check
 from bench.errors import UserError
 from bench.identity import key_of
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
@@ -83,7 +84,7 @@ def run_study(bench: Workbench, engine: Engine, on_progress: OnProgress) -> Iter
     A teacher of which scores are published comes before all others: raises `UserError` when its own are not those,
     unless the study says calibrate: false.
     """
-    bench.check()
+    check(bench)
     runs = runs_of(bench.study)
     first = runs[:1] if _published(bench) else []
     for finished in _finish_all(bench, first, engine, on_progress):

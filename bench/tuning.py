@@ -20,6 +20,7 @@ from filelock import FileLock
 from bench.ablation import changed
 from bench.artefact import disk_trouble
 from bench.budget import Ledger
+from bench.checks import check, check_methods
 from bench.design import TUNED, Trial, Tuned, Tuning, write_tuning
 from bench.errors import UserError
 from bench.method_entry import MethodEntry
@@ -47,7 +48,7 @@ def tune(bench: Workbench, told: Told = Told()) -> Tuning:
 
     Raises `UserError` where `dev` shares pairs with a task.
     """
-    bench.check()
+    check(bench)
     spec = _spec(bench)
     done: list[Tuned] = []
     for entry in rows_to_tune(bench.study):
@@ -105,7 +106,7 @@ def _trial(
     try:
         row = changed(entry, settings, f"{entry.label}-trial")
         own = _with_methods(bench, [row])
-        own.check_methods()
+        check_methods(own)
     except (ValueError, UserError) as error:
         return Trial(settings, [], None, 0.0, f"{error}"), False
     runs = [Run(role="method", entry=row, seed=seed) for seed in _spec(bench).seeds]

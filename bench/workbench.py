@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import methods.base
 from bench import corpus as corpora
 from bench import labelled as labelled_texts
 from bench import vectors
@@ -23,11 +20,11 @@ from bench.corpus import Corpus
 from bench.dev import TOKENS_PER_PASS, DevSet, views_of
 from bench.embed import BATCH_RULE
 from bench.encoder import Encoder, num_parameters, output_width
-from bench.errors import UserError
 from bench.evaluation.profiles import expand
-from bench.identity import PROTOCOL, file_sha256, key_of
+from bench.identity import PROTOCOL, key_of
 from bench.kept import kept_arrays
 from bench.labelled import LabelledText, Text
+from bench.method_code import code_hashes
 from bench.method_entry import MethodEntry, Stage
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
@@ -39,31 +36,13 @@ from bench.signals import dims_of
 from bench.static import distil_static
 from bench.store import TeacherStore, array_names, store_key, store_size
 from bench.study import Run, Study
-from methods.base import Dims, Method, Needs, UnsuitableError
+from methods.base import Dims, Needs
 
 if TYPE_CHECKING:
     from bench.evaluation.tasks import Task
 
 Announce = Callable[[str], None]
 UNKNOWN_SIZE = 100_000
-
-
-def _code_hash(method: type[Method]) -> str:
-    """Hash of a method's own file and of those it imports from its package, so that an edited method is another."""
-    own = sys.modules[method.__module__]
-    package = own.__name__.rpartition(".")[0] or own.__name__
-    found, open_ends = {methods.base.__name__: methods.base}, [own]
-    while open_ends:
-        module = open_ends.pop()
-        found[module.__name__] = module
-        names = {getattr(value, "__module__", None) for value in vars(module).values()}
-        near = {name for name in names if isinstance(name, str) and f"{name}.".startswith((f"{package}.", "methods."))}
-        open_ends += [sys.modules[name] for name in near - found.keys()]
-    return key_of(files={name: file_sha256(Path(inspect.getfile(module))) for name, module in found.items()})
-
-
-def _with_parts(method: Method) -> list[Method]:
-    return [method, *(inner for part in method.parts() for inner in _with_parts(part))]
 
 
 @dataclass
@@ -184,7 +163,7 @@ class Workbench:
         """Task -> how many of its pairs stand together in a row of the labelled text; they are left where they are."""
         from bench.evaluation.overlap import pairs_seen
 
-        if not self._wants_labelled:
+        if not self.wants_labelled:
             return {}
         texts = list(corpora.texts_of(self.settings.cache, self.labelled_key))
         rows = self.labelled.rows_RC
@@ -304,64 +283,10 @@ class Workbench:
         """The study's name; smoke runs have folders of their own, so that they never replace a result."""
         return self.study.name if self.study.limit is None else f"{self.study.name}-limit{self.study.limit}"
 
-    def check(self) -> None:
-        """Refuse, before anything is trained, methods that do not fit, and tasks or text that are not there."""
-        self.check_methods()
-        self.tasks  # noqa: B018
-        self.corpus  # noqa: B018
-        if self.contamination is not None and len(self.contamination.rows):
-            self.announce(str(self.contamination))
-        if self._wants_labelled:
-            self.labelled  # noqa: B018
-            if self.pairs_seen:
-                seen = ", ".join(f"{count} of {task}" for task, count in self.pairs_seen.items())
-                self.announce(f"the labelled text holds test pairs: {seen}; its students are not zero-shot on these")
-        self.dev  # noqa: B018
-        if self.study.train.checkpoint == "best-on-dev":
-            self._check_dev_is_apart("train.checkpoint best-on-dev", "set train.checkpoint to last")
-        if self.study.tune is not None:
-            self._check_dev_is_apart("tune", "leave tune out")
-
-    def _check_dev_is_apart(self, what: str, cure: str) -> None:
-        """Refuse to choose weights or settings by pairs that the scores are made of."""
-        from bench.evaluation.overlap import shared_pairs
-
-        dev = list(corpora.texts_of(self.settings.cache, self.dev_key))
-        pairs = [(dev[first], dev[second]) for first, second in self.dev.pairs_P2] if self.dev else []
-        for task in self.tasks:
-            if found := shared_pairs(task, pairs):
-                raise UserError(
-                    f"{what}: {len(found)} pairs of dev are also in the task {task.name}, such as {found[0][0]!r} with "
-                    f"{found[0][1]!r}; choose by other pairs, or {cure}"
-                )
-
     @property
-    def _wants_labelled(self) -> bool:
+    def wants_labelled(self) -> bool:
+        """Whether a method of the study learns from rows of texts."""
         return any(needs.candidates for entry in self.study.methods for _, needs in self.stages(entry))
-
-    def check_methods(self) -> None:
-        """Refuse methods that do not fit these models, and sentences longer than the models take."""
-        if self.study.train.max_length > self.teacher.max_positions:
-            raise UserError(
-                f"train.max_length {self.study.train.max_length} is more than the {self.teacher.max_positions} tokens "
-                f"that {self.teacher_model.name} takes; ask for less"
-            )
-        for entry in self.study.methods:
-            try:
-                stages = self.stages(entry)
-            except UnsuitableError as error:
-                raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
-            for stage, needs in stages:
-                self._check_columns(entry, stage, needs)
-
-    def _check_columns(self, entry: MethodEntry, stage: Stage, needs: Needs) -> None:
-        have = labelled_texts.columns_of(self.study.labelled) if self.study.labelled else 0
-        if needs.candidates and have <= needs.candidates:
-            there = f"labelled has {have} columns" if have else "the study has no labelled text"
-            raise UserError(
-                f"method {entry.label} ({stage.name}) learns from rows of {1 + needs.candidates} texts, but {there}; "
-                "set labelled.source and labelled.columns"
-            )
 
     def identity(self, run: Run) -> dict[str, Any]:
         """All that can change what a run trains. The run's id is the hash of it."""
@@ -377,7 +302,7 @@ class Workbench:
         stages = self.stages(run.entry)
         parts |= {
             "method": run.entry.name,
-            "code": [[_code_hash(type(part)) for part in _with_parts(stage.build())] for stage, _ in stages],
+            "code": [code_hashes(stage.build()) for stage, _ in stages],
             "hyperparameters": run.entry.hyperparameters,
             "budget": asdict(self.budget),
             "train": self.study.train.stated(),

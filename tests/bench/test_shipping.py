@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from bench.checks import check
 from bench.engines.depot import Depot
 from bench.engines.layout import Layout
 from bench.engines.on_ray import _room
@@ -112,7 +113,7 @@ def test_a_node_without_the_files_gives_the_same_bits(
     bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = runs_of(bench.study)[-1]
-    bench.check()
+    check(bench)
     rehearse_run(bench, run)
     uri = (tmp_path / "depot").as_uri()
     shipment = ship(bench, Depot(uri))
@@ -143,7 +144,7 @@ def test_a_node_without_the_files_gives_the_same_bits(
 def test_a_node_that_does_not_reach_the_uri_says_so(
     bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.check()
+    check(bench)
     shipment = ship(bench, Depot((tmp_path / "depot").as_uri()))
     shutil.rmtree(tmp_path / "depot")
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "node"))

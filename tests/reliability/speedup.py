@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from bench.checks import check
 from bench.engines import EngineOptions, Layout, make_engine
 from bench.engines.here import in_this_process
 from bench.engines.workers import Workers
@@ -99,7 +100,7 @@ def measure(timed: Timed, arguments: argparse.Namespace) -> dict[str, Any]:
             options = EngineOptions(jobs=jobs, threads=1, engine=name)
             engines[f"{name} {jobs}"] = Workers(Layout(jobs, 1)) if name == "local" else make_engine(options, "cpu")
     bench = timed.bench()
-    bench.check()
+    check(bench)
     outcome: dict[str, Any] = {"runs": arguments.runs, "steps": arguments.steps, "load": [], "seconds": {}}
     prepared = seconds(engines["in process"], bench, timed.runs())
     outcome["first seconds"] = {"in process": round(prepared, 2)}
