@@ -2,7 +2,7 @@
 
 The order is a pure function of the seed, the same for every method of that seed, and open at any position. Sentences
 are shuffled, cut into pools of some batches, sorted by length inside each pool and cut into batches, whose order is
-shuffled again: little padding, while every batch still mixes the whole text.
+shuffled again: little padding, while every batch still mixes the whole text, and no two epochs have the same batches.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 BATCHES_PER_POOL = 32
+LEAST_POOLS = 4
+"""Of an epoch, however small the text: in one pool of all sentences, the same ones would always meet."""
 LEAST_ROWS = 2
 """Of a training's batch: many losses compare a row with the others."""
+
+
+def batches_per_pool(count: int, batch_size: int) -> int:
+    """Batches among which so many sentences are sorted by length."""
+    return max(1, min(BATCHES_PER_POOL, count // (LEAST_POOLS * batch_size)))
 
 
 class BatchOrder:
@@ -73,7 +80,7 @@ class BatchOrder:
         rng.shuffle(everything)
         if self._batch_tokens is None:
             everything = everything[: count - count % self.batch_size]
-        pool = BATCHES_PER_POOL * self.batch_size
+        pool = batches_per_pool(count, self.batch_size) * self.batch_size
         starts = [0]
         for start in range(0, len(everything), pool):
             part = everything[start : start + pool]

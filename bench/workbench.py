@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bench import corpus as corpora
 from bench import labelled as labelled_texts
 from bench import vectors
+from bench.batches import BATCHES_PER_POOL, batches_per_pool
 from bench.budget import Budget, Ledger
 from bench.contamination import Contamination, find_or_open
 from bench.corpus import Corpus
@@ -247,10 +248,24 @@ class Workbench:
         return corpora.is_built(self.settings.cache, self.text_key)
 
     @property
+    def text_size(self) -> int:
+        """Sentences of the text; while it is not built, what the study asks for."""
+        return len(self.corpus) if self.text_is_built else self._asked_for(self.study.text.sentences)
+
+    @property
+    def labelled_size(self) -> int:
+        """Rows of the labelled text; while it is not built, what the study asks for."""
+        if corpora.is_built(self.settings.cache, self.labelled_key):
+            return len(self.labelled)
+        return self._asked_for(self.study.labelled.rows if self.study.labelled else None)
+
+    def _asked_for(self, size: int | None) -> int:
+        return min((known for known in (size, self.study.limit) if known is not None), default=UNKNOWN_SIZE)
+
+    @property
     def dims(self) -> Dims:
-        """Shapes for the methods. While the text is not built, its size is what the study asks for."""
-        size = len(self.corpus) if self.text_is_built else self.study.text.sentences or UNKNOWN_SIZE
-        return dims_of(self.untrained, self.teacher, size)
+        """Shapes for the methods."""
+        return dims_of(self.untrained, self.teacher, self.text_size)
 
     def dims_for(self, student: Encoder) -> Dims:
         """Shapes for a method that goes on with a student, which may have got a head since it was new."""
@@ -307,10 +322,17 @@ class Workbench:
             "budget": asdict(self.budget),
             "train": self.study.train.stated(),
         }
+        sizes = []
         if any(not needs.candidates for _, needs in stages):
             parts["text"] = self.corpus_key
+            sizes.append(self.text_size)
         if any(needs.candidates for _, needs in stages):
             parts["labelled"] = self.labelled_key
+            sizes.append(self.labelled_size)
+        pools = {batches_per_pool(size, self.study.train.batch_size) for size in sizes}
+        if pools != {BATCHES_PER_POOL}:
+            # Runs on large texts keep the ids that they had when small texts were one pool.
+            parts["batches_per_pool"] = sorted(pools)
         if run.entry.tuning_trials:
             parts["tuning_trials"] = run.entry.tuning_trials
         if self.study.dev is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.batches import BatchOrder, length_batches
+from bench.batches import BatchOrder, batches_per_pool, length_batches
 from bench.cost import _rows_of_a_batch
 from bench.sections import TrainSpec
 
@@ -31,6 +31,18 @@ def test_seeds_and_epochs_differ() -> None:
     order = BatchOrder(LENGTHS, 64, seed=1)
     assert order[0].tolist() != BatchOrder(LENGTHS, 64, seed=2)[0].tolist()
     assert order[0].tolist() != order[order.batches_in_epoch(0)].tolist()
+
+
+def test_of_a_small_text_other_sentences_meet_in_every_epoch() -> None:
+    order = BatchOrder(np.random.default_rng(0).permutation(512), 64, seed=1)
+    first, second = ([set(batch) for batch in epoch_of(order, start)] for start in (0, 8))
+    for batch in first:
+        assert max(len(batch & other) for other in second) < 48
+
+
+@pytest.mark.parametrize(("count", "pool"), [(64, 1), (256, 1), (512, 2), (1280, 5), (8192, 32), (10**6, 32)])
+def test_a_text_is_at_least_four_pools_if_it_has_as_many_batches(count: int, pool: int) -> None:
+    assert batches_per_pool(count, 64) == pool
 
 
 def test_batches_hold_sentences_of_similar_length_in_random_order() -> None:

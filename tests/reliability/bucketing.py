@@ -1,6 +1,7 @@
-"""Do batches of sentences of like length cost quality? Train with them and with random batches, seed by seed.
+"""Do batches of sentences of like length cost quality? Train with them and with others, seed by seed.
 
     python -m tests.reliability.bucketing --sentences 12800 --seeds 5 --methods mse ckd    # needs DISTILBENCH_MIRROR
+    python -m tests.reliability.bucketing --sentences 1024 --epochs 8 --against "one pool"
 
 Prints, for each method, STS-B dev (x100) of both and the mean difference with its 95 % interval (Student's t), and the
 share of padding in both.
@@ -28,7 +29,18 @@ from bench.study_file import load_study
 from bench.train import train
 from bench.workbench import Workbench
 
-POOLS = {"random": 1, "by length": batches.BATCHES_PER_POOL}
+OURS = "by length"
+ORDERS = {
+    "random": (1, batches.LEAST_POOLS),
+    OURS: (batches.BATCHES_PER_POOL, batches.LEAST_POOLS),
+    # All sentences sorted together: the same ones meet in every epoch.
+    "one pool": (sys.maxsize, 1),
+}
+"""Batches in a pool, and pools in an epoch."""
+
+
+def choose(order: str) -> None:
+    batches.BATCHES_PER_POOL, batches.LEAST_POOLS = ORDERS[order]
 
 
 def dev_score(bench: Workbench, number: int, seed: int) -> float:
@@ -55,6 +67,8 @@ def say(line: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=12800)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--against", choices=sorted(ORDERS.keys() - {OURS}), default="random")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=["mse", "ckd"])
     arguments = parser.parse_args()
@@ -62,22 +76,27 @@ def main() -> int:
     if not mirror:
         sys.exit("set DISTILBENCH_MIRROR")
     quiet_libraries()
-    changes = [f"methods=[{', '.join(arguments.methods)}]", f"budget.sentences={arguments.sentences}"]
+    changes = [
+        f"methods=[{', '.join(arguments.methods)}]",
+        f"text.sentences={arguments.sentences}",
+        f"budget.sentences={arguments.epochs * arguments.sentences}",
+    ]
     study = load_study("minilm-50k", changes)
     bench = Workbench(study, Settings(Path("unused"), cache_folder(), Path(mirror), "cpu"))
+    orders = (arguments.against, OURS)
     for number, entry in enumerate(study.methods):
-        scores: dict[str, list[float]] = {name: [] for name in POOLS}
+        scores: dict[str, list[float]] = {name: [] for name in orders}
         for seed in range(1, arguments.seeds + 1):
-            for name, pool in POOLS.items():
-                batches.BATCHES_PER_POOL = pool
+            for name in orders:
+                choose(name)
                 scores[name].append(dev_score(bench, number, seed))
                 say(f"{entry.label} {seed} {name} {scores[name][-1]:.2f}")
-        gain = np.subtract(scores["by length"], scores["random"])
+        gain = np.subtract(scores[OURS], scores[arguments.against])
         half = t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
         means = ", ".join(f"{name} {np.mean(values):.2f}" for name, values in scores.items())
-        say(f"{entry.label}: {means}; by length {gain.mean():+.2f} +- {half:.2f} (n = {len(gain)})")
-    for name, pool in POOLS.items():
-        batches.BATCHES_PER_POOL = pool
+        say(f"{entry.label}: {means}; {OURS} {gain.mean():+.2f} +- {half:.2f} (n = {len(gain)})")
+    for name in orders:
+        choose(name)
         say(f"padding, {name}: {100 * padding(bench, seed=1):.1f} %")
     return 0
 
