@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -48,10 +50,11 @@ def _read(folder: Path, sentences: int) -> None:
     rng = np.random.default_rng(0)
     with (folder / "text.txt").open("w", encoding="utf-8") as stream:
         for start in range(0, sentences, AT_ONCE):
-            for length in rng.integers(4, 2 * TOKENS - 4, min(AT_ONCE, sentences - start)).tolist():
-                stream.write(" ".join(map(str, rng.integers(0, VOCABULARY, length).tolist())) + "\n")
-    words = {str(number): number for number in range(VOCABULARY)}
-    tokenizer = Tokenizer(WordLevel({**words, "[PAD]": VOCABULARY, "[UNK]": VOCABULARY + 1}, unk_token="[UNK]"))
+            lengths = _lengths(rng, min(AT_ONCE, sentences - start))
+            words = map(str, rng.integers(0, VOCABULARY, lengths.sum()).tolist())
+            stream.writelines(" ".join(islice(words, length)) + "\n" for length in lengths.tolist())
+    known = {str(number): number for number in range(VOCABULARY)}
+    tokenizer = Tokenizer(WordLevel({**known, "[PAD]": VOCABULARY, "[UNK]": VOCABULARY + 1}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
     study = Study.model_validate(
@@ -97,7 +100,7 @@ def _text(folder: Path, sentences: int) -> Corpus:
         np.zeros(1, np.int64).tofile(offsets)
         end = 0
         for start in range(0, sentences, AT_ONCE):
-            ends = end + np.cumsum(rng.integers(4, 2 * TOKENS - 4, min(AT_ONCE, sentences - start)))
+            ends = end + np.cumsum(_lengths(rng, min(AT_ONCE, sentences - start)))
             ends.tofile(offsets)
             rng.integers(0, VOCABULARY, int(ends[-1]) - end, dtype=np.uint16).tofile(tokens)
             end = int(ends[-1])
@@ -111,6 +114,10 @@ def _text(folder: Path, sentences: int) -> Corpus:
         mask_id=1,
         special_ids=(),
     )
+
+
+def _lengths(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+    return rng.integers(4, 2 * TOKENS - 4, count)
 
 
 def _encoder(width: int) -> Encoder:
