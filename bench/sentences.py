@@ -49,8 +49,15 @@ def sentence_writer(path: Path) -> Iterator[Callable[[list[str]], None]]:
 def stored_sentences(path: Path) -> Iterator[str]:
     """The sentences of a file, in order."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(AT_ONCE):
-            yield from batch.column(COLUMN).to_pylist()
+        yield from (text for values in column_parts(file, COLUMN) for text in values.to_pylist())
+
+
+def column_parts(file: pq.ParquetFile, column: str) -> Iterator[pa.Array]:
+    """A column in parts, of which few are in memory."""
+    for group in range(file.num_row_groups):
+        # A reader that goes through several groups keeps memory for all of them.
+        for batch in file.iter_batches(AT_ONCE, row_groups=[group], columns=[column]):
+            yield batch.column(0)
 
 
 def write_all(path: Path, sentences: Iterable[str]) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from bench.errors import UserError, one_of
 from bench.identity import file_sha256, folder_sha256, key_of
 from bench.sections import TextSpec
+from bench.sentences import column_parts
 
 EMBEDDED = "embedded"
 MIRROR_PREFIX = "mirror:"
@@ -229,9 +230,9 @@ def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
         with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
             _require_column(path, section, column, file.schema_arrow.names)
             _require_text(path, section, column, file.schema_arrow.field(column).type)
-            for batch in file.iter_batches(columns=[column]):
+            for part in column_parts(file, column):
                 # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
-                for value in batch.column(0).cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
+                for value in part.cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
                     yield (value or b"").decode("utf-8", errors="surrogateescape")
     except pa.ArrowException as error:
         raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
