@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,10 @@ def test_a_node_without_the_files_gives_the_same_bits(
     assert answer.record.run_id == expected.record.run_id
     assert (answer.record.status, answer.reused, board.shares[0]) == ("completed", False, 0.0)
 
-    # A driver that knows nothing yet finds the run complete.
+    # A driver that knows the text, and of no run, finds it complete.
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "driver" / "cache"))
     other = unpacked(bench.study, bench.settings, shipment)
-    other.settings = Settings(tmp_path / "driver" / "results", tmp_path / "driver" / "cache", None, "cpu")
+    other.settings = replace(other.settings, out=tmp_path / "driver" / "results")
     fetch_model(other, run, Depot(uri))
     fetch_record(other, run, Depot(uri))
     assert trained_folder(other, run).is_relative_to(tmp_path / "driver")
