@@ -34,6 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
     # A queue that fills up makes the task harder as it goes.
     "ckd": {"queue_size": 0},
     "crd": {"num_negatives": 32},
+    # The sharper the distributions over the few sentences of a batch, the more they are learnt by heart.
+    "simdist": {"student_temperature": 0.1, "teacher_temperature": 0.05},
 }
 SLOW = {"codir-code": (100, 5e-4), "crd": (100, 5e-4)}
 """Steps and learning rate of methods whose normaliser, kept from the first batch, makes large steps overshoot."""
