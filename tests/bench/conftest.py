@@ -1,4 +1,4 @@
-"""A small study, and what the training by each method works on."""
+"""A small study, on disk and in memory, the command line, and what the training by each method works on."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 import methods
 from bench.budget import Budget
+from bench.cli import main
 from bench.settings import Settings
 from bench.study import Study
 from bench.train import Cell
 from bench.workbench import Workbench
 from methods.base import Method
 
+Cli = Callable[..., tuple[int, str, str]]
 MakeCell = Callable[..., Cell]
 SMALL: dict[str, dict[str, Any]] = {
     "hpd": {"width": 8},
@@ -60,6 +63,45 @@ def write_beir(text_file: Path) -> Writes:
         judged = "query-id\tcorpus-id\tscore\nq0\td0\t1\nq0\td3\t2\nq1\td1\t1\n"
         (folder / "qrels" / "test.tsv").write_text(judged)
         return folder
+
+    return write
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Runs distilbench in an empty folder with an empty cache; gives the exit code, the output and the errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def study(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Writes:
+    """Writes a study that takes seconds, with some sections changed."""
+
+    def write(**changes: Any) -> Path:
+        values = {
+            "name": "tiny",
+            "teacher": str(teacher_folder),
+            "student": {"layers": 2, "width": 16},
+            "text": {"source": str(text_file)},
+            "labelled": {"source": str(labelled_file)},
+            "budget": {"steps": 4},
+            "methods": ["mse"],
+            "seeds": 1,
+            "tasks": ["DistilbenchSTS"],
+            "train": {"batch_size": 16, "max_length": 64},
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(values | changes))
+        return path
 
     return write
 

@@ -6,16 +6,15 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 import methods
-from bench.cli import main
 from bench.errors import UserError
 from bench.record import Record, read_study
 from bench.settings import choose_device, environment, settings
@@ -26,38 +25,8 @@ LABELS = ["mse", "ibkd", "codir", "internal-kd", "simcse"]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def study(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[..., Path]:
-    def write(**changes: Any) -> Path:
-        values = {
-            "name": "tiny",
-            "teacher": str(teacher_folder),
-            "student": {"layers": 2, "width": 16},
-            "text": {"source": str(text_file)},
-            "budget": {"steps": 4},
-            "methods": LABELS,
-            "seeds": 1,
-            "tasks": ["DistilbenchSTS"],
-            "train": {"batch_size": 16, "max_length": 64},
-        }
-        path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump(values | changes))
-        return path
-
-    return write
+def study(study: Callable[..., Path]) -> Callable[..., Path]:
+    return partial(study, methods=LABELS)
 
 
 def by_label(folder: Path) -> dict[str, Record]:

@@ -10,15 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from filelock import FileLock
 
 from bench import run as running
-from bench.cli import main
 from bench.engines.backlog import Backlog
 from bench.record import read_study
 from bench.study import Run
@@ -30,38 +27,14 @@ pytestmark = pytest.mark.no_cover
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
+def cli(cli: Callable[..., tuple[int, str, str]]) -> Cli:
+    """Of `run`, the exit code and the errors."""
 
     def run(*arguments: object) -> tuple[int, str]:
-        code = main(["run", *(str(argument) for argument in arguments)])
-        return code, capsys.readouterr().err
+        code, _, err = cli("run", *arguments)
+        return code, err
 
     return run
-
-
-@pytest.fixture
-def study(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Callable[..., Path]:
-    def write(**changes: Any) -> Path:
-        values = {
-            "name": "tiny",
-            "teacher": str(teacher_folder),
-            "student": {"layers": 2, "width": 16},
-            "text": {"source": str(text_file)},
-            "labelled": {"source": str(labelled_file)},
-            "budget": {"steps": 4},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["DistilbenchSTS"],
-            "train": {"batch_size": 16, "max_length": 64},
-        }
-        path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump(values | changes))
-        return path
-
-    return write
 
 
 def statuses(folder: Path) -> dict[str, str]:
