@@ -53,13 +53,17 @@ class Ledger:
     """By phase: setup, teacher (filling the store), train, evaluation, checkpoint."""
 
     @contextmanager
-    def phase(self, name: Phase) -> Iterator[None]:
-        """Add the time spent inside to a phase, that of work handed to an accelerator included."""
+    def phase(self, name: Phase, wait: bool = True) -> Iterator[None]:
+        """Add the time spent inside to a phase, that of work handed to an accelerator included.
+
+        Unless it is not waited for: then whichever phase waits next is charged with the rest of it.
+        """
         start = time.perf_counter()
         try:
             yield
         finally:
-            synchronize()
+            if wait:
+                synchronize()
             self.add(name, time.perf_counter() - start)
 
     def add(self, name: Phase, seconds: float) -> None:

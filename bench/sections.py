@@ -10,6 +10,9 @@ from bench.record import Currency
 from bench.row_types import RowType
 from methods.base import LayerPooling
 
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
+"""Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""
+Precision = Literal["fp32", "bf16"]
 PositiveInt = Annotated[int, Field(gt=0)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 
@@ -132,7 +135,7 @@ class BudgetSpec(Section):
         return cast(float, getattr(self, self.currency))
 
 
-LATER = ("batch_tokens", "signals")
+LATER = ("batch_tokens", "signals", "compile")
 """Choices of `train` that were not there from the start."""
 
 
@@ -154,8 +157,11 @@ class TrainSpec(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """bf16: autocast; weights and optimiser stay in fp32."""
+    compile: Compile | None = None
+    """Run the student's blocks through `torch.compile`, in this mode, while it is trained. Unset: not. That takes a
+    minute or more before the first step and gives other last bits, on a GPU also another dropout."""
     signals: RowType = "float32"
     """How the teacher's vectors of the text are stored. Unset: as computed; the others take a half or a quarter of the
     disk (`BENCHMARKS.md` has what they cost in quality)."""
@@ -167,6 +173,14 @@ class TrainSpec(Section):
         """What runs are known by. Those from before there were some of the choices had what is now the default."""
         fields = type(self).model_fields
         return self.model_dump(exclude={name for name in LATER if getattr(self, name) == fields[name].default})
+
+
+class EvaluationSpec(Section):
+    """How models are scored once they are trained, the teacher included."""
+
+    precision: Precision = "fp32"
+    """bf16: the transformer's weights and activations; pooling, heads and similarities stay in fp32. For machines that
+    multiply bf16 faster; scores are other ones (`BENCHMARKS.md` has by how much)."""
 
 
 class AblateSpec(Section):

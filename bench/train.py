@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from bench.batches import BatchOrder
 from bench.budget import Budget, Ledger
 from bench.checkpoint import Checkpoints, Snapshot, tensors_of
+from bench.compiled import begin_step, compiled, plain
 from bench.dev import Response
 from bench.encoder import Encoder, num_parameters
 from bench.gradient_cache import backward_in_parts
@@ -132,25 +133,31 @@ class _Loop:
             self._fit()
         diverged = False
         cell.student.train()
-        with seeded(seed_for(cell.seed, "dropout")):
+        with seeded(seed_for(cell.seed, "dropout")), compiled(cell.student, cell.spec.compile):
             if resumed is not None:
                 self._restore(resumed)
             while (progress := cell.budget.progress(ledger)) < 1 and not diverged:
                 self._fill_store()
+                if cell.company.count > 1:
+                    self._settle()
                 cell.company.turn(self.step)
-                with ledger.phase("train"):
+                # While an accelerator works, the next batch is made ready, unless the clock decides when to stop.
+                with ledger.phase("train", wait=cell.budget.currency == "seconds"):
                     signals, terms, grad_norm = self._update(progress)
                 ledger.add("train", cell.company.take_spared_seconds())
                 self._charge()
                 self.step += 1
                 if (self.step - 1) % LOG_EVERY == 0 or cell.budget.progress(ledger) >= 1:
+                    self._settle()
                     row = self._curve_row(progress, terms, grad_norm, signals)
                     self.curve.append(row)
                     diverged = not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"])
                     on_progress(min(1.0, cell.budget.progress(ledger)))
                 if self.response.due(ledger):
+                    self._settle()
                     self._watch()
                 if self.checkpoints is not None and not diverged and self.checkpoints.due(cell.company.count):
+                    self._settle()
                     with ledger.phase("checkpoint"):
                         self.checkpoints.save(self._snapshot)
         self._choose()
@@ -163,6 +170,11 @@ class _Loop:
             self._fill_store()
             self._charge()
             self.step += 1
+
+    def _settle(self) -> None:
+        """Charge training with the steps that an accelerator is still at, before the time of anything else counts."""
+        with self.ledger.phase("train"):
+            pass
 
     def _watch(self) -> None:
         """Score the student on the dev pairs, and keep its weights if they are to be chosen by that."""
@@ -239,6 +251,7 @@ class _Loop:
     def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:
         """One step: loss, gradients, new weights, new state."""
         cell = self.cell
+        begin_step(cell.spec.compile)
         _set_learning_rate(self.optimizer, learning_rate(progress, cell.spec))
         signals, terms = self._backward(progress)
         if frozen := cell.method.frozen_layers(self.aux):
@@ -276,7 +289,8 @@ class _Loop:
             return cell.method.loss(signals, self.aux, progress)
 
         if self.part_size < len(rows_B):
-            return backward_in_parts(self.source, self.step, rows_B, self.part_size, loss_of, self._autocast)
+            with plain(cell.spec.compile):
+                return backward_in_parts(self.source, self.step, rows_B, self.part_size, loss_of, self._autocast)
         with self._autocast():
             signals = self.source(self.step, rows_B)
             terms = loss_of(signals)
@@ -297,6 +311,7 @@ class _Loop:
         first = self.step - self.step % STORE_AHEAD
         self.filled_to = min(first + STORE_AHEAD, self._known_end())
         rows = [self.source.sentences_read(step, self.order[step]) for step in range(first, self.filled_to)]
+        self._settle()
         with self.ledger.phase("teacher"):
             self.cell.store.ensure(np.unique(np.concatenate(rows)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import bench.budget
 import methods
 from bench.batches import BatchOrder
 from bench.budget import Budget, Ledger
@@ -19,6 +21,7 @@ from bench.encoder import Encoder
 from bench.gradient_cache import backward_in_parts
 from bench.seeds import seed_for
 from bench.signals import SignalSource, dims_of
+from bench.store import TeacherStore
 from bench.train import Cell, Trained, train
 from methods.base import Dims, Method, Needs, Signals
 
@@ -250,3 +253,50 @@ def test_bf16_stays_close_to_fp32(make_cell: MakeCell) -> None:
     )
     wide, narrow = trained(full)[2].curve[-1]["loss"], trained(half)[2].curve[-1]["loss"]
     assert narrow == pytest.approx(wide, rel=0.05)
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A slow accelerator: steps are handed to it, and take time when they are waited for. How many, at each wait."""
+    waits: list[int] = []
+    handed = 0
+    step, ensure = torch.optim.AdamW.step, TeacherStore.ensure
+
+    def hand_over(*values: Any, **named: Any) -> Any:
+        nonlocal handed
+        handed += 1
+        return step(*values, **named)
+
+    def wait() -> None:
+        nonlocal handed
+        time.sleep(handed * STEP_SECONDS)
+        waits.append(handed)
+        handed = 0
+
+    def ask_teacher(*values: Any) -> Any:
+        assert handed == 0, "the teacher would be charged with steps of the training"
+        return ensure(*values)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", hand_over)
+    monkeypatch.setattr(TeacherStore, "ensure", ask_teacher)
+    monkeypatch.setattr(bench.budget, "synchronize", wait)
+    return waits
+
+
+STEP_SECONDS = 2e-3
+
+
+def test_an_accelerator_is_not_waited_for_at_every_step_and_its_time_is_charged(
+    make_cell: MakeCell, accelerator: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.train.STORE_AHEAD", 25)
+    _, ledger, _ = trained(make_cell("mse", budget=Budget("steps", 61)))
+    assert sum(accelerator) == 61
+    assert [count for count in accelerator if count] == [1, 10, 10, 4, 6, 10, 9, 1, 10]
+    assert ledger.seconds["train"] >= 61 * STEP_SECONDS
+
+
+def test_a_budget_in_seconds_knows_the_time_after_every_step(make_cell: MakeCell, accelerator: list[int]) -> None:
+    _, ledger, _ = trained(make_cell("mse", budget=Budget("seconds", 0.2)))
+    assert sum(accelerator) == ledger.steps > 1
+    assert max(accelerator) == 1
