@@ -19,12 +19,14 @@ from bench.identity import key_of
 from bench.model_folder import StoredModel
 from bench.published import Figure, figures_of
 from bench.record import dump_json
+from bench.sections import Precision
 
 if TYPE_CHECKING:
     from bench.evaluation.tasks import Task
     from bench.settings import Settings
 
 TOLERANCE = 5e-4
+TOLERANCE_IN_BF16 = TOLERANCE + 1e-3
 DIAGNOSIS_FILE = "diagnosis.json"
 
 
@@ -39,6 +41,7 @@ class Compared:
     examples: int
     published_examples: int | None
     source: str
+    tolerance: float = TOLERANCE
 
     @property
     def difference(self) -> float:
@@ -46,7 +49,7 @@ class Compared:
 
     @property
     def agrees(self) -> bool:
-        return abs(self.difference) <= TOLERANCE and self.published_examples in (None, self.examples)
+        return abs(self.difference) <= self.tolerance and self.published_examples in (None, self.examples)
 
     def row(self, *, as_text: bool) -> dict[str, Any]:
         """One line of a table, scores x100; rounded for reading."""
@@ -73,12 +76,22 @@ def figures(model: StoredModel, hashes: Mapping[str, str]) -> dict[str, Figure]:
 
 
 def compare(
-    known: Mapping[str, Figure], scores: Mapping[str, Mapping[str, float]], examples: Mapping[str, int]
+    known: Mapping[str, Figure],
+    scores: Mapping[str, Mapping[str, float]],
+    examples: Mapping[str, int],
+    precision: Precision = "fp32",
 ) -> list[Compared]:
     """The published figures beside some tasks' scores; tasks and metrics that were not published are passed over."""
+    tolerance = TOLERANCE if precision == "fp32" else TOLERANCE_IN_BF16
     return [
         Compared(
-            name, figure.score, scores[name][figure.task.metric], examples[name], figure.task.examples, figure.source
+            name,
+            figure.score,
+            scores[name][figure.task.metric],
+            examples[name],
+            figure.task.examples,
+            figure.source,
+            tolerance,
         )
         for name, figure in known.items()
         if figure.task.metric in scores.get(name, {})
@@ -143,7 +156,7 @@ def diagnose(model: StoredModel, task: Task, item: Compared, cache: Path, device
     from bench.evaluation.score import score_identity
 
     hashes = model.hashes()
-    folder = cache / "calibration" / key_of(score=score_identity(hashes, task), figure=asdict(item))
+    folder = cache / "calibration" / key_of(score=score_identity(hashes, task, device), figure=asdict(item))
     if not is_sound(folder, "the diagnosis"):
         found = _look(model, task, figures(model, hashes)[item.task], item, device)
         write_sealed(folder, lambda path: dump_json(found, path / DIAGNOSIS_FILE))
@@ -169,7 +182,7 @@ def _look(model: StoredModel, task: Task, figure: Figure, item: Compared, device
             except (CollapseError, RuntimeError):
                 # Some devices cannot compute in half precision; a variant that collapses is not the cause.
                 continue
-            if abs(tried[variant.name] - item.published) <= TOLERANCE:
+            if abs(tried[variant.name] - item.published) <= item.tolerance:
                 return {"cause": f"with {variant.name} the published figure comes out: {variant.cause}", "tried": tried}
     if is_other(task, figure.task):
         return {

@@ -21,13 +21,12 @@ from torch.nn import functional as F
 from bench.batches import length_batches
 from bench.budget import Budget, Ledger
 from bench.corpus import Corpus
+from bench.embed import tokens_per_pass
 from bench.encoder import Encoder, pool
 from bench.information import MOST, Plane
 from bench.kept import Arrays
 from bench.labelled import LabelledText
 from bench.seeds import preserved_rng
-
-TOKENS_PER_PASS = 4096
 
 
 def shares(points: int) -> tuple[float, ...]:
@@ -118,7 +117,7 @@ def _unit_vectors(
     was_training = model.training
     model.eval()
     with preserved_rng():
-        for part in length_batches(rows, corpus.lengths_of(rows), TOKENS_PER_PASS):
+        for part in length_batches(rows, corpus.lengths_of(rows), tokens_per_pass(model.device)):
             ids, mask = (tensor.to(model.device) for tensor in corpus.batch(part))
             unit = F.normalize(vectors_of(ids, mask).double().cpu(), dim=-1)
             found = torch.empty(len(rows), unit.shape[1], dtype=torch.float64) if found is None else found

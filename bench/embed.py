@@ -14,18 +14,30 @@ from bench.encoder import Encoder
 from bench.tokens import Tokens, tokenised
 
 TOKENS_PER_PASS = 2048
-BATCH_RULE = f"distinct texts by length, at most {TOKENS_PER_PASS} padded tokens a batch"
+"""What a CPU's caches hold of a small model's activations."""
+TOKENS_PER_PASS_ON_A_GPU = 32768
+"""With few tokens a GPU mostly waits for its next kernel."""
+
+
+def tokens_per_pass(device: torch.device | str) -> int:
+    """Padded tokens that pass a model together where no gradient is wanted."""
+    return TOKENS_PER_PASS if torch.device(device).type == "cpu" else TOKENS_PER_PASS_ON_A_GPU
+
+
+def batch_rule(device: torch.device | str) -> str:
+    """What passes a model together, in words; it decides the last bits of vectors."""
+    return f"distinct texts by length, at most {tokens_per_pass(device)} padded tokens a batch"
 
 
 def embed(model: Encoder, tokenizer: Any, texts: list[str]) -> NDArray[np.float32]:
     """The vectors that ship, [texts, width], in the order of the texts."""
     tokens = tokenised(tokenizer, texts, model.max_length)
-    return embed_tokens(model, tokenizer, tokens, batches(tokens.lengths()))
+    return embed_tokens(model, tokenizer, tokens, batches(tokens.lengths(), model.device))
 
 
-def batches(lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Which texts pass the model together, by their numbers of tokens."""
-    return length_batches(np.arange(len(lengths_N)), lengths_N, TOKENS_PER_PASS)
+def batches(lengths_N: NDArray[np.int64], device: torch.device) -> Iterator[NDArray[np.int64]]:
+    """Which texts pass a model together, by their numbers of tokens."""
+    return length_batches(np.arange(len(lengths_N)), lengths_N, tokens_per_pass(device))
 
 
 @torch.inference_mode()

@@ -189,7 +189,8 @@ class Encoder(nn.Module):
             _captured.reset(token)
         pooled = [pool(out.hidden_states[layer], mask_BT, layer_pooling) for layer in layers]
         return Encoded(
-            final=self.head(pool(out.last_hidden_state, mask_BT, self.pooling)),
+            # Of a transformer in half precision, what follows it is not.
+            final=self.head(pool(out.last_hidden_state.float(), mask_BT, self.pooling)),
             layers=torch.stack(pooled, dim=1) if pooled else None,
             attention=tuple(out.attentions[layer - 1] for layer in attention) or None,
             attention_scores=tuple(inside[layer - 1].scores for layer in attention_scores) or None,

@@ -74,7 +74,7 @@ class Record:
     ledger: dict[str, Any]
     """What was spent, in every currency: see bench/budget.py."""
     tasks: dict[str, dict[str, Any]]
-    """task -> type, main_metric, examples, data_sha256, key (hash of all that the score depends on)."""
+    """task -> type, main_metric, examples, data_sha256, precision, key (hash of all that the score depends on)."""
     scores: dict[str, dict[str, float]]
     """task -> metric -> value; `main_score` is the metric that mteb ranks by."""
     identity: dict[str, str]
@@ -103,6 +103,11 @@ class Record:
         bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
         if self.status == "completed" and bad:
             raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
+
+
+def precision_of(facts: dict[str, Any]) -> str:
+    """In which precision a task was scored; records from before there was a choice do not say."""
+    return str(facts.get("precision", "fp32"))
 
 
 def dump_json(value: Any, path: Path) -> None:

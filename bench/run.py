@@ -34,6 +34,7 @@ from bench.record import (
     Record,
     Status,
     dump_json,
+    precision_of,
     read_record,
     to_dict,
 )
@@ -107,7 +108,7 @@ def _refuse_uncalibrated(bench: Workbench, teacher: Record) -> None:
     if teacher.status != "completed":
         raise UserError(f"the teacher {teacher.teacher['name']} could not be scored ({teacher.error}); {way_out}")
     examples = {name: facts["examples"] for name, facts in teacher.tasks.items()}
-    compared = compare(figures(bench.teacher_model, bench.teacher_hashes), teacher.scores, examples)
+    compared = compare(figures(bench.teacher_model, bench.teacher_hashes), teacher.scores, examples, bench.precision)
     wrong = explain(bench.teacher_model, _published(bench), compared, bench.settings.cache, bench.settings.device)
     if wrong is not None:
         raise UserError(f"the teacher {wrong}; {way_out}")
@@ -168,8 +169,9 @@ def known_record(bench: Workbench, run: Run) -> Record | None:
         return None
     if record.status == "failed" or record.label != run.entry.label:
         return None
-    scored = {(name, task["data_sha256"]) for name, task in record.tasks.items()}
-    complete = _same_mteb(record) and {(task.name, task.data_sha256) for task in bench.tasks} <= scored
+    scored = {(name, facts["data_sha256"], precision_of(facts)) for name, facts in record.tasks.items()}
+    wanted = {(task.name, task.data_sha256, bench.precision) for task in bench.tasks}
+    complete = _same_mteb(record) and wanted <= scored
     return record if complete or record.status == "diverged" else None
 
 
@@ -256,7 +258,7 @@ def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]
     from bench.evaluation.score import score
 
     with ledger.phase("evaluation"):
-        found = score(model, bench.tasks, bench.settings.cache, bench.settings.device)
+        found = score(model, bench.tasks, bench.settings.cache, bench.settings.device, bench.precision)
     return [
         Scored(
             name=item.task.name,
@@ -265,6 +267,7 @@ def _score(bench: Workbench, model: StoredModel, ledger: Ledger) -> list[Scored]
                 "main_metric": item.task.main_metric,
                 "examples": len(item.examples),
                 "data_sha256": item.task.data_sha256,
+                "precision": bench.precision,
                 "key": item.key,
             },
             metrics=item.metrics,

@@ -29,13 +29,13 @@ from torch import Tensor
 from bench.artefact import clear_up, is_sound, write_sealed
 from bench.batches import length_batches
 from bench.corpus import Corpus
+from bench.embed import tokens_per_pass
 from bench.encoder import Encoder, pool
 from bench.identity import key_of
 from bench.row_types import RowType, decode, encode, row_bytes
 from methods.base import LayerPooling, Needs
 
 FINAL = "final"
-TOKENS_PER_PASS = 2048
 ROWS_PER_CHUNK = 4096
 MARK_BYTES = np.dtype(np.uint32).itemsize
 
@@ -122,7 +122,7 @@ class TeacherStore:
     def _fill(self, rows: NDArray[np.int64]) -> None:
         parts = {name: name.split("-") for name in self._arrays if name != FINAL}
         layers = sorted({int(layer) for _, layer in parts.values()})
-        for part in length_batches(rows, self._corpus.lengths_of(rows), TOKENS_PER_PASS):
+        for part in length_batches(rows, self._corpus.lengths_of(rows), tokens_per_pass(self._teacher.device)):
             if not len(self._missing(part)):
                 continue
             ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))

@@ -33,6 +33,7 @@ from bench.sections import (
     AblateSpec,
     BudgetSpec,
     DevSpec,
+    EvaluationSpec,
     Label,
     LabelledSpec,
     OwnTask,
@@ -63,6 +64,7 @@ class Study(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
     train: TrainSpec = TrainSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None
     calibrate: bool = True
     """Whether to stop when the teacher's scores are not those that were published of it."""
@@ -146,6 +148,7 @@ SECTIONS: dict[str, type[Section]] = {
     "static": StaticSpec,
     "budget": BudgetSpec,
     "train": TrainSpec,
+    "evaluation": EvaluationSpec,
     "ablate": AblateSpec,
     "tune": TuneSpec,
 }

@@ -69,7 +69,7 @@ def pooled_layers(model: Encoder, tokenizer: Any) -> list[Array]:
     wanted = tuple(range(model.dims.layers + 1))
     found_LNW = np.empty((len(wanted), len(tokens), model.dims.width))
     with torch.inference_mode():
-        for part in batches(tokens.lengths()):
+        for part in batches(tokens.lengths(), model.device):
             ids, mask = (tensor.to(model.device) for tensor in tokens.batch(part, tokenizer))
             pooled_BLW = model(ids, mask, layers=wanted).layers
             assert pooled_BLW is not None

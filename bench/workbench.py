@@ -18,8 +18,8 @@ from bench.batches import BATCHES_PER_POOL, batches_per_pool
 from bench.budget import Budget, Ledger
 from bench.contamination import Contamination, find_or_open
 from bench.corpus import Corpus
-from bench.dev import TOKENS_PER_PASS, DevSet, views_of
-from bench.embed import BATCH_RULE
+from bench.dev import DevSet, views_of
+from bench.embed import batch_rule
 from bench.encoder import Encoder, num_parameters, output_width
 from bench.evaluation.profiles import expand
 from bench.identity import PROTOCOL, key_of
@@ -30,7 +30,7 @@ from bench.method_entry import MethodEntry, Stage
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
 from bench.online import ALONE, Company
-from bench.sections import StaticSpec
+from bench.sections import Precision, StaticSpec
 from bench.seeds import seeded
 from bench.settings import Settings
 from bench.signals import dims_of
@@ -84,7 +84,8 @@ class Workbench:
             # A tokenizer of its own: encoding leaves settings in it, which would be exported with the students.
             return vectors.views(self.teacher, load_tokenizer(self.teacher_model.folder))
 
-        parts = {"teacher": self.teacher_hashes, "texts": vectors.sample().texts, "batches": BATCH_RULE}
+        rule = batch_rule(self.settings.device)
+        parts = {"teacher": self.teacher_hashes, "texts": vectors.sample().texts, "batches": rule}
         return kept_arrays(self.settings.cache, "views", make, **parts)
 
     @cached_property
@@ -155,7 +156,7 @@ class Workbench:
         text = labelled_texts.build_or_open(
             self.study, self.teacher_model.folder, self.dev_key, self.settings.cache, self.settings.mirror, "dev"
         )
-        parts = {"teacher": self.teacher_hashes, "dev": self.dev_key, "batches": TOKENS_PER_PASS}
+        parts = {"teacher": self.teacher_hashes, "dev": self.dev_key, "batches": batch_rule(self.settings.device)}
         views = kept_arrays(self.settings.cache, "dev", lambda: views_of(text, self.teacher), **parts)
         return DevSet.of(text, views)
 
@@ -292,6 +293,11 @@ class Workbench:
     def static_student(self, ledger: Ledger) -> Encoder:
         """The static student that the study asks for, made anew."""
         return distil_static(self.teacher, self.tokenizer, self.study.static or StaticSpec(), ledger)
+
+    @property
+    def precision(self) -> Precision:
+        """In which models are scored."""
+        return self.study.evaluation.precision
 
     @property
     def name(self) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
-from bench.embed import BATCH_RULE, embed
+from bench.embed import batch_rule, embed
 from bench.encoder import Encoder
 from bench.evaluation.encoder import BenchEncoder
-from bench.evaluation.score import PRECISION, evaluate
+from bench.evaluation.score import evaluate
 from bench.evaluation.tasks import Task
 from bench.kept import kept_arrays
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
@@ -44,7 +44,12 @@ class TeacherIndex:
 
     def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         """Vectors of some texts, [texts, width], float32."""
-        parts = {"teacher": self._hashes, "texts": texts, "precision": PRECISION, "batches": BATCH_RULE}
+        parts = {
+            "teacher": self._hashes,
+            "texts": texts,
+            "precision": "fp32",
+            "batches": batch_rule(self._teacher.device),
+        }
         return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts)}, **parts)["vectors"]
 
     def _embed(self, texts: list[str]) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
 
     def batches(self, lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Which texts pass the model together, by their numbers of tokens."""
-        return batches(lengths_N)
+        return batches(lengths_N, self.model.device)
 
     def _embed(self, texts: list[str]) -> None:
         tokens = self.tokens(texts)

@@ -15,9 +15,10 @@ import mteb
 import numpy as np
 import pandas as pd
 import pytrec_eval
+import torch
 
 from bench.artefact import clear_up, is_sound, write_sealed
-from bench.embed import BATCH_RULE
+from bench.embed import batch_rule
 from bench.evaluation.collapse import CollapseError
 from bench.evaluation.encoder import BenchEncoder
 from bench.evaluation.search import ExactSearch, Ranked
@@ -26,6 +27,7 @@ from bench.evaluation.tasks import Task
 from bench.identity import PROTOCOL, key_of
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.record import dump_json
+from bench.sections import Precision
 from bench.seeds import preserved_rng
 from bench.tokens import TokenCache
 
@@ -35,7 +37,6 @@ QUERY_METRICS = {
     "recall.100": "recall_at_100",
     "recip_rank": "mrr",
 }
-PRECISION = "fp32"
 RESULT_FILE, MTEB_FILE, EXAMPLES_FILE, IDENTITY_FILE = "score.json", "mteb.json", "examples.parquet", "identity.json"
 RANKED_FILE, JUDGED_FILE = "ranked.parquet", "judged.parquet"
 KEPT_DOCUMENTS = 100
@@ -59,7 +60,9 @@ class TaskScore:
     """Of a retrieval task, the judgements; see `bench.record`."""
 
 
-def score_identity(hashes: dict[str, str], task: Task) -> dict[str, Any]:
+def score_identity(
+    hashes: dict[str, str], task: Task, device: str = "cpu", precision: Precision = "fp32"
+) -> dict[str, Any]:
     """All that decides a score."""
     return {
         "protocol": PROTOCOL,
@@ -67,17 +70,19 @@ def score_identity(hashes: dict[str, str], task: Task) -> dict[str, Any]:
         "task": task.name,
         "data": task.data_sha256,
         "mteb": mteb.__version__,
-        "precision": PRECISION,
-        "batches": BATCH_RULE,
+        "precision": precision,
+        "batches": batch_rule(device),
     }
 
 
-def score_key(hashes: dict[str, str], task: Task) -> str:
+def score_key(hashes: dict[str, str], task: Task, device: str = "cpu", precision: Precision = "fp32") -> str:
     """Hash of all that decides a score. Two students never share one, and changed task data make a new one."""
-    return key_of(**score_identity(hashes, task))
+    return key_of(**score_identity(hashes, task, device, precision))
 
 
-def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> list[TaskScore]:
+def score(
+    model: StoredModel, tasks: list[Task], cache: Path, device: str, precision: Precision = "fp32"
+) -> list[TaskScore]:
     """Score a model folder on tasks; what lies in the cache under the same key is not computed again.
 
     Raises `CollapseError` for vectors, or a main score, that say nothing. Global random state is left as it was.
@@ -87,11 +92,11 @@ def score(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> li
     found = []
     with preserved_rng():
         for task in tasks:
-            key = score_key(hashes, task)
+            key = score_key(hashes, task, device, precision)
             folder = cache / "scores" / key
-            identity = score_identity(hashes, task)
+            identity = score_identity(hashes, task, device, precision)
             if not (is_sound(folder, "the score") and _is_of(folder, identity)):
-                encoder = encoder or _encoder(model, hashes, cache, device)
+                encoder = encoder or _encoder(model, hashes, cache, device, precision)
                 _evaluate(encoder, task, folder, identity)
             found.append(_read(task, key, folder))
     return found
@@ -106,10 +111,14 @@ def _is_of(folder: Path, identity: dict[str, Any]) -> bool:
     return False
 
 
-def _encoder(model: StoredModel, hashes: dict[str, str], cache: Path, device: str) -> BenchEncoder:
+def _encoder(
+    model: StoredModel, hashes: dict[str, str], cache: Path, device: str, precision: Precision
+) -> BenchEncoder:
     loaded, tokenizer = load_encoder(model.folder).to(device), load_tokenizer(model.folder)
+    if precision == "bf16":
+        loaded.backbone.to(torch.bfloat16)
     tokens = TokenCache(cache, hashes["tokenizer"])
-    return BenchEncoder(loaded, tokenizer, key_of(name=model.name), key_of(**hashes), tokens)
+    return BenchEncoder(loaded, tokenizer, key_of(name=model.name), key_of(precision=precision, **hashes), tokens)
 
 
 def _read(task: Task, key: str, folder: Path) -> TaskScore:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bench.embed import TOKENS_PER_PASS
+from bench.embed import tokens_per_pass
 from bench.encoder import Dense, Encoder, Normalize
 from bench.evaluation.encoder import BenchEncoder
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
@@ -53,9 +53,10 @@ class VariantEncoder(BenchEncoder):
         if self._variant.padding:
             yield from super().batches(lengths_N)
             return
+        tokens = tokens_per_pass(self.model.device)
         for length in np.unique(lengths_N):
             rows = np.flatnonzero(lengths_N == length)
-            yield from np.array_split(rows, range(max(1, TOKENS_PER_PASS // length), len(rows), TOKENS_PER_PASS))
+            yield from np.array_split(rows, range(max(1, tokens // length), len(rows), tokens))
 
 
 def variants(model: StoredModel, device: str) -> Iterator[tuple[Variant, VariantEncoder]]:

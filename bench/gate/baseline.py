@@ -25,7 +25,7 @@ import pandas as pd
 from bench.artefact import clear_up, write_together
 from bench.errors import UserError
 from bench.identity import file_sha256
-from bench.record import RECORD_FILE, Record, dump_json, read_study
+from bench.record import RECORD_FILE, Record, dump_json, precision_of, read_study
 from bench.report.examples import read_examples
 
 SCHEMA = 1
@@ -45,7 +45,7 @@ class Scores:
     examples: pd.DataFrame
     """run, task, split, example, gold, value, slices: names with spaces between, null where they are not known."""
     tasks: dict[str, dict[str, Any]]
-    """Task -> data_sha256, main_metric, type."""
+    """Task -> data_sha256, main_metric, type, precision."""
     mteb: str
     limit: int | None
     provenance: dict[str, Any]
@@ -99,9 +99,12 @@ def _one_of_all(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         for task, facts in record.tasks.items():
-            own = {name: facts.get(name) for name in PROTOCOL_OF_TASK}
+            own = {name: facts.get(name) for name in PROTOCOL_OF_TASK} | {"precision": precision_of(facts)}
             if found.setdefault(task, own) != own:
-                raise UserError(f"{folder}: its runs were scored on different data of {task}; run the study again")
+                raise UserError(
+                    f"{folder}: its runs were scored on different data of {task}, or in different precisions; run the "
+                    "study again"
+                )
     return found
 
 
@@ -203,7 +206,7 @@ def read_baseline(path: Path) -> Scores:
             runs=runs,
             scores=scores[list(content["tasks"])],
             examples=pd.read_parquet(table),
-            tasks=content["tasks"],
+            tasks={task: {**facts, "precision": precision_of(facts)} for task, facts in content["tasks"].items()},
             mteb=content["mteb"],
             limit=content["limit"],
             provenance=content["provenance"],

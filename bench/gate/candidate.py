@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from bench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
 from bench.gate.sample import Encode, encoder_of, texts
 from bench.record import RECORD_FILE, SLICES
 from bench.report.examples import SIMILARITY
+from bench.sections import Precision
 
 DRIFT = "Drift"
 ORDER_SEED = 7
@@ -29,9 +31,10 @@ def is_model(folder: Path) -> bool:
     return named and not (folder / RECORD_FILE).is_file()
 
 
-def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | None, device: str) -> Scores:
-    """Score a model folder on tasks. Scores that lie in the cache under the hash of its weights are used again.
+def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str | None, device: str) -> Scores:
+    """Score a model folder on tasks, each named with its precision.
 
+    Scores that lie in the cache under the hash of its weights are used again.
     Raises `UserError` for models that cannot be loaded or have collapsed, and for task data that cannot be had.
     """
     from bench.evaluation.collapse import CollapseError
@@ -44,7 +47,18 @@ def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | No
     model = StoredModel(folder.resolve().name, folder)
     hashes = model.hashes()
     try:
-        found = score(model, [load_task(name, chosen.mirror) for name in tasks], chosen.cache, chosen.device)
+        loaded = {name: load_task(name, chosen.mirror) for name in tasks}
+        found = [
+            item
+            for precision in get_args(Precision)
+            for item in score(
+                model,
+                [task for name, task in loaded.items() if tasks[name] == precision],
+                chosen.cache,
+                chosen.device,
+                precision,
+            )
+        ]
     except CollapseError as error:
         raise UserError(f"{folder} cannot be scored: {error}") from None
     run = hashes["weights"][:16]
@@ -63,6 +77,7 @@ def score_model(folder: Path, label: str, tasks: Sequence[str], mirror: str | No
                 "data_sha256": item.task.data_sha256,
                 "main_metric": item.task.main_metric,
                 "type": item.task.kind,
+                "precision": tasks[item.task.name],
             }
             for item in found
         },

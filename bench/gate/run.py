@@ -48,7 +48,8 @@ def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
         label = options.row or folder.resolve().name
-        scores = candidate.score_model(folder, label, options.tasks, options.mirror, options.device)
+        in_full = dict.fromkeys(options.tasks, "fp32")
+        scores = candidate.score_model(folder, label, in_full, options.mirror, options.device)
         models = {str(scores.runs.index[0]): folder}
     else:
         scores = scores_of(folder)
@@ -108,7 +109,8 @@ def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
         if line.verdict != "pass":
             return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
     tasks = wanted_tasks(only, list(options.tasks))
-    scores = candidate.score_model(folder, label, tasks, options.mirror, options.device)
+    as_blessed = {name: only.tasks[name]["precision"] for name in tasks}
+    scores = candidate.score_model(folder, label, as_blessed, options.mirror, options.device)
     outcome = check(scores, only, options.margin, options.alpha, tasks)
     return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
 

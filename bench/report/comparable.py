@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from bench.record import Record
+from bench.record import Record, precision_of
 
 # The teacher is not trained and the floor sees no text, so what they do not depend on cannot set them apart.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -47,6 +47,7 @@ def settings_of(record: Record) -> Settings:
         own = {key for name, key in OWN_OF_METHOD if name == section}
         found |= {f"{section} {key}": value for key, value in values.items() if key not in hashed | own}
     found |= {f"version of {name}": record.environment[name] for name in VERSIONS if name in record.environment}
+    found |= {f"precision of {task}": precision_of(info) for task, info in record.tasks.items()}
     found |= {f"{key} of {task}": info[key] for task, info in record.tasks.items() for key in TASK_KEYS if key in info}
     found |= {f"{record.label}: {name}": value for name, value in record.hyperparameters.items()}
     return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError, one_of
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, read_record, record_damage
+from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, precision_of, read_record, record_damage
 
 PLACE = ["task", "split", "example"]
 
@@ -57,9 +57,9 @@ def diff(first: Path, second: Path, tasks: list[str] | None = None) -> Differenc
         if task not in shared:
             raise UserError(one_of("task of both runs:", task, shared))
     left_out = {
-        task: "the two runs were scored on different data"
+        task: "the two runs were scored on different data, or in another precision"
         for task in shared
-        if len({record.tasks[task].get("data_sha256") for record in records}) > 1
+        if len({(facts.get("data_sha256"), precision_of(facts)) for facts in (one.tasks[task] for one in records)}) > 1
     }
     wanted = [task for task in tasks or shared if task not in left_out]
     if not wanted:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.record import Record
+from bench.record import Record, precision_of
 from bench.report.frame import ALPHA, RESAMPLES, Study, groups
 from bench.report.notes import caution, smoke_mark, status_counts
 from bench.report.render import Table
@@ -73,9 +73,12 @@ def _training(one: Lookup) -> str:
 def _evaluation(study: Study) -> str:
     tasks = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in list(groups(study.tasks).items())[:-1])
     metrics = ", ".join(study.tasks["metric"].unique())
+    precisions = _values(precision_of(facts) for record in study.records.values() for facts in record.tasks.values())
+    precision = "" if precisions in ("", "fp32") else f" in {precisions}"
     version = _values(r.environment["mteb"] for r in study.records.values() if "mteb" in r.environment) or "unknown"
     return (
-        f"Models were evaluated with mteb {version} on {len(study.tasks)} tasks ({tasks}) by {metrics}, reported x100. "
+        f"Models were evaluated{precision} with mteb {version} on {len(study.tasks)} tasks ({tasks}) by {metrics}, "
+        "reported x100. "
     )
 
 

@@ -143,7 +143,7 @@ def test_begun_rows_are_finished_in_the_batches_in_which_they_were_begun(
     teacher: Encoder, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, passed = np.arange(40), list[list[int]]()
-    monkeypatch.setattr("bench.store.TOKENS_PER_PASS", 64)
+    monkeypatch.setattr("bench.embed.TOKENS_PER_PASS", 64)
     original = _Array.write
 
     def write(self: _Array, rows_B: NDArray[np.int64], values_BW: NDArray[np.float32]) -> None:

@@ -10,7 +10,7 @@ import ast
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,9 +31,8 @@ from bench.evaluation.profiles import DESCRIPTIONS, PROFILES, SENTEVAL7, STS7
 from bench.evaluation.score import score, score_key
 from bench.evaluation.tasks import Task, load_task
 from bench.export import export
-from bench.identity import key_of
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
-from bench.sections import OwnTask
+from bench.sections import OwnTask, Precision
 
 Writes = Callable[..., Path]
 ROOT = Path(__file__).parents[2]
@@ -181,9 +180,12 @@ def test_traps_6_7_and_8_one_encoder_with_a_name_for_all_tasks(
     assert len(loaded) == 1
     assert len({item.key for item in found}) == 2
     assert scoring.score(model, [], tmp_path, "cpu") == []
-    meta = scoring._encoder(model, model.hashes(), tmp_path, "cpu").mteb_model_meta
-    assert meta.name.startswith("distilbench/")
-    assert meta.revision == key_of(**model.hashes())
+    metas = [
+        scoring._encoder(model, model.hashes(), tmp_path, "cpu", precision).mteb_model_meta
+        for precision in get_args(Precision)
+    ]
+    assert metas[0].name.startswith("distilbench/")
+    assert len({meta.revision for meta in metas}) == len(metas) == 2
 
 
 @pytest.mark.parametrize(

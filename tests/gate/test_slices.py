@@ -53,7 +53,7 @@ def scores(noise: float = 0.3, seeds: int = 3, stream: int = 0, harm: str | None
         index=list(main),
     )
     tasks = {
-        name: {"data_sha256": name, "main_metric": metric, "type": kind}
+        name: {"data_sha256": name, "main_metric": metric, "type": kind, "precision": "fp32"}
         for name, metric, kind in (("Pairs", "cosine_spearman", "STS"), ("Search", "ndcg_at_10", "Retrieval"))
     }
     columns = ["run", "task", "split", "example", "gold", "value", SLICES]
