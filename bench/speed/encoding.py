@@ -13,6 +13,7 @@ from bench.evaluation.profiles import expand
 from bench.evaluation.score import score
 from bench.evaluation.tasks import Task, load_task
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
+from bench.sections import Precision
 from bench.speed import rival
 from bench.speed.clock import Contestant, Race, Work, race
 from bench.speed.setting import Setting
@@ -51,21 +52,22 @@ def load_tasks(setting: Setting, names: tuple[str, ...]) -> list[Task]:
     return [load_task(name, setting.settings.mirror) for name in expand(names)]
 
 
-def compare_evaluation(setting: Setting, tasks: list[Task]) -> tuple[Race, float]:
+def compare_evaluation(setting: Setting, tasks: list[Task], precision: Precision) -> tuple[Race, float]:
     """Score the untrained student on some tasks; and the largest difference of a main score, as a fraction.
 
-    What it has learnt does not change the time. Each of our rounds begins with an empty cache.
+    What it has learnt does not change the time. Each of our rounds begins with an empty cache. Theirs is in fp32.
     """
-    folder = setting.student_folder
-    found = race(_evaluators(setting, folder, tasks), setting.options.rounds)
+    found = race(_evaluators(setting, tasks, precision), setting.options.rounds)
     ours, theirs = found.gave[OURS][-1], found.gave[DEFAULTS][-1]
     return found, max(abs(ours[task.name] - theirs[task.name]) for task in tasks)
 
 
-def _evaluators(setting: Setting, folder: Path, tasks: list[Task]) -> dict[str, Contestant]:
+def _evaluators(setting: Setting, tasks: list[Task], precision: Precision) -> dict[str, Contestant]:
+    folder = setting.student_folder
+
     def ours() -> dict[str, float]:
         with TemporaryDirectory() as cache:
-            found = score(StoredModel("student", folder), tasks, Path(cache), setting.device)
+            found = score(StoredModel("student", folder), tasks, Path(cache), setting.device, precision)
         return {item.task.name: item.metrics["main_score"] for item in found}
 
     def theirs(_: int) -> Work:

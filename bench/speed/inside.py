@@ -13,6 +13,7 @@ import torch
 
 from bench.budget import Ledger, synchronize
 from bench.encoder import Encoder
+from bench.sections import Precision
 from bench.speed.clock import Seconds, timed
 from bench.speed.setting import Setting
 from bench.speed.training import METHODS, cell_of
@@ -42,7 +43,7 @@ def computing(seconds: Seconds, device: str) -> float:
     return seconds.cpu if device == "cpu" else seconds.wall
 
 
-def choose_precision(device: str) -> tuple[str, float]:
+def choose_precision(device: str) -> tuple[Precision, float]:
     """The precision that pays on a device, and how many times as fast bf16 multiplies there as fp32."""
     factor = peak_flops(device, torch.bfloat16) / peak_flops(device, torch.float32)
     return ("bf16" if factor >= BF16_PAYS else "fp32"), factor

@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.export import export
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
-from bench.sections import StudentSpec, TextSpec
+from bench.sections import Precision, StudentSpec, TextSpec
 from bench.seeds import seeded
 from bench.sentences import distinct
 from bench.settings import Settings
@@ -47,8 +47,8 @@ class Options:
     rounds: int
     tasks: tuple[str, ...]
     learning_rate: float
-    precision: str
-    """fp32, bf16, or auto: what this machine multiplies faster."""
+    precision: Precision
+    """Of trainings; with bf16, tasks are scored in both."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ from bench.embed import embed
 from bench.encoder import Encoder
 from bench.evaluation.files import read_split
 from bench.model_folder import load_tokenizer
+from bench.sections import Compile
 from bench.speed import rival
 from bench.speed.clock import Contestant, Race, Work, race
 from bench.speed.setting import SEED, Setting
@@ -23,6 +25,7 @@ from bench.train import Cell, train
 from bench.workbench import Workbench
 
 OURS, DEFAULTS, BEST = "distilbench", "its defaults", "its best settings"
+PLAIN = "not compiled"
 WARM_UP_BATCHES = 2
 METHODS: dict[str, Any] = {
     "mse": "mse",
@@ -70,6 +73,26 @@ def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
         DEFAULTS: theirs.contestant(make_loss),
         BEST: theirs.contestant(make_loss, batch_sampler=grouped, bf16=bf16),
     }
+
+
+def compare_compiled(setting: Setting, how: Compile) -> tuple[Race, float]:
+    """MSE with the student's blocks compiled and without; and seconds of the first training, which compiles."""
+    small = setting.first(WARM_UP_BATCHES * setting.options.batch_size)
+    first = race({OURS: _compiled(small, how)}, 1)
+    return race({OURS: _compiled(setting, how), PLAIN: _compiled(setting, None)}, setting.options.rounds), first.median(
+        OURS
+    )
+
+
+def _compiled(setting: Setting, how: Compile | None) -> Contestant:
+    bench = setting.bench([METHODS["mse"]])
+
+    def ready(number: int) -> Work:
+        cell = cell_of(bench, seed=SEED + number)
+        cell = replace(cell, spec=cell.spec.model_copy(update={"compile": how}))
+        return lambda: train(cell, Ledger())
+
+    return ready
 
 
 def rival_of(setting: Setting, bench: Workbench, method: str) -> tuple[rival.Training, Any]:

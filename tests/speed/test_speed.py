@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.cli import main
 from bench.speed import rival
@@ -42,6 +44,8 @@ def rows(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPat
             "--text",
             str(text_file),
             *TINY,
+            "--precision",
+            "fp32",
             "--tasks",
             "DistilbenchSTS",
         ]
@@ -122,6 +126,27 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert found.ratio("fast", "slow") == Ratio(median=3, low=2, high=4)
     assert found.ratio("fast", "slow", "cpu").median == 3
     assert timed(lambda: 7)[1] == 7
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_pays_on_other_machines_can_be_asked_for(
+    teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate")
+    # Traced, and run by torch as before: a compiler takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
+    arguments = ["speed", "--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "bf16"]
+    file = tmp_path / "speed.json"
+    assert main([*arguments, "--parts", "evaluate", "compile", "--tasks", "DistilbenchSTS", "--json", str(file)]) == 0
+    full, half, compiled = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert full["work"] == "evaluate DistilbenchSTS, fp32"
+    assert full["details"]["largest_difference"] < 1e-6
+    assert half["work"] == "evaluate DistilbenchSTS, bf16"
+    assert 1e-6 < half["details"]["largest_difference"] < 1e-2
+    assert compiled["work"] == "train, mse, compiled (default), batch 8, bf16"
+    assert compiled["against"] == "not compiled"
+    assert compiled["details"]["first_seconds"] > 0
 
 
 @pytest.mark.thorough
