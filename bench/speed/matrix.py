@@ -1,0 +1,69 @@
+"""A whole matrix, ours and theirs: the teacher over the text, all methods trained with all seeds, all models scored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.engines.here import in_this_process
+from bench.evaluation.tasks import Task
+from bench.run import run_study
+from bench.speed import rival
+from bench.speed.clock import Race, Work, race
+from bench.speed.setting import SEED, Setting
+from bench.speed.training import BEST, METHODS, OURS, best_settings, rival_of
+from bench.workbench import Workbench
+
+SEEDS = [SEED, SEED + 1]
+
+Scores = dict[str, float]
+
+
+def compare_matrix(setting: Setting, tasks: list[Task]) -> tuple[Race, float]:
+    """Three methods with two seeds, beside the teacher and the untrained student, on tasks that are loaded already.
+
+    Theirs is a script in sentence-transformers that is as frugal: the teacher runs over the text once, what is not
+    trained is scored once. Also the largest difference of a main score of the teacher, as a fraction.
+    """
+    found = race(
+        {OURS: lambda _: _ours(setting, tasks), BEST: lambda _: _theirs(setting, tasks)}, setting.options.rounds
+    )
+    ours, theirs = found.gave[OURS][-1], found.gave[BEST][-1]
+    return found, max(abs(ours[task.name] - theirs[task.name]) for task in tasks)
+
+
+def _ours(setting: Setting, tasks: list[Task]) -> Work:
+    study = setting.bench(list(METHODS.values()), name="whole", seeds=SEEDS, tasks=[task.name for task in tasks]).study
+
+    def work() -> Scores:
+        with TemporaryDirectory() as folder:
+            bench = Workbench(study, replace(setting.settings, out=Path(folder) / "out", cache=Path(folder) / "cache"))
+            bench.tasks = tasks
+            records = [item.record for item in run_study(bench, in_this_process, lambda run, share: None)]
+        if failed := [record.error or record.status for record in records if record.status != "completed"]:
+            raise RuntimeError(f"a run of the matrix did not complete: {failed[0]}")
+        (teacher,) = (record for record in records if record.role == "ceiling")
+        return {name: scores["main_score"] for name, scores in teacher.scores.items()}
+
+    return work
+
+
+def _theirs(setting: Setting, tasks: list[Task]) -> Work:
+    instances = [task.instance for task in tasks]
+    benches = {method: setting.bench([METHODS[method]]) for method in METHODS}
+    trainings = {method: rival_of(setting, bench, method) for method, bench in benches.items()}
+
+    def work() -> Scores:
+        teacher = rival.load(setting.teacher.folder, setting.device)
+        labels = rival.encode(teacher, setting.sentences)
+        scores = rival.plain_scores(teacher, instances)
+        rival.plain_scores(rival.load(setting.student_folder, setting.device), instances)
+        for number in range(len(SEEDS)):
+            for method, (training, make_loss) in trainings.items():
+                known = replace(training, labels=None if training.labels is None else labels)
+                train = known.contestant(make_loss, **best_settings(setting, benches[method]))
+                rival.plain_scores(train(number)(), instances)
+        return scores
+
+    return work
