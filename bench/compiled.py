@@ -20,7 +20,7 @@ from bench.sections import Compile
 def compiled(encoder: Encoder, how: Compile | None) -> Iterator[None]:
     """Have the encoder's blocks compiled as long as this lasts, for batches of any shape; nothing for None.
 
-    Raises `UserError` where torch cannot compile here, as without a C++ compiler.
+    Raises `UserError` where torch cannot compile here, as without a C++ compiler, or Triton on a GPU.
     """
     if how is None:
         yield
@@ -31,7 +31,7 @@ def compiled(encoder: Encoder, how: Compile | None) -> Iterator[None]:
         block.forward = torch.compile(block.forward, mode=how, dynamic=True)
     try:
         yield
-    except torch._dynamo.exc.BackendCompilerFailed as error:
+    except torch._dynamo.exc.TorchDynamoException as error:
         why = " ".join(str(error).split("\n")[:2])
         raise UserError(f"train.compile {how}: torch cannot compile here ({why}); leave train.compile out") from None
     finally:

@@ -15,6 +15,7 @@ ablate:                               # rows that differ from one in a component
   ibkd: {factors: {hsic_weight: 0, temperature: [0.05, 0.5], student.layers: [3]}}
 tune: {trials: 16}                    # or: search every method's own space before the final runs: see bench/tuning.py
 seeds: 5                              # or a list
+evaluation: {precision: bf16}         # default: fp32; of trainings it is train.precision
 tasks: [embedded]                     # profiles, names of mteb tasks, or own data: `my-pairs: {source: pairs.csv}`
 """
 
