@@ -67,6 +67,7 @@ def say(line: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sentences", type=int, default=12800)
+    parser.add_argument("--text", help="sentences of your own, as text.source of a study")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--against", choices=sorted(ORDERS.keys() - {OURS}), default="random")
     parser.add_argument("--seeds", type=int, default=5)
@@ -81,6 +82,7 @@ def main() -> int:
         f"text.sentences={arguments.sentences}",
         f"budget.sentences={arguments.epochs * arguments.sentences}",
     ]
+    changes += [f"text.source={arguments.text}"] if arguments.text else []
     study = load_study("minilm-50k", changes)
     bench = Workbench(study, Settings(Path("unused"), cache_folder(), Path(mirror), "cpu"))
     orders = (arguments.against, OURS)
