@@ -217,6 +217,15 @@ def test_paragraph_states_what_was_chosen_of_batches_and_signals(plain: list[Rec
         assert "padded" not in (usual := paragraph(make_study("demo", records))) and "stored" not in usual
 
 
+def test_paragraph_states_the_precision_of_scores_where_it_is_not_full(plain: list[Record]) -> None:
+    half = [
+        replace(record, tasks={name: {**facts, "precision": "bf16"} for name, facts in record.tasks.items()})
+        for record in plain
+    ]
+    assert "Models were evaluated in bf16 with mteb" in paragraph(make_study("demo", half))
+    assert "Models were evaluated with mteb" in paragraph(make_study("demo", plain))
+
+
 def test_terminal_table(plain: list[Record]) -> None:
     console = rich.console.Console(file=io.StringIO(), width=200)
     console.print(terminal_table(plain))
