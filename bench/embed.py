@@ -14,7 +14,7 @@ from bench.encoder import Encoder
 from bench.tokens import Tokens, tokenised
 
 TOKENS_PER_PASS = 2048
-"""On a CPU 512 to 4096 are about equally fast; with more, memory is asked of the system anew in every pass."""
+"""On a CPU 1024 to 4096 are about equally fast; with more, memory is asked of the system anew in every pass."""
 TOKENS_PER_PASS_ON_A_GPU = 32768
 """With few tokens a GPU mostly waits for its next kernel."""
 
