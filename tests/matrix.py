@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.cli import main
+from distilbench.cli.app import main
 
 BASELINE = Path(__file__).parents[1] / "results" / "baselines" / "ci.json"
 RETRIEVAL, OTHERS = "SciFactTitles", 1000

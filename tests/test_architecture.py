@@ -1,64 +1,115 @@
-"""The shape of the project: who may import whom, and what must not be imported at the start."""
+"""The shape of the project: which room may import which, how large a room may be, and what starting must not load."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "bench" / "distilbench"
+METHODS = ROOT / "methods" / "distilbench_methods"
 HEAVY = ("torch", "mteb", "datasets", "transformers")
+MOST_ENTRIES, MOST_MODULES = 16, 12
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of all imports in a file, those inside functions included."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-
-
-def files(package: str) -> list[Path]:
-    found = sorted((ROOT / package).rglob("*.py"))
-    assert found, package
+def files(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob("*.py"))
+    assert found, folder
     return found
 
 
-@pytest.mark.parametrize("path", files("methods"), ids=lambda path: path.name)
+def imported(path: Path) -> set[str]:
+    """Dotted names of all imports in a file, those inside functions included."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    from_modules = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return plain | {f"{node.module}.{alias.name}" for node in from_modules for alias in node.names}
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def allowed() -> dict[str, set[str]]:
+    """Room -> the rooms that it may import, as the table in CONTRIBUTING.md has them."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    return {room: set(re.findall(r"`(\w+)`", below)) for room, below in rows}
+
+
+def rooms() -> dict[str, set[str]]:
+    """Room -> the rooms that its modules import."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in files(PACKAGE):
+        room = path.relative_to(PACKAGE).parts[0]
+        if room.endswith(".py"):
+            continue
+        names = [name.split(".") for name in imported(path)]
+        found[room] |= {name[1] for name in names if name[0] == "distilbench" and len(name) > 1} - {room}
+    return found
+
+
+def test_rooms_import_as_the_table_says() -> None:
+    table, found = allowed(), rooms()
+    assert set(table) == set(found)
+    assert {room: below - table[room] for room, below in found.items() if not below <= table[room]} == {}
+
+
+def test_the_table_has_no_way_back() -> None:
+    table = allowed()
+    order: list[str] = []
+    while left := [room for room in table if room not in order]:
+        ready = [room for room in left if table[room] <= set(order)]
+        assert ready, f"{left} import each other"
+        order += ready
+
+
+def test_rooms_stay_small() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES
+    for folder in {path.parent for path in files(PACKAGE)} - {PACKAGE / "cli"}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= MOST_MODULES, folder.relative_to(PACKAGE)
+
+
+def test_every_room_says_what_it_owns() -> None:
+    for folder in {path.parent for path in files(PACKAGE)}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))), folder
+
+
+@pytest.mark.parametrize("path", files(METHODS), ids=lambda path: path.name)
 def test_methods_know_nothing_of_the_bench(path: Path) -> None:
-    outside = {name.split(".")[0] for name in imported(path)} - set(sys.stdlib_module_names)
-    assert outside <= {"methods", "torch"}
+    assert packages(path) - set(sys.stdlib_module_names) <= {"distilbench_methods", "torch"}
 
 
-@pytest.mark.parametrize("path", files("bench"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_evaluation_and_the_rival_touch_mteb(path: Path) -> None:
-    if "evaluation" not in path.parts and path.name != "rival.py":
-        assert not {name.split(".")[0] for name in imported(path)} & {"mteb", "datasets", "sentence_transformers"}
+@pytest.mark.parametrize("path", files(PACKAGE), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_evaluation_touches_mteb(path: Path) -> None:
+    if path.relative_to(PACKAGE).parts[0] != "evaluation":
+        assert not packages(path) & {"mteb", "datasets", "sentence_transformers"}
 
 
-@pytest.mark.parametrize("path", files("bench/report"), ids=lambda path: path.name)
-def test_the_report_reads_files_only(path: Path) -> None:
-    names = imported(path)
-    assert not {name.split(".")[0] for name in names} & set(HEAVY)
-    from_bench = {name for name in names if name.startswith("bench")}
-    assert all(
-        name.startswith("bench.report")
-        or name in ("bench.record", "bench.published", "bench.errors", "bench.artefact", "bench.design")
-        for name in from_bench
-    )
+@pytest.mark.parametrize("room", ["report", "analysis", "records"])
+def test_results_are_read_without_torch(room: str) -> None:
+    for path in files(PACKAGE / room):
+        assert not packages(path) & set(HEAVY), path
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("bench.cli", (*HEAVY, "pandas", "matplotlib", "rich", "pydantic")),
-        ("bench.report", (*HEAVY, "matplotlib")),
-        ("bench.gate.run", (*HEAVY, "matplotlib")),
-        ("methods", HEAVY),
-        ("bench.train", ("mteb", "datasets", "sentence_transformers")),
-        ("bench.workbench", ("mteb", "datasets", "sentence_transformers")),
+        ("distilbench", (*HEAVY, "numpy", "pandas", "matplotlib", "rich", "pydantic")),
+        ("distilbench.cli.app", (*HEAVY, "pandas", "matplotlib", "rich", "pydantic")),
+        ("distilbench.report", (*HEAVY, "matplotlib")),
+        ("distilbench.gate.run", (*HEAVY, "matplotlib")),
+        ("distilbench_methods", HEAVY),
+        ("distilbench.training.loop", ("mteb", "datasets", "sentence_transformers")),
+        ("distilbench.runs.workbench", ("mteb", "datasets", "sentence_transformers")),
     ],
 )
 def test_imports_stay_light(module: str, unwanted: tuple[str, ...]) -> None:

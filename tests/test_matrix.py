@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
-from bench.record import Record, read_study
+from distilbench.cli.app import main
+from distilbench.records.record import Record, read_study
 from tests.matrix import BASELINE, overrides
 
 NAMED = {"mse", "ibkd", "codir", "internal-kd", "simcse"}

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import methods
-from bench.record import read_study
-from bench.report.frame import make_study
-from bench.study_file import load_study
+import distilbench_methods
+from distilbench.analysis.frame import make_study
+from distilbench.records.record import read_study
+from distilbench.study.study_file import load_study
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -37,7 +37,9 @@ def test_the_studies_are_valid(tmp_path: Path) -> None:
 
 def test_every_method_is_named() -> None:
     page = README.read_text(encoding="utf-8")
-    missing = [name for name in (*methods.registry(), *methods.VARIANTS) if f"`{name}`" not in page]
+    missing = [
+        name for name in (*distilbench_methods.registry(), *distilbench_methods.VARIANTS) if f"`{name}`" not in page
+    ]
     assert not missing
 
 

@@ -1,4 +1,4 @@
-"""The options of `distilbench speed`."""
+"""The options of `python bench/speed`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.budget import synchronize
+from distilbench.study.budget import synchronize
 
 Work = Callable[[], Any]
 Contestant = Callable[[int], Work]

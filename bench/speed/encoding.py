@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from bench.corpus import open_corpus, write_corpus
-from bench.evaluation.profiles import expand
-from bench.evaluation.score import score
-from bench.evaluation.tasks import Task, load_task
-from bench.model_folder import StoredModel, load_encoder, load_tokenizer
-from bench.sections import Precision
-from bench.speed import rival
-from bench.speed.clock import Contestant, Race, Work, race
-from bench.speed.setting import Setting
-from bench.speed.training import DEFAULTS, OURS
-from bench.store import FINAL, TeacherStore
+from distilbench.data.corpus import open_corpus, write_corpus
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.evaluation.score import score
+from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.evaluation.tasks.profiles import expand
+from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.study.sections import Precision
+from distilbench.training.teacher_store import FINAL, TeacherStore
+from speed import rival
+from speed.clock import Contestant, Race, Work, race
+from speed.setting import Setting
+from speed.training import DEFAULTS, OURS
 
 
 def compare_teacher(setting: Setting) -> tuple[Race, float]:

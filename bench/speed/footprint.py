@@ -1,4 +1,4 @@
-"""`python -m bench.speed.footprint WORK N`: work on a made-up text of N sentences, and print bytes of resident memory.
+"""`python bench/speed/footprint.py WORK N`: work on a made-up text of N sentences, and print bytes of resident memory.
 
 WORK is `read` (a text file is read and tokenised) or `train` (on text that is tokenised). A process of its own, because
 memory that another part of a program once took counts for all that follows. Printed are the memory of the process
@@ -21,14 +21,14 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from bench.budget import Budget, Ledger, peak_memory_bytes
-from bench.corpus import Corpus, build_or_open, corpus_key
-from bench.encoder import Encoder
-from bench.sections import TrainSpec
-from bench.store import FINAL, TeacherStore
-from bench.study import Study
-from bench.train import Cell, train
-from methods.mse import MSE
+from distilbench.data.corpus import Corpus, build_or_open, corpus_key
+from distilbench.models.encoder import Encoder
+from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
+from distilbench.study.sections import TrainSpec
+from distilbench.study.study import Study
+from distilbench.training.loop import Cell, train
+from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench_methods.mse import MSE
 
 TOKENS, VOCABULARY = 16, 1000
 WIDTH = 384

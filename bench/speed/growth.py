@@ -7,20 +7,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import count, islice
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from bench.budget import Ledger
-from bench.engines.here import in_this_process
-from bench.errors import UserError
-from bench.lock_step import LockStep
-from bench.model_folder import load_encoder
-from bench.speed.clock import Race, Ratio, Work, race, timed
-from bench.speed.setting import Setting
-from bench.speed.training import METHODS, OURS, cell_of
-from bench.study import runs_of
-from bench.train import train
-from bench.trained import rehearse_run
+from distilbench.core.errors import UserError
+from distilbench.models.model_folder import load_encoder
+from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.trained import rehearse_run
+from distilbench.study.budget import Ledger
+from distilbench.study.study import runs_of
+from distilbench.training.lock_step import LockStep
+from distilbench.training.loop import train
+from speed.clock import Race, Ratio, Work, race, timed
+from speed.setting import Setting
+from speed.training import METHODS, OURS, cell_of
 
 TIMES = 10
 PASSED_METHODS: list[Any] = ["mse", "ckd", "ibkd", "codir", "simcse"]
@@ -119,14 +120,14 @@ def _few(setting: Setting) -> Setting:
 def memory_growth(work: str) -> tuple[int, int]:
     """Resident bytes that a process takes more to read a large text, or to train on it, than a small one.
 
-    First its own memory, then the peak with pages of mapped files; see `bench.speed.footprint`.
+    First its own memory, then the peak with pages of mapped files; see `speed.footprint`.
     """
     small, large = (_footprint(work, count) for count in (SMALL_TEXT, LARGE_TEXT))
     return large[0] - small[0], large[1] - small[1]
 
 
 def _footprint(work: str, sentences: int) -> tuple[int, int]:
-    command = [sys.executable, "-m", "bench.speed.footprint", work, str(sentences)]
+    command = [sys.executable, str(Path(__file__).with_name("footprint.py")), work, str(sentences)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     own, peak = done.stdout.split()[-2:]
     return int(own), int(peak)

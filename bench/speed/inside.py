@@ -11,13 +11,13 @@ from unittest.mock import patch
 
 import torch
 
-from bench.budget import Ledger, synchronize
-from bench.encoder import Encoder
-from bench.sections import Precision
-from bench.speed.clock import Seconds, timed
-from bench.speed.setting import Setting
-from bench.speed.training import METHODS, cell_of
-from bench.train import train
+from distilbench.models.encoder import Encoder
+from distilbench.study.budget import Ledger, synchronize
+from distilbench.study.sections import Precision
+from distilbench.training.loop import train
+from speed.clock import Seconds, timed
+from speed.setting import Setting
+from speed.training import METHODS, cell_of
 
 SIZE = 1024
 PRODUCTS = 5

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.engines.here import in_this_process
-from bench.evaluation.tasks import Task
-from bench.run import run_study
-from bench.speed import rival
-from bench.speed.clock import Race, Work, race
-from bench.speed.setting import SEED, Setting
-from bench.speed.training import BEST, METHODS, OURS, best_settings, rival_of
-from bench.workbench import Workbench
+from distilbench.evaluation.tasks.by_name import Task
+from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.run import run_study
+from distilbench.runs.workbench import Workbench
+from speed import rival
+from speed.clock import Race, Work, race
+from speed.setting import SEED, Setting
+from speed.training import BEST, METHODS, OURS, best_settings, rival_of
 
 SEEDS = [SEED, SEED + 1]
 

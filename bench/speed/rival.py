@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bench.errors import UserError
-from bench.seeds import preserved_rng
-from bench.speed.clock import Contestant, Work
-from methods.base import Dims, Method, Signals
+from distilbench.core.errors import UserError
+from distilbench.core.seeds import preserved_rng
+from distilbench_methods.base import Dims, Method, Signals
+from speed.clock import Contestant, Work
 
 NEEDED = ("sentence_transformers", "accelerate")
 
@@ -30,7 +30,7 @@ def check_installed() -> None:
     """Raise `UserError` where sentence-transformers, or what its trainer needs, is missing."""
     if missing := [name.replace("_", "-") for name in NEEDED if find_spec(name) is None]:
         raise UserError(
-            f"distilbench speed compares with sentence-transformers, and {' and '.join(missing)} is not installed; "
+            f"python bench/speed compares with sentence-transformers, and {' and '.join(missing)} is not installed; "
             "run: pip install 'distilbench[speed]'"
         )
 

@@ -1,4 +1,4 @@
-"""`distilbench speed`: every comparison, as rows of one table."""
+"""`python bench/speed`: every comparison, as rows of one table."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from bench.evaluation.tasks import Task
-from bench.record import dump_json
-from bench.sections import Compile, Precision
-from bench.settings import Settings, environment, settings
-from bench.speed import rival
-from bench.speed.clock import Race
-from bench.speed.encoding import compare_evaluation, compare_teacher, load_tasks
-from bench.speed.growth import (
+from distilbench.core.machine import Settings, environment, settings
+from distilbench.evaluation.tasks.by_name import Task
+from distilbench.records.record import dump_json
+from distilbench.study.sections import Compile, Precision
+from speed import rival
+from speed.clock import Race
+from speed.encoding import compare_evaluation, compare_teacher, load_tasks
+from speed.growth import (
     ALONE,
     LARGE_TEXT,
     SMALL_TEXT,
@@ -30,20 +30,10 @@ from bench.speed.growth import (
     memory_growth,
     teacher_passes,
 )
-from bench.speed.inside import choose_precision, parts_of_a_step, peak_flops
-from bench.speed.matrix import SEEDS, compare_matrix
-from bench.speed.setting import Options, Setting, setting
-from bench.speed.training import (
-    BEST,
-    DEFAULTS,
-    METHODS,
-    OURS,
-    PLAIN,
-    WARM_UP_BATCHES,
-    compare,
-    compare_compiled,
-    dev_scores,
-)
+from speed.inside import choose_precision, parts_of_a_step, peak_flops
+from speed.matrix import SEEDS, compare_matrix
+from speed.setting import Options, Setting, setting
+from speed.training import BEST, DEFAULTS, METHODS, OURS, PLAIN, WARM_UP_BATCHES, compare, compare_compiled, dev_scores
 
 EMBEDDED, WITH_MIRROR = ("embedded",), ("sts7", "NFCorpus")
 WANTED_TRAINING = {("mse", DEFAULTS): 6.0, ("mse", BEST): 2.0, ("simcse", BEST): 2.0, ("ckd", BEST): 2.0}

@@ -11,18 +11,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.encoder import Encoder, Normalize
-from bench.errors import UserError
-from bench.export import export
-from bench.model_folder import StoredModel, load_encoder, load_tokenizer
-from bench.models import build_student, find_model
-from bench.sections import Precision, StudentSpec, TextSpec, TrainSpec
-from bench.seeds import seeded
-from bench.sentences import distinct
-from bench.settings import Settings
-from bench.study import Study
-from bench.text import EMBEDDED, read_sentences
-from bench.workbench import Workbench
+from distilbench.core.errors import UserError
+from distilbench.core.machine import Settings
+from distilbench.core.seeds import seeded
+from distilbench.data.sentences import distinct
+from distilbench.data.text import EMBEDDED, read_sentences
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.models.cutting import build_student, find_model
+from distilbench.models.encoder import Encoder, Normalize
+from distilbench.models.export import export
+from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.runs.workbench import Workbench
+from distilbench.study.sections import Precision, StudentSpec, TextSpec, TrainSpec
+from distilbench.study.study import Study
 
 MIRRORED_TEXT = "mirror:train/mixed-sentences.parquet"
 SEED = 1

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.budget import Budget, Ledger
-from bench.corpus import write_corpus
-from bench.embed import embed
-from bench.encoder import Encoder
-from bench.evaluation.files import read_split
-from bench.model_folder import load_tokenizer
-from bench.sections import Compile
-from bench.speed import rival
-from bench.speed.clock import Contestant, Race, Work, race
-from bench.speed.setting import SEED, Setting
-from bench.store import FINAL
-from bench.train import Cell, train
-from bench.workbench import Workbench
+from distilbench.data.corpus import write_corpus
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.evaluation.tasks.files import read_split
+from distilbench.models.embed import embed
+from distilbench.models.encoder import Encoder
+from distilbench.runs.workbench import Workbench
+from distilbench.study.budget import Budget, Ledger
+from distilbench.study.sections import Compile
+from distilbench.training.loop import Cell, train
+from distilbench.training.teacher_store import FINAL
+from speed import rival
+from speed.clock import Contestant, Race, Work, race
+from speed.setting import SEED, Setting
 
 OURS, DEFAULTS, BEST = "distilbench", "its defaults", "its best settings"
 PLAIN = "not compiled"

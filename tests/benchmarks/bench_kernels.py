@@ -13,13 +13,13 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-import methods
-from bench.batches import BatchOrder, length_batches
-from bench.conform.fakes import make_dims, make_signals
-from bench.dropout import cheap_dropout
-from bench.row_types import RowType
-from bench.store import _Array
-from bench.tokens import padded
+import distilbench_methods
+from distilbench.conform.fakes import make_dims, make_signals
+from distilbench.data.batches import BatchOrder, length_batches
+from distilbench.data.tokens import padded
+from distilbench.models.dropout import cheap_dropout
+from distilbench.study.sections import RowType
+from distilbench.training.teacher_store import _Array
 
 SENTENCES, TOKENS, BATCH, WIDTH = 20_000, 20, 64, 384
 
@@ -40,10 +40,10 @@ def order(offsets: Any) -> BatchOrder:
     return BatchOrder(np.diff(offsets), BATCH, seed=1)
 
 
-@pytest.mark.parametrize("name", methods.BUILT_IN)
+@pytest.mark.parametrize("name", distilbench_methods.BUILT_IN)
 def bench_loss(benchmark: BenchmarkFixture, name: str) -> None:
     """Loss and gradients of one batch, the student's pass left out."""
-    method = methods.load(name)()
+    method = distilbench_methods.load(name)()
     dims = make_dims(student=(WIDTH, 3, 12), teacher=(WIDTH, 6, 12), final=WIDTH, num_sentences=SENTENCES)
     signals = make_signals(method, dims, batch_size=BATCH, num_tokens=TOKENS, dtype=torch.float32)
     torch.manual_seed(0)

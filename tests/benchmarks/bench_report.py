@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import report
-from bench.artefact import write_sealed
-from bench.record import EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
-from bench.report.bootstrap import TaskExamples
-from bench.report.examples import replicates
+from distilbench import report
+from distilbench.analysis.bootstrap import TaskExamples
+from distilbench.analysis.examples import replicates
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
 from tests.report.conftest import make_record
 
 METHODS, SEEDS = 12, 5

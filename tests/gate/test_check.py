@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from bench.artefact import write_sealed
-from bench.cli import main
-from bench.errors import UserError
-from bench.gate.baseline import Scores, bless, read_baseline, scores_of
-from bench.gate.check import Outcome, check
-from bench.gate.sample import texts
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_sealed
+from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
+from distilbench.gate.check import Outcome, check
+from distilbench.gate.sample import texts
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 
 Make = Callable[..., Path]
 PAIRS, QUERIES = 400, 120

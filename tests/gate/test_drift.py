@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from bench.cli import main
-from bench.errors import UserError
-from bench.gate.baseline import Scores, bless, read_baseline
-from bench.gate.candidate import drift_line, is_model, with_vectors
-from bench.gate.drift import Finding, drift, effective_dimensions, neighbours_kept, order_is_lost
-from bench.gate.run import Options, bless_candidate, check_candidate, check_encoder
-from bench.gate.sample import encoder_of, texts
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.gate.baseline import Scores, bless, read_baseline
+from distilbench.gate.candidate import drift_line, is_model, with_vectors
+from distilbench.gate.drift import Finding, drift, effective_dimensions, neighbours_kept, order_is_lost
+from distilbench.gate.run import Options, bless_candidate, check_candidate, check_encoder
+from distilbench.gate.sample import encoder_of, texts
 
 Array = npt.NDArray[np.float64]
 TEXTS, WIDTH = 120, 32

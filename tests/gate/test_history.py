@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cli import main
-from bench.errors import UserError
-from bench.gate.check import Line, Outcome, confirmed
-from bench.gate.history import append, change_points, read, series
-from bench.gate.plan import plan, seeds_needed, times_examples, with_runs
-from bench.report import stats
+from distilbench.analysis import stats
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.gate.check import Line, Outcome, confirmed
+from distilbench.gate.history import append, change_points, read, series
+from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
 
 def line(verdict: str = "regressed", column: str = "Overall", decides: bool = True, **more: object) -> Line:

@@ -14,18 +14,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
-from bench.cli import main
-from bench.encoder import Encoder, Normalize
-from bench.export import export
-from bench.gate.baseline import read_baseline
-from bench.gate.sample import encoder_of
+from distilbench.cli.app import main
+from distilbench.gate.baseline import read_baseline
+from distilbench.gate.sample import encoder_of
+from distilbench.models.encoder import Encoder, Normalize
+from distilbench.models.export import export
 
 TASK = "DistilbenchSTS"
 WORDS = "embeddings.word_embeddings.weight"
 
 
 def rows() -> list[dict[str, str]]:
-    with (files("bench.embedded") / "sts.tsv").open(encoding="utf-8") as stream:
+    with (files("distilbench.data.embedded") / "sts.tsv").open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from bench.gate.baseline import Scores, bless
-from bench.gate.sample import texts
+from distilbench.gate.baseline import Scores, bless
+from distilbench.gate.sample import texts
 
 pytest_plugins = ["pytester"]
 
@@ -58,7 +58,15 @@ def test_failures_show_the_lines(pytester: pytest.Pytester) -> None:
     bless(blessed, pytester.path / "baseline.json")
     pytester.makepyfile(encoder=ENCODER, test_gate=TESTS)
     # Where the package is installed, its entry point has loaded the plug-in under its own name already.
-    options = ("-p", "no:distilbench", "-p", "bench.pytest_plugin", "--strict-markers", "-p", "no:cacheprovider")
+    options = (
+        "-p",
+        "no:distilbench",
+        "-p",
+        "distilbench.gate.pytest_plugin",
+        "--strict-markers",
+        "-p",
+        "no:cacheprovider",
+    )
     found = pytester.runpytest_inprocess(*options)
     found.assert_outcomes(passed=1, failed=3)
     found.stdout.fnmatch_lines(

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from bench.errors import UserError
-from bench.evaluation.slices import with_slices
-from bench.gate.apart import estimate_apart
-from bench.gate.baseline import Scores, bless, read_baseline
-from bench.gate.check import Outcome, check
-from bench.gate.output import to_junit, to_text
-from bench.gate.slices import read_list, with_list
-from bench.record import SLICES
-from bench.report import stats
+from distilbench.analysis import stats
+from distilbench.analysis.unpaired import estimate_apart
+from distilbench.core.errors import UserError
+from distilbench.evaluation.slices import with_slices
+from distilbench.gate.baseline import Scores, bless, read_baseline
+from distilbench.gate.check import Outcome, check
+from distilbench.gate.output import to_junit, to_text
+from distilbench.gate.slices import read_list, with_list
+from distilbench.records.record import SLICES
 
 PAIRS, QUERIES = 240, 120
 NAMES = ["negation", "numbers long", "", "negation long", "", ""]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.conform.fakes import make_dims, make_signals, map_tensors, tensors_of
-from methods.base import Dims, Signals
+from distilbench.conform.fakes import make_dims, make_signals, map_tensors, tensors_of
+from distilbench_methods.base import Dims, Signals
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.banks import Banks, bank_info_nce, bank_logits, contrastive_side, log_normaliser, new_bank
-from methods.base import Dims, Signals, State
-from methods.ckd import CKD, queue_info_nce
-from methods.functional import info_nce
+from distilbench_methods.banks import Banks, bank_info_nce, bank_logits, contrastive_side, log_normaliser, new_bank
+from distilbench_methods.base import Dims, Signals, State
+from distilbench_methods.ckd import CKD, queue_info_nce
+from distilbench_methods.functional import info_nce
 
 Precision = tuple[torch.dtype, float]
 BANK = [(1, 0), (0, 1), (-1, 0), (0, -1)]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.banks import bank_info_nce, moved_rows, new_bank, summarise
-from methods.base import Dims, Signals, State
-from methods.codir import CoDIR
-from methods.functional import cosine_distance, info_nce, unit
+from distilbench_methods.banks import bank_info_nce, moved_rows, new_bank, summarise
+from distilbench_methods.base import Dims, Signals, State
+from distilbench_methods.codir import CoDIR
+from distilbench_methods.functional import cosine_distance, info_nce, unit
 
 Precision = tuple[torch.dtype, float]
 CROSS = [[1, 0], [0, 1], [-1, 0], [0, -1]]

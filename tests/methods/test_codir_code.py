@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.banks import Banks, summarise
-from methods.base import Dims, Signals, UnsuitableError
-from methods.codir import CoDIR, LayerMap, mapped_layers
-from methods.codir_code import CoDIRCode
+from distilbench_methods.banks import Banks, summarise
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.codir import CoDIR, LayerMap, mapped_layers
+from distilbench_methods.codir_code import CoDIRCode
 
 Precision = tuple[torch.dtype, float]
 CROSS = [(1, 0), (0, 1), (-1, 0), (0, -1)]

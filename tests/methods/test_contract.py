@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bench.conform import CHECKS, Kit, run_check
-from methods import BUILT_IN, VARIANTS, load, registry
-from methods.base import Method, check_not_negative, check_positive
+from distilbench.conform import CHECKS, Kit, run_check
+from distilbench_methods import BUILT_IN, VARIANTS, load, registry
+from distilbench_methods.base import Method, check_not_negative, check_positive
 
 Settings = dict[str, Any]
 
@@ -101,7 +101,7 @@ def test_hyperparameters_are_finite(value: float) -> None:
 
 def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("mse", "elsewhere:MSE", "distilbench.methods")]
-    monkeypatch.setattr("methods.plug_ins", lambda: points)
+    monkeypatch.setattr("distilbench_methods.plug_ins", lambda: points)
     with pytest.raises(ValueError, match=r"'mse' is registered twice, by methods\.mse:MSE and by elsewhere:MSE"):
         registry()
     points[:] = [EntryPoint("other", value, "distilbench.methods") for value in ("a:A", "b:B")]
@@ -111,7 +111,9 @@ def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registry()["other"] == "a:A"
 
 
-@pytest.mark.parametrize("value", ["no_such_package:Method", "methods.mse:Nothing", "methods.mse", "json:dumps"])
+@pytest.mark.parametrize(
+    "value", ["no_such_package:Method", "distilbench_methods.mse:Nothing", "distilbench_methods.mse", "json:dumps"]
+)
 def test_what_cannot_be_loaded_is_a_value_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setitem(BUILT_IN, "broken", value)
     with pytest.raises(ValueError, match="the method broken"):

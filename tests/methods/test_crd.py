@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.banks import Banks
-from methods.base import Dims, Method, Signals
-from methods.codir_code import CoDIRCode
-from methods.crd import CRD
-from methods.functional import cosine_distance, unit
+from distilbench_methods.banks import Banks
+from distilbench_methods.base import Dims, Method, Signals
+from distilbench_methods.codir_code import CoDIRCode
+from distilbench_methods.crd import CRD
+from distilbench_methods.functional import cosine_distance, unit
 
 Precision = tuple[torch.dtype, float]
 CROSS = [(1, 0), (0, 1), (-1, 0), (0, -1)]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.base import Dims, Signals
-from methods.distill_kl import DistillKL, Similarity, score_divergence
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.distill_kl import DistillKL, Similarity, score_divergence
 
 Precision = tuple[torch.dtype, float]
 

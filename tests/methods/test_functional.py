@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.functional import cosine_distance, in_full_precision, info_nce, projection, projection_flops, unit
+from distilbench_methods.functional import (
+    cosine_distance,
+    in_full_precision,
+    info_nce,
+    projection,
+    projection_flops,
+    unit,
+)
 
 Precision = tuple[torch.dtype, float]
 

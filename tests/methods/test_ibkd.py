@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals, UnsuitableError
-from methods.functional import info_nce, unit, without_diagonal
-from methods.ibkd import IBKD
-from methods.kernels import Bandwidth, Kernel, hsic, kernel_dependence, kernel_matrix, squared_distances
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.functional import info_nce, unit, without_diagonal
+from distilbench_methods.ibkd import IBKD
+from distilbench_methods.kernels import Bandwidth, Kernel, hsic, kernel_dependence, kernel_matrix, squared_distances
 
 Precision = tuple[torch.dtype, float]
 EXAMPLE = {

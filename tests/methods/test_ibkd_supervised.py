@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals
-from methods.functional import hard_negative_info_nce, without_diagonal
-from methods.ibkd_supervised import SupervisedIBKD
-from methods.kernels import hsic, kernel_matrix
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import hard_negative_info_nce, without_diagonal
+from distilbench_methods.ibkd_supervised import SupervisedIBKD
+from distilbench_methods.kernels import hsic, kernel_matrix
 
 Precision = tuple[torch.dtype, float]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals, UnsuitableError
-from methods.internal_kd import (
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.internal_kd import (
     InternalKD,
     Procedure,
     Stages,

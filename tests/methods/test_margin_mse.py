@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from methods.base import Dims, Signals
-from methods.functional import candidate_scores
-from methods.margin_mse import MarginMSE, Similarity
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import candidate_scores
+from distilbench_methods.margin_mse import MarginMSE, Similarity
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods import load
-from methods.base import Dims, Signals, UnsuitableError
-from methods.ckd import CKD
-from methods.functional import unit
-from methods.matryoshka import Matryoshka, cut_signals
+from distilbench_methods import load
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.ckd import CKD
+from distilbench_methods.functional import unit
+from distilbench_methods.matryoshka import Matryoshka, cut_signals
 
 BASES: list[tuple[str, dict[str, Any]]] = [
     ("mse", {}),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals, UnsuitableError
-from methods.minilm import MiniLM, log_relations, relation_divergence
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.minilm import MiniLM, log_relations, relation_divergence
 
 Precision = tuple[torch.dtype, float]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals
-from methods.functional import unit
-from methods.mse import METRICS, MSE, Metric, mean_cosine_distance, mean_distance, mean_squared_error
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import unit
+from distilbench_methods.mse import METRICS, MSE, Metric, mean_cosine_distance, mean_distance, mean_squared_error
 
 Precision = tuple[torch.dtype, float]
 

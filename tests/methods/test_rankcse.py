@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.functional import info_nce
-from methods.rankcse import RankCSE, list_mle
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import info_nce
+from distilbench_methods.rankcse import RankCSE, list_mle
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

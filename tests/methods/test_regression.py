@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals, State, UnsuitableError
-from methods.functional import principal_components, unit
-from methods.hpd import HPD, projected_error, projected_target
-from methods.jasper import Jasper, pair_similarities, ranking_hinge, similarity_error, spread_rows
-from methods.mse import MSE, mean_cosine_distance
+from distilbench_methods.base import Dims, Signals, State, UnsuitableError
+from distilbench_methods.functional import principal_components, unit
+from distilbench_methods.hpd import HPD, projected_error, projected_target
+from distilbench_methods.jasper import Jasper, pair_similarities, ranking_hinge, similarity_error, spread_rows
+from distilbench_methods.mse import MSE, mean_cosine_distance
 
 Precision = tuple[torch.dtype, float]
 STUDENT, TEACHER = [(1, 0), (0, 1), (1, 1)], [(1, 0), (1, 1), (0, 1)]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.functional import cosine_similarities, cross_similarities
-from methods.rankcse import RankCSE, list_mle, ranking_consistency
-from methods.rkd import RKD, angle_loss, distance_loss
-from methods.simdist import SimDist, similarity_cross_entropy, similarity_divergence
-from methods.sp import SP, similarity_loss
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import cosine_similarities, cross_similarities
+from distilbench_methods.rankcse import RankCSE, list_mle, ranking_consistency
+from distilbench_methods.rkd import RKD, angle_loss, distance_loss
+from distilbench_methods.simdist import SimDist, similarity_cross_entropy, similarity_divergence
+from distilbench_methods.sp import SP, similarity_loss
 
 Precision = tuple[torch.dtype, float]
 Loss = Callable[[Tensor, Tensor], Tensor]

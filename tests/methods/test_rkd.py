@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.rkd import RKD, angle_loss, distance_loss
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.rkd import RKD, angle_loss, distance_loss
 
 Precision = tuple[torch.dtype, float]
 

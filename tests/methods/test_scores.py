@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.distill_kl import DistillKL, score_divergence
-from methods.functional import candidate_scores, hard_negative_info_nce, info_nce
-from methods.ibkd_supervised import SupervisedIBKD
-from methods.kernels import hsic
-from methods.margin_mse import MarginMSE, margin_error
-from methods.simcse_supervised import SupervisedSimCSE
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.distill_kl import DistillKL, score_divergence
+from distilbench_methods.functional import candidate_scores, hard_negative_info_nce, info_nce
+from distilbench_methods.ibkd_supervised import SupervisedIBKD
+from distilbench_methods.kernels import hsic
+from distilbench_methods.margin_mse import MarginMSE, margin_error
+from distilbench_methods.simcse_supervised import SupervisedSimCSE
 
 Precision = tuple[torch.dtype, float]
 

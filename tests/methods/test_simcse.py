@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals
-from methods.functional import info_nce
-from methods.simcse import SimCSE, masked_language_loss
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import info_nce
+from distilbench_methods.simcse import SimCSE, masked_language_loss
 
 
 def identity_head(width: int) -> nn.ModuleDict:

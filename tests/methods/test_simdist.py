@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.functional import cosine_distance
-from methods.simdist import SimDist
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.functional import cosine_distance
+from distilbench_methods.simdist import SimDist
 
 
 def rows(x: Tensor, temperature: float) -> list[Tensor]:

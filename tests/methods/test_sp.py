@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals
-from methods.sp import SP, similarity_loss
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.sp import SP, similarity_loss
 
 
 def draw(*shape: int, seed: int = 0, grad: bool = False) -> Tensor:

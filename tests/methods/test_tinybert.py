@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Signals
-from methods.tinybert import TinyBERT, score_error, token_error
+from distilbench_methods.base import Dims, Signals
+from distilbench_methods.tinybert import TinyBERT, score_error, token_error
 
 Precision = tuple[torch.dtype, float]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Signals, UnsuitableError
-from methods.minilm import MiniLM, relation_divergence
-from methods.tinybert import TinyBERT, score_error, token_error
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.minilm import MiniLM, relation_divergence
+from distilbench_methods.tinybert import TinyBERT, score_error, token_error
 
 Precision = tuple[torch.dtype, float]
 

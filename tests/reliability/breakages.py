@@ -26,13 +26,14 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.errors import UserError
-from bench.gate.baseline import Scores, bless
-from bench.gate.candidate import with_vectors
-from bench.gate.run import Options, check_encoder
-from bench.gate.sample import Encode, encoder_of, texts
-from bench.model_folder import load_encoder, load_tokenizer
-from bench.models import find_model
+from distilbench.core.errors import UserError
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.gate.baseline import Scores, bless
+from distilbench.gate.candidate import with_vectors
+from distilbench.gate.run import Options, check_encoder
+from distilbench.gate.sample import Encode, encoder_of, texts
+from distilbench.models.cutting import find_model
+from distilbench.models.model_folder import load_encoder
 
 Broken = Path | Encode
 Weights = dict[str, torch.Tensor]

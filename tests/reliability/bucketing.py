@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
-from bench import batches
-from bench.batches import BatchOrder
-from bench.budget import Ledger
-from bench.dev import Response
-from bench.quiet import quiet_libraries
-from bench.settings import Settings, cache_folder
-from bench.speed.training import cell_of
-from bench.study_file import load_study
-from bench.train import train
-from bench.workbench import Workbench
+from distilbench.core.machine import Settings, cache_folder
+from distilbench.core.quiet import quiet_libraries
+from distilbench.data import batches
+from distilbench.data.batches import BatchOrder
+from distilbench.runs.workbench import Workbench
+from distilbench.study.budget import Ledger
+from distilbench.study.study_file import load_study
+from distilbench.training.dev import Response
+from distilbench.training.loop import train
+from speed.training import cell_of
 
 OURS = "by length"
 ORDERS = {

@@ -29,8 +29,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from bench.checkpoint import Checkpoints, Snapshot
-from bench.cli import main as distilbench
+from distilbench.cli.app import main as distilbench
+from distilbench.training.checkpoints import Checkpoints, Snapshot
 from tests.reliability import workload
 
 METHODS = ["mse", "codir", "simcse-supervised"]
@@ -59,10 +59,10 @@ class Study:
         """Run what is missing; returns what was logged."""
         log, handler = io.StringIO(), logging.StreamHandler()
         handler.setStream(log)
-        logging.getLogger("bench").addHandler(handler)
+        logging.getLogger("distilbench").addHandler(handler)
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             code = distilbench(["run", str(self.file), "--out", str(self.folder / "results"), *options])
-        logging.getLogger("bench").removeHandler(handler)
+        logging.getLogger("distilbench").removeHandler(handler)
         if code:
             sys.exit(f"the study failed:\n{log.getvalue()[-3000:]}")
         return log.getvalue()

@@ -26,14 +26,14 @@ from typing import Any
 
 import torch
 
-from bench.cli import INTERRUPTED
-from bench.engines import EngineOptions, make_engine
-from bench.quiet import quiet_libraries
-from bench.run import run_study
-from bench.settings import Settings
-from bench.study import Run
-from bench.study_file import load_study
-from bench.workbench import Workbench
+from distilbench.cli.app import INTERRUPTED
+from distilbench.core.machine import Settings
+from distilbench.core.quiet import quiet_libraries
+from distilbench.runs.engines import EngineOptions, make_engine
+from distilbench.runs.run import run_study
+from distilbench.runs.workbench import Workbench
+from distilbench.study.study import Run
+from distilbench.study.study_file import load_study
 from tests.reliability import kills, workload
 from tests.reliability.processes import RENAMES_VARIABLE, Nodes, below, hooked, write_down_renames
 
@@ -203,7 +203,7 @@ def main() -> int:
     torch.set_num_threads(1)
     quiet_libraries()
     # Loaded once, before the first child: a child's time then goes into what is to be killed.
-    import bench.evaluation.score  # noqa: F401
+    import distilbench.evaluation.score  # noqa: F401
 
     wrong = False
     with tempfile.TemporaryDirectory() as place, hooked(Path(place)):

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.gate.baseline import Scores, scores_of
-from bench.gate.check import Compared, Line, Outcome, confirmed, judge, overall
-from bench.record import SLICES
+from distilbench.gate.baseline import Scores, scores_of
+from distilbench.gate.check import Compared, Line, Outcome, confirmed, judge, overall
+from distilbench.records.record import SLICES
 
 MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200
 DROPS, SLICE_DROP = (0.01, 0.003), 0.1

@@ -50,7 +50,7 @@ def run(study: Path, folder: Path, accesses: int | None = None, options: Sequenc
         os.environ["DISTILBENCH_CACHE"] = str(folder / "cache")
         if accesses is not None:
             _die_at(accesses, str(folder))
-        from bench.cli import main
+        from distilbench.cli.app import main
 
         code = main(["run", str(study), "--out", str(folder / "results"), "--checkpoint-seconds", "0", *options])
     os._exit(code)
@@ -146,9 +146,9 @@ def main() -> int:
     # A child of a process with several threads would wait for threads that it does not have.
     torch.set_num_threads(1)
     # Loaded once, before the first child: a child's time then goes into what is to be killed.
-    import bench.cli
-    import bench.evaluation.score
-    import bench.run  # noqa: F401
+    import distilbench.cli.app
+    import distilbench.evaluation.score
+    import distilbench.runs.run  # noqa: F401
 
     with tempfile.TemporaryDirectory() as place:
         outcome = torture(arguments.kills, arguments.seed, arguments.methods, Path(place))

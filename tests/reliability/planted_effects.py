@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bench.report.effects import Effect, effects
-from bench.report.frame import ALPHA, OVERALL
+from distilbench.analysis.frame import ALPHA, OVERALL
+from distilbench.report.tables.effects import Effect, effects
 from tests.report.planted import Quality, factorial, simulate
 
 ABLATION = factorial(matters=["on", "off"], idle=["on", "off"], third=["on", "off"])

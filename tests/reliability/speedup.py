@@ -21,16 +21,16 @@ from typing import Any
 
 import torch
 
-from bench.checks import check
-from bench.engines import EngineOptions, Layout, make_engine
-from bench.engines.here import in_this_process
-from bench.engines.workers import Workers
-from bench.quiet import quiet_libraries
-from bench.run import Engine, Finished
-from bench.settings import Settings, cache_folder
-from bench.study import Run, runs_of
-from bench.study_file import load_study
-from bench.workbench import Workbench
+from distilbench.core.machine import Settings, cache_folder
+from distilbench.core.quiet import quiet_libraries
+from distilbench.runs.engines import EngineOptions, Layout, make_engine
+from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.engines.worker_pool import Workers
+from distilbench.runs.preflight import check
+from distilbench.runs.run import Engine, Finished
+from distilbench.runs.workbench import Workbench
+from distilbench.study.study import Run, runs_of
+from distilbench.study.study_file import load_study
 
 KEPT = ("corpora", "contamination", "signals", "embedded", "views", "dev", "indexes")
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.record import read_study
-from bench.report import stats
-from bench.report.bootstrap import Array, Counts, TaskExamples
-from bench.report.examples import aligned, read_examples
-from bench.report.frame import ALPHA, make_study
+from distilbench.analysis import stats
+from distilbench.analysis.bootstrap import Array, Counts, TaskExamples
+from distilbench.analysis.examples import aligned, read_examples
+from distilbench.analysis.frame import ALPHA, make_study
+from distilbench.records.record import read_study
 
 METHODS, RESAMPLES = 4, 200
 SIZING, HALVINGS = 25, 8

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from bench.artefact import damage
+from distilbench.core.sealed import damage
 
 WORDS = "the of to in is was a dog cat house tree river bird stone water fire old new red green runs sees finds sings"
 METHODS: list[Any] = [
@@ -76,8 +76,8 @@ def _sentences(count: int, seed: int) -> list[str]:
 def _write_teacher(folder: Path) -> None:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    from bench.encoder import Encoder, Normalize
-    from bench.export import export
+    from distilbench.models.encoder import Encoder, Normalize
+    from distilbench.models.export import export
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz"

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.artefact import write_sealed
-from bench.record import CURVE_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record, dump_json, to_dict
 
 TYPES = {"STS-A": "STS", "STS-B": "STS", "Search": "Retrieval"}
 METRICS = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.artefact import write_sealed
-from bench.design import Ablation, Cell, write_ablations
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
-from bench.report.bootstrap import Array, TaskExamples
-from bench.report.frame import make_study
-from bench.report.verdicts import Inference
+from distilbench.analysis.bootstrap import Array, TaskExamples
+from distilbench.analysis.frame import make_study
+from distilbench.analysis.verdicts import Inference
+from distilbench.core.sealed import write_sealed
+from distilbench.records.design import Ablation, Cell, write_ablations
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 from tests.report.conftest import make_record
 
 PAIRS, QUERIES = 200, 100

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.artefact import write_sealed
-from bench.cli import main
-from bench.errors import UserError
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_record, to_dict
-from bench.report.advise import advise, situation
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_record, to_dict
+from distilbench.report.advise import advise, situation
 from tests.report.planted import factorial, simulate
 
 METHODS = factorial(kind=["good", "poor", "also-poor"])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.record import RECORD_FILE, Record
-from bench.report.budgets import budget_table, siblings
-from bench.report.frame import Study, make_study
+from distilbench.analysis.frame import Study, make_study
+from distilbench.records.record import RECORD_FILE, Record
+from distilbench.report.tables.budgets import budget_table, siblings
 
 Make = Callable[..., Record]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import report
-from bench.design import Design
-from bench.errors import UserError
-from bench.record import CURVE_FILE, RECORD_FILE, Record
-from bench.report import apart
-from bench.report.drawn import Drawn, reach
-from bench.report.figures import seed_spread
-from bench.report.frame import make_study
-from bench.report.verdicts import Inference
+from distilbench import report
+from distilbench.analysis.frame import make_study
+from distilbench.analysis.verdicts import Inference
+from distilbench.core.errors import UserError
+from distilbench.records.design import Design
+from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
+from distilbench.report import apart
+from distilbench.report.figures.all_figures import seed_spread
+from distilbench.report.figures.drawn import Drawn, reach
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
@@ -141,7 +141,7 @@ def test_a_smoke_run_is_marked_and_figures_without_data_are_left_out(make: Make,
 def test_a_folder_of_studies_gives_one_page_each(
     make: Make, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.report.figures.FIGURES", {})
+    monkeypatch.setattr("distilbench.report.figures.all_figures.FIGURES", {})
     for name in ("one", "two"):
         write([make("mse", 1, (0.6, 0.7, 0.5))], name)
     (tmp_path / "results" / "empty").mkdir()
@@ -152,7 +152,7 @@ def test_a_folder_of_studies_gives_one_page_each(
 
 
 def test_an_old_report_is_replaced(make: Make, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.figures.FIGURES", {})
+    monkeypatch.setattr("distilbench.report.figures.all_figures.FIGURES", {})
     folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
     [page] = report.build(folder, tmp_path / "out")
     (page.parent / "stale").touch()
@@ -203,9 +203,9 @@ def test_a_file_that_was_changed_afterwards_is_named(make: Make, write: Write, t
 def test_the_start_is_light_and_nothing_imports_torch() -> None:
     code = """
 import sys
-import bench.report
+import distilbench.report
 print([name for name in ("pandas", "scipy", "rich", "matplotlib") if name in sys.modules])
-import bench.report.write, bench.report.figures, bench.report.page
+import distilbench.report.write, distilbench.report.figures.all_figures, distilbench.report.page
 print([name for name in ("torch", "mteb", "transformers", "matplotlib.pyplot") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.record import Record
-from bench.report.comparable import split
+from distilbench.analysis.comparable import split
+from distilbench.records.record import Record
 
 Make = Callable[..., Record]
 SCORES = (0.6, 0.7, 0.5)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.artefact import write_sealed
-from bench.cli import main
-from bench.errors import UserError
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
-from bench.report.diff import diff, shown_examples
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.report.diff import diff, shown_examples
 
 Make = Callable[..., Record]
 GOLD = [1.0, 2.0, 3.0, 4.0]

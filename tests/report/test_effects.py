@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.design import Ablation, Cell, Design, read_design
-from bench.record import read_study
-from bench.report.design_figures import ablation, interactions
-from bench.report.drawn import Drawn
-from bench.report.effects import effect_table, effects
-from bench.report.frame import OVERALL, make_study
-from bench.report.write import with_errors
+from distilbench.analysis.frame import OVERALL, make_study
+from distilbench.records.design import Ablation, Cell, Design, read_design
+from distilbench.records.record import read_study
+from distilbench.report.figures.design import ablation, interactions
+from distilbench.report.figures.drawn import Drawn
+from distilbench.report.tables.effects import effect_table, effects
+from distilbench.report.write import with_errors
 from tests.report.planted import Simulated, factorial, simulate
 
 ABLATION = factorial(matters=["on", "off"], idle=["on", "off"])

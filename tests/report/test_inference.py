@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from bench.report import stats
-from bench.report.bootstrap import BLOCKS, TaskExamples, _draw, spearman
+from distilbench.analysis import stats
+from distilbench.analysis.bootstrap import BLOCKS, TaskExamples, _draw, spearman
 
 
 def pairs(count: int, runs: int, ties: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.design import Design
-from bench.record import Record
-from bench.report.drawn import Drawn
-from bench.report.figures import FIGURES
-from bench.report.frame import Study, make_study
-from bench.report.page import SECTIONS
-from bench.report.representation_figures import information_plane, layers, planes
-from bench.report.style import logarithmic, new_figure, styled
-from bench.report.verdicts import Inference
+from distilbench.analysis.frame import Study, make_study
+from distilbench.analysis.verdicts import Inference
+from distilbench.records.design import Design
+from distilbench.records.record import Record
+from distilbench.report.figures.all_figures import FIGURES
+from distilbench.report.figures.drawn import Drawn
+from distilbench.report.figures.representation import information_plane, layers, planes
+from distilbench.report.figures.style import logarithmic, new_figure, styled
+from distilbench.report.page import SECTIONS
 
 Make = Callable[..., Record]
 
@@ -103,7 +103,7 @@ def test_every_figure_has_its_place_on_the_page() -> None:
 
 
 def test_the_places_are_written_for_other_tools(study: Study, tmp_path: Path) -> None:
-    from bench.report.write import write_planes
+    from distilbench.report.write import write_planes
 
     write_planes(study, tmp_path)
     assert len(pd.read_csv(tmp_path / "information_plane.csv")) == 2

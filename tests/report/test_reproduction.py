@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import methods
-from bench.published import SCHEMA, PublishedRow, PublishedTable, load_published
-from bench.record import Record
-from bench.report.frame import Study, make_study
-from bench.report.protocol import differences
-from bench.report.published_order import judge
-from bench.report.render import Table, to_html, to_latex, to_markdown
-from bench.report.reproduction import reproduction_tables
+import distilbench_methods
+from distilbench.analysis.frame import Study, make_study
+from distilbench.records.published import SCHEMA, PublishedRow, PublishedTable, load_published
+from distilbench.records.record import Record
+from distilbench.report.render import Table, to_html, to_latex, to_markdown
+from distilbench.report.reproduction.ledger import reproduction_tables
+from distilbench.report.reproduction.protocol import differences
+from distilbench.report.reproduction.published_order import judge
 
 Make = Callable[..., Record]
 
@@ -84,7 +84,7 @@ def test_every_cell_is_a_number_under_a_known_task(table: PublishedTable, row: P
     assert len(set(names)) == len(names) and list(row.scores) == [name for name in names if name in row.scores]
     assert all(type(score) is float and 0 < score < 100 for score in row.scores.values())
     assert row.scores or row.average is not None
-    assert row.method is None or row.method in {*methods.BUILT_IN, *methods.VARIANTS}
+    assert row.method is None or row.method in {*distilbench_methods.BUILT_IN, *distilbench_methods.VARIANTS}
     assert row.role in ("teacher", "student", "other") and (row.method is None or row.role == "student")
     for size in (row.parameters, row.width):
         assert size is None or (type(size) is int and size > 0)

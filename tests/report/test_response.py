@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.record import Record
-from bench.report.frame import make_study
-from bench.report.response import curves, reached, response_table
+from distilbench.analysis.frame import make_study
+from distilbench.records.record import Record
+from distilbench.report.tables.response import curves, reached, response_table
 
 Make = Callable[..., Record]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report import stats
+from distilbench.analysis import stats
 
 
 def test_mean_and_sample_sd_by_hand() -> None:

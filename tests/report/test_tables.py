@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import rich.console
 
-from bench.errors import UserError
-from bench.record import Record
-from bench.report import tables, terminal_table
-from bench.report.frame import make_study
-from bench.report.prose import paragraph, settings_table
-from bench.report.render import Table, escape_latex, to_html, to_latex, to_markdown
+from distilbench.analysis.frame import make_study
+from distilbench.core.errors import UserError
+from distilbench.records.record import Record
+from distilbench.report import terminal_table
+from distilbench.report.prose import paragraph, settings_table
+from distilbench.report.render import Table, escape_latex, to_html, to_latex, to_markdown
+from distilbench.report.tables import scores as tables
 
 Make = Callable[..., Record]
 NASTY = "<script>a_b&c|${}"

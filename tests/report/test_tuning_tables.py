@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.design import Ablation, Cell, Design, Trial, Tuned, Tuning
-from bench.report.design_figures import best_of_k
-from bench.report.drawn import Drawn
-from bench.report.frame import make_study
-from bench.report.notes import caution
-from bench.report.tables import main_table
-from bench.report.tuning_tables import best_of, curve, tuning_tables
+from distilbench.analysis.frame import make_study
+from distilbench.records.design import Ablation, Cell, Design, Trial, Tuned, Tuning
+from distilbench.report.figures.design import best_of_k
+from distilbench.report.figures.drawn import Drawn
+from distilbench.report.notes import caution
+from distilbench.report.tables.scores import main_table
+from distilbench.report.tables.tuning import best_of, curve, tuning_tables
 from tests.report.planted import Simulated, simulate
 
 ROWS = Ablation("rows", "one-at-a-time", {"kind": ["mse", "mse-tuned", "ckd", "ckd-tuned"]}, [], {})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.record import Record
-from bench.report.frame import make_study
-from bench.report.vectors import vector_table
+from distilbench.analysis.frame import make_study
+from distilbench.records.record import Record
+from distilbench.report.tables.vectors import vector_table
 
 Make = Callable[..., Record]
 

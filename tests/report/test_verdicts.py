@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from bench import report
-from bench.artefact import write_sealed
-from bench.cli import main
-from bench.errors import UserError
-from bench.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_study, to_dict
-from bench.report import Options, verdict_tables
-from bench.report.frame import OVERALL, make_study
-from bench.report.verdicts import Inference
-from bench.report.write import with_errors
+from distilbench import report
+from distilbench.analysis.frame import OVERALL, make_study
+from distilbench.analysis.verdicts import Inference
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_study, to_dict
+from distilbench.report import Options
+from distilbench.report.tables import verdicts as verdict_tables
+from distilbench.report.write import with_errors
 
 Make = Callable[..., Record]
 PAIRS, QUERIES = 300, 80

@@ -15,15 +15,15 @@ import torch
 
 pytest.importorskip("accelerate")
 
-from bench.batches import BatchOrder
-from bench.embed import embed
-from bench.model_folder import load_tokenizer
-from bench.quiet import quiet_libraries
-from bench.seeds import seed_for
-from bench.settings import Settings
-from bench.speed import rival
-from bench.speed.setting import SEED, Options, Setting, setting
-from bench.speed.training import METHODS, OURS, contestants, rival_of
+from distilbench.core.machine import Settings
+from distilbench.core.quiet import quiet_libraries
+from distilbench.core.seeds import seed_for
+from distilbench.data.batches import BatchOrder
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.models.embed import embed
+from speed import rival
+from speed.setting import SEED, Options, Setting, setting
+from speed.training import METHODS, OURS, contestants, rival_of
 
 BATCH, STEPS = 8, 50
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cli import main
-from bench.speed import rival
-from bench.speed.clock import Ratio, Seconds, Work, race, timed
-from bench.speed.footprint import footprint
-from bench.speed.run import _gap
+from speed import rival
+from speed.__main__ import main
+from speed.clock import Ratio, Seconds, Work, race, timed
+from speed.footprint import footprint
+from speed.run import _gap
 
 TINY = ["--layers", "1", "--sentences", "80", "--batch-size", "8", "--rounds", "1", "--device", "cpu"]
 
@@ -31,14 +31,13 @@ def rows(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPat
         warnings.simplefilter("ignore")
         patch.chdir(here)
         patch.delenv("DISTILBENCH_MIRROR", raising=False)
-        patch.setattr("bench.speed.growth.LARGE_TEXT", 2000)
-        patch.setattr("bench.speed.growth.SMALL_TEXT", 1000)
-        patch.setattr("bench.speed.footprint.STEPS", 2)
+        patch.setattr("speed.growth.LARGE_TEXT", 2000)
+        patch.setattr("speed.growth.SMALL_TEXT", 1000)
+        patch.setattr("speed.footprint.STEPS", 2)
         for module in ("growth", "run"):
-            patch.setattr(f"bench.speed.{module}.TIMES", 2)
-        patch.setattr("bench.speed.growth._footprint", footprint)
+            patch.setattr(f"speed.{module}.TIMES", 2)
+        patch.setattr("speed.growth._footprint", footprint)
         arguments = [
-            "speed",
             "--teacher",
             str(teacher_folder),
             "--text",
@@ -97,7 +96,7 @@ def test_without_the_rival_there_is_nothing_to_compare_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(rival, "NEEDED", ("sentence_transformers", "no_such_package"))
-    assert main(["speed"]) == 2
+    assert main([]) == 2
     error = capsys.readouterr().err
     assert "no-such-package is not installed; run: pip install 'distilbench[speed]'" in error
 
@@ -136,7 +135,7 @@ def test_what_pays_on_other_machines_can_be_asked_for(
     # Traced, and run by torch as before: a compiler takes minutes.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
-    arguments = ["speed", "--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "bf16"]
+    arguments = ["--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "bf16"]
     file = tmp_path / "speed.json"
     parts = ["--parts", "evaluate", "matrix", "compile", "--tasks", "DistilbenchSTS"]
     assert main([*arguments, *parts, "--json", str(file)]) == 0
@@ -157,7 +156,7 @@ def test_what_pays_on_other_machines_can_be_asked_for(
 def test_a_teacher_of_any_shape_will_do(
     teacher_folder: Path, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["speed", "--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "fp32"]
+    arguments = ["--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "fp32"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         code = main([*arguments, "--shape", "2x64", "--parts", "teacher", "--json", str(tmp_path / "speed.json")])

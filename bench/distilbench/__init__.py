@@ -1,0 +1,1 @@
+"""Compare text-embedding distillation methods under equal budgets, with stated error."""

@@ -1,0 +1,98 @@
+"""Which runs may share a row: those that agree in every setting that they both state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+from typing import Any
+
+from distilbench.records.record import Record, precision_of
+
+# The teacher is not trained and the floor sees no text, so what they do not depend on cannot set them apart.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "method": ("budget", "teacher", "student", "text", "train"),
+    "floor": ("teacher", "student"),
+    "ceiling": ("teacher",),
+    "reference": ("teacher",),
+}
+TASK_KEYS = ("data_sha256", "main_metric")
+VERSIONS = ("torch", "transformers", "mteb")
+# A method's own exported head changes these two, and is part of what is compared.
+OWN_OF_METHOD = {("student", "parameters"), ("student", "output_width")}
+NAME_OF_CONTENT = {("teacher", "name"), ("text", "source")}
+
+Settings = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Variants:
+    """How the runs of a study fall into sets of equal settings."""
+
+    letters: dict[str, str]
+    """run_id -> letters of the sets that it is comparable with; empty when that is all of them."""
+    difference: str | None
+    """What tells the sets apart, as a sentence; None when there is one set."""
+
+
+def settings_of(record: Record) -> Settings:
+    """All that must be equal for two runs to be compared, as name -> JSON text."""
+    found: dict[str, Any] = {"limit": record.limit, f"run of {record.label}, seed {record.seed}": record.run_id}
+    if record.role == "method":
+        found["tuning trials"] = record.ledger.get("tuning_trials", 0)
+    for section in SECTIONS[record.role]:
+        values: dict[str, Any] = getattr(record, section)
+        hashed = {key for name, key in NAME_OF_CONTENT if name == section and "sha256" in values}
+        own = {key for name, key in OWN_OF_METHOD if name == section}
+        found |= {f"{section} {key}": value for key, value in values.items() if key not in hashed | own}
+    found |= {f"version of {name}": record.environment[name] for name in VERSIONS if name in record.environment}
+    found |= {f"precision of {task}": precision_of(info) for task, info in record.tasks.items()}
+    found |= {f"{key} of {task}": info[key] for task, info in record.tasks.items() for key in TASK_KEYS if key in info}
+    found |= {f"{record.label}: {name}": value for name, value in record.hyperparameters.items()}
+    return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
+
+
+def conflicts(one: Settings, other: Settings) -> list[str]:
+    """Names of the settings that both state, with different values."""
+    return sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
+
+
+def split(records: Sequence[Record]) -> Variants:
+    """Put every run into the first set that it agrees with, methods first, else into a new set."""
+    sets: list[Settings] = []
+    member: dict[str, int] = {}
+    for record in sorted(records, key=lambda record: (record.role != "method", record.label, record.seed)):
+        mine = settings_of(record)
+        index = next((i for i, settings in enumerate(sets) if not conflicts(settings, mine)), len(sets))
+        sets[index:] = sets[index:] or [{}]
+        sets[index] |= mine
+        member[record.run_id] = index
+    letters = {record.run_id: _letters(record, sets, member[record.run_id]) for record in records}
+    return Variants(letters, _difference(sets) if len(sets) > 1 else None)
+
+
+def _letters(record: Record, sets: list[Settings], index: int) -> str:
+    if record.role == "method":
+        return _letter(index) if len(sets) > 1 else ""
+    mine = settings_of(record)
+    fitting = [i for i, settings in enumerate(sets) if not conflicts(settings, mine)]
+    return "" if len(fitting) == len(sets) else ", ".join(map(_letter, fitting))
+
+
+def _letter(index: int) -> str:
+    return ascii_lowercase[index % 26] * (index // 26 + 1)
+
+
+def _difference(sets: list[Settings]) -> str:
+    names = sorted({name for one in sets for other in sets for name in conflicts(one, other)})
+    parts = []
+    for name in names:
+        stated = [f"[{_letter(i)}] {_short(settings[name])}" for i, settings in enumerate(sets) if name in settings]
+        parts.append(f"{name}: {', '.join(stated)}")
+    return "Rows with different letters are not comparable and were not averaged; they differ in " + "; ".join(parts)
+
+
+def _short(value: str) -> str:
+    text = value.strip('"')
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,103 @@
+"""The scores of single examples, aligned over runs: what paired comparisons are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from distilbench.analysis.bootstrap import Array, TaskExamples
+from distilbench.core.errors import UserError
+from distilbench.records.record import EXAMPLES_FILE, SLICES, Record
+
+SIMILARITY, GOLD = "similarity", "gold"
+COLUMNS = ["run_id", "task", "split", "example", GOLD, "value", SLICES]
+AGREEMENT = 2e-5
+"""mteb rounds retrieval metrics to five decimals."""
+
+
+def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
+    """One row per run and example: run_id, task, split, example, gold, value, slices. Empty when no run has any."""
+    frames = []
+    for record in records:
+        path = folder / record.run_id / EXAMPLES_FILE
+        if not path.is_file():
+            continue
+        try:
+            frame = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the study again") from error
+        frames.append(frame.assign(value=_values(frame, record), run_id=record.run_id).reindex(columns=COLUMNS))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def _values(examples: pd.DataFrame, record: Record) -> Array:
+    """Similarity of each pair; the task's main metric of each query."""
+    found = np.full(len(examples), np.nan)
+    for task in examples["task"].unique():
+        rows = (examples["task"] == task).to_numpy()
+        metric = str(record.tasks.get(str(task), {}).get("main_metric"))
+        for column in (SIMILARITY, metric):
+            if column in examples and np.isnan(found[rows]).any():
+                found[rows] = examples[column].to_numpy(dtype=np.float64)[rows]
+    return found
+
+
+def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[TaskExamples]]:
+    """Task -> its splits, with the runs in the order of `scores` (runs x tasks).
+
+    Only tasks that all runs were scored on with the same examples, and whose recorded score the examples give again:
+    others cannot be compared by example.
+    """
+    found = {}
+    for task, part in examples.groupby("task", sort=False):
+        splits = by_split(part, list(scores.index))
+        if splits and _gives(splits, scores[str(task)].to_numpy()):
+            found[str(task)] = splits
+    return found
+
+
+def by_split(examples: pd.DataFrame, runs: list[str]) -> list[TaskExamples]:
+    """Examples of one task, or a part of it, for each of its splits; empty when the runs do not have the same ones."""
+    splits = [_split(rows, runs) for _, rows in examples.groupby("split", sort=False)]
+    whole = [item for item in splits if item is not None]
+    return whole if len(whole) == len(splits) else []
+
+
+def metric(splits: Sequence[TaskExamples]) -> Array:
+    """A task's score from its examples, [R]."""
+    found: Array = np.mean([split.metric() for split in splits], axis=0)
+    return found
+
+
+def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
+    run_M, present = pd.factorize(rows["run_id"])
+    example_M, examples = pd.factorize(rows["example"], sort=True)
+    places_R = pd.Index(present).get_indexer(pd.Index(runs))
+    if (places_R < 0).any():
+        return None
+    # Not by pivots, which are slower.
+    values_RN, gold_RN = (np.full((len(present), len(examples)), np.nan) for _ in range(2))
+    values_RN[run_M, example_M], gold_RN[run_M, example_M] = rows["value"], rows[GOLD]
+    values_RN, gold_RN = values_RN[places_R], gold_RN[places_R]
+    if np.isnan(values_RN).any():
+        return None
+    if np.isnan(gold_RN).all():
+        return TaskExamples(values_RN, None)
+    return TaskExamples(values_RN, gold_RN[0]) if (gold_RN == gold_RN[0]).all() else None
+
+
+def _gives(splits: Sequence[TaskExamples], scores_R: Array) -> bool:
+    return bool(np.allclose(metric(splits), scores_R, rtol=0, atol=AGREEMENT))
+
+
+def replicates(
+    examples: Mapping[str, Sequence[TaskExamples]], resamples: int, rng: np.random.Generator
+) -> dict[str, Array]:
+    """Task -> its score in every resample of its examples, [R, B]."""
+    return {
+        task: np.asarray(np.mean([split.replicates(resamples, rng) for split in splits], axis=0))
+        for task, splits in examples.items()
+    }

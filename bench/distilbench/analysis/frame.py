@@ -1,0 +1,210 @@
+"""Records as frames. Every frame of runs is indexed by run_id, every frame of rows by the row's key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from distilbench.analysis import comparable, stats
+from distilbench.core.errors import UserError
+from distilbench.records.record import CURVE_FILE, Record
+
+OVERALL = "Overall"
+ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
+"""Family-wise error; the difference below which two methods count as equivalent, as a fraction; bootstrap resamples."""
+TYPE_ORDER = {"STS": 0, "Retrieval": 1}
+ROLE_ORDER = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
+ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "static student, not trained"}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Over the completed seeds of each row (rows x columns); not-a-number where a run lacks the value or n is short."""
+
+    mean: pd.DataFrame
+    sd: pd.DataFrame
+    half_width: pd.DataFrame
+
+    def percent(self, key: str, column: str) -> tuple[float, float]:
+        """Mean and half-width of one cell, x100."""
+        return self.mean[column].loc[key] * 100, self.half_width[column].loc[key] * 100
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that tables and figures show, scores and shares as fractions."""
+
+    name: str
+    records: dict[str, Record]
+    """run_id -> record."""
+    runs: pd.DataFrame
+    """key, role, label, row (the name shown), seed, status, limit."""
+    tasks: pd.DataFrame
+    """task -> type, metric; in the order of the columns of `scores`."""
+    scores: pd.DataFrame
+    """Completed runs x tasks: main score."""
+    averages: pd.DataFrame
+    """Completed runs x task groups; not-a-number when the run lacks one of the group's tasks."""
+    gaps: pd.DataFrame
+    """Completed runs x (tasks and groups): share of the gap closed between floor (0) and ceiling (1)."""
+    costs: pd.DataFrame
+    """Completed runs x ledger entries; seconds as `seconds_<part>`."""
+    difference: str | None
+    """What sets rows of different letters apart."""
+    margin: float = MARGIN
+    """Below it two methods count as equivalent."""
+    half_widths: pd.DataFrame | None = None
+    """Rows x (tasks and groups): of the intervals over seeds and examples, where examples are known."""
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One line per row of every table: ceiling, methods by mean overall score, floor. Columns role, label, row."""
+        rows = self.runs.groupby("key").first()[["role", "label", "row"]]
+        rows["order"] = rows["role"].map(ROLE_ORDER)
+        rows["overall"] = -self.average.mean[OVERALL].reindex(rows.index)
+        return rows.sort_values(["order", "overall", "row"])[["role", "label", "row"]]
+
+    @cached_property
+    def score(self) -> Estimate:
+        """Of `scores`."""
+        return self._with_examples(over_seeds(self.runs, self.scores))
+
+    @cached_property
+    def average(self) -> Estimate:
+        """Of `averages`."""
+        return self._with_examples(over_seeds(self.runs, self.averages))
+
+    def _with_examples(self, estimate: Estimate) -> Estimate:
+        """With the wider intervals that cover the choice of examples too, where there are some."""
+        if self.half_widths is None:
+            return estimate
+        known = self.half_widths.reindex(index=estimate.half_width.index, columns=estimate.half_width.columns)
+        return replace(estimate, half_width=known.where(known.notna(), estimate.half_width))
+
+    @cached_property
+    def gap(self) -> Estimate:
+        """Of `gaps`."""
+        return over_seeds(self.runs, self.gaps)
+
+    @cached_property
+    def cost(self) -> pd.DataFrame:
+        """Rows x ledger entries: medians of `costs` over seeds: a busy machine's times have outliers."""
+        medians = self.costs.groupby(self.runs["key"].reindex(self.costs.index)).median()
+        return medians.reindex(self.runs["key"].unique())
+
+    def names(self, role: str) -> dict[str, str]:
+        """Key -> name shown of the rows of one role, in the order of the tables."""
+        rows = self.rows[self.rows["role"] == role]
+        return dict(zip(map(str, rows.index), map(str, rows["row"]), strict=True))
+
+
+def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> Study:
+    """Gather the records of one study. Raises `UserError` when two of them have one run_id."""
+    by_id = {record.run_id: record for record in records}
+    if len(by_id) < len(records):
+        twice = pd.Series([record.run_id for record in records])
+        raise UserError(f"{name} has two records of run {twice[twice.duplicated()].iloc[0]}; delete one of them")
+    variants = comparable.split(records)
+    runs = pd.DataFrame([_run(record, variants.letters[record.run_id]) for record in records]).set_index("run_id")
+    tasks = _tasks(records)
+    completed = [record for record in records if record.status == "completed"]
+    ids = pd.Index([record.run_id for record in completed], name="run_id")
+    main = [{task: scores["main_score"] for task, scores in record.scores.items()} for record in completed]
+    scores = pd.DataFrame(main, index=ids, columns=list(tasks.index), dtype="float64")
+    averages = pd.DataFrame({name: scores[list(of)].mean(axis=1, skipna=False) for name, of in groups(tasks).items()})
+    gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
+    costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
+    return Study(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference, margin)
+
+
+def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
+    """Name of an average -> its tasks: one per task type, then all tasks."""
+    by_type = {str(kind): list(part.index) for kind, part in tasks.groupby("type", sort=False)}
+    return {**by_type, OVERALL: list(tasks.index)}
+
+
+def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> Estimate:
+    """Mean, standard deviation and half-width of the interval of each column of `values` (runs x columns) per row."""
+    parts = dict(list(values.groupby(runs["key"].reindex(values.index))))
+
+    def apply(statistic: Callable[[stats.Array], float | None]) -> pd.DataFrame:
+        found = {key: [statistic(column) for column in part.to_numpy().T] for key, part in parts.items()}
+        frame = pd.DataFrame.from_dict(found, orient="index", columns=list(values.columns), dtype="float64")
+        return frame.reindex(runs["key"].unique())
+
+    return Estimate(apply(stats.mean), apply(stats.sample_sd), apply(stats.half_width))
+
+
+def read_curves(study: Study, folder: Path) -> pd.DataFrame:
+    """The logged steps of all runs below `folder`, with columns run_id and key; empty when no run has a curve."""
+    frames = []
+    for run_id, key in study.runs["key"].items():
+        path = folder / str(run_id) / CURVE_FILE
+        if not path.is_file():
+            continue
+        try:
+            curve = pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the study again") from error
+        frames.append(curve.assign(run_id=str(run_id), key=key))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _run(record: Record, letters: str) -> dict[str, Any]:
+    name = record.label
+    if record.role in ROLE_NAME:
+        name = f"{record.role} ({ROLE_NAME[record.role] if name == record.role else name})"
+    return {
+        "run_id": record.run_id,
+        "key": f"{record.role}:{record.label}:{letters}",
+        "role": record.role,
+        "label": record.label,
+        "row": f"{name} [{letters}]" if letters else name,
+        "letters": letters,
+        "seed": record.seed,
+        "status": record.status,
+        "limit": record.limit,
+    }
+
+
+def _tasks(records: Sequence[Record]) -> pd.DataFrame:
+    known: dict[str, tuple[str, str]] = {}
+    for record in records:
+        for task in record.scores:
+            info = record.tasks.get(task, {})
+            known.setdefault(task, (str(info.get("type", "other")), str(info.get("main_metric", "main score"))))
+    names = sorted(known, key=lambda task: (TYPE_ORDER.get(known[task][0], 2), known[task][0], task))
+    return pd.DataFrame([known[name] for name in names], index=pd.Index(names), columns=["type", "metric"])
+
+
+def _costs(ledger: dict[str, Any]) -> dict[str, float]:
+    seconds = {f"seconds_{part}": value for part, value in ledger.get("seconds", {}).items()}
+    counts = {name: value for name, value in ledger.items() if name != "seconds"}
+    return {name: float(value) for name, value in (counts | seconds).items() if isinstance(value, int | float)}
+
+
+def _gaps(completed: Sequence[Record], values: pd.DataFrame) -> pd.DataFrame:
+    shares = {}
+    for record in completed:
+        floor = values.loc[references(record, "floor", completed)].mean(skipna=False).to_numpy()
+        ceiling = values.loc[references(record, "ceiling", completed)].mean(skipna=False).to_numpy()
+        shares[record.run_id] = stats.gap_share(values.loc[record.run_id].to_numpy(), floor, ceiling)
+    return pd.DataFrame.from_dict(shares, orient="index", columns=list(values.columns), dtype=np.float64)
+
+
+def references(record: Record, role: str, completed: Sequence[Record]) -> list[str]:
+    """run_ids of the comparable runs of `role` that `record` is measured against: of its seed if there is one."""
+    mine = comparable.settings_of(record)
+    fitting = [
+        other
+        for other in completed
+        if other.role == role and not comparable.conflicts(mine, comparable.settings_of(other))
+    ]
+    same = [other for other in fitting if other.seed == record.seed]
+    return [other.run_id for other in (same or fitting)]

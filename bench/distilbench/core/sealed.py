@@ -1,0 +1,172 @@
+"""Folders that are there whole or not at all, and that show it when a byte of them has changed.
+
+A folder is filled under a temporary name beside its place, flushed to disk and moved there. A sealed one holds the
+hashes of its files in `SHA256SUMS`, which `sha256sum --check` reads too.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from distilbench.core.hashes import file_sha256
+
+SUMS_FILE = "SHA256SUMS"
+REPLACED = ".old"
+ATTEMPTS = 10
+"""Two processes that replace the same folder may have to step aside for each other."""
+
+_log = logging.getLogger(__name__)
+
+
+def write_folder_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `path`, then move it into place of what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    replaced = temporary.with_name(f"{temporary.name}{REPLACED}")
+    is_there = False
+    try:
+        write(temporary)
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            _flush(file)
+        _flush(temporary)
+        _move(temporary, path, replaced)
+        is_there = True
+        _flush(path.parent)
+    finally:
+        # Once it was there, it is another process that has just taken it away, to put its own there.
+        if not is_there and replaced.exists() and not path.exists():
+            with suppress(OSError):
+                replaced.replace(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_sealed(path: Path, write: Callable[[Path], None]) -> None:
+    """As `write_folder_atomically`, with the hashes of all files added."""
+
+    def write_and_seal(folder: Path) -> None:
+        write(folder)
+        (folder / SUMS_FILE).write_text(_sums(folder), encoding="utf-8")
+
+    write_folder_atomically(path, write_and_seal)
+
+
+def write_together(vouching: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside a file, then move its files there, `vouching` as the last.
+
+    That one must hold what the others are known by. A kill then leaves all old ones, all new ones, or others than the
+    old `vouching` says, and never a new `vouching` without its others.
+    """
+    vouching.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=vouching.parent, prefix=f".{vouching.name}.") as staged:
+        write(Path(staged))
+        files = sorted(Path(staged).iterdir(), key=lambda file: file.name == vouching.name)
+        for file in files:
+            _flush(file)
+        for file in files:
+            file.replace(vouching.parent / file.name)
+        _flush(vouching.parent)
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a sealed folder is there; whether it is damaged is for `damage` to say."""
+    return (folder / SUMS_FILE).is_file()
+
+
+def damage(folder: Path, may_lack: Collection[str] = ()) -> str | None:
+    """What is wrong with a sealed folder, in a few words, or None. Reads every byte of it.
+
+    `may_lack` names files that a sound folder has as they were written, or not at all.
+    """
+    try:
+        written = (folder / SUMS_FILE).read_bytes()
+        absent = {name for name in may_lack if not (folder / name).exists()}
+        expected = b"".join(line for line in written.splitlines(keepends=True) if _named(line) not in absent)
+        found = _sums(folder).encode()
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
+    if expected == found:
+        return None
+    changed = sorted(_named(line) for line in set(found.splitlines()) - set(expected.splitlines()))
+    return f"{changed[0] if changed else SUMS_FILE} is not as it was written"
+
+
+def is_sound(folder: Path, what: str, may_lack: Collection[str] = ()) -> bool:
+    """Whether a sealed folder is there and undamaged. Damage is logged, with the name of what will be made again."""
+    if not is_sealed(folder):
+        return False
+    found = damage(folder, may_lack)
+    if found:
+        _log.warning("%s in %s is damaged (%s); it is made again", what, folder, found)
+    return found is None
+
+
+def clear_up(path: Path) -> None:
+    """Remove what killed processes left beside `path`, and put back what one of them was about to replace.
+
+    For those who know that nobody else is writing there.
+    """
+    for left in sorted(path.parent.glob(f".{path.name}.*")):
+        if left.name.endswith(REPLACED) and not path.exists():
+            left.replace(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What the system said when it refused to write: disk full, quota, read-only; None for any other error."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refusals:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    # Libraries that write in other languages carry the system's words in errors of their own.
+    return next((os.strerror(code) for code in refusals if os.strerror(code) in str(error)), None)
+
+
+def _move(temporary: Path, path: Path, replaced: Path) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            if path.exists():
+                path.replace(replaced)
+            temporary.replace(path)
+            return
+        except OSError as error:
+            if attempt == ATTEMPTS - 1 or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
+            # At different times, and without touching the random state of what is being computed.
+            time.sleep(secrets.randbelow(2**attempt) / 1000)
+
+
+def _sums(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS_FILE)
+    return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _named(line: bytes) -> str:
+    """The file that a line of sums is about."""
+    return line.partition(b"  ")[2].rstrip(b"\n").decode(errors="replace")
+
+
+def _flush(path: Path) -> None:
+    # Only some systems can open a folder; those that cannot have nothing to flush.
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Labelled text: rows of an anchor and its candidates, for methods that learn from which texts belong together.
+
+The texts of all columns lie in one tokenised corpus, each once; a row is a list of places in it.
+
+corpora/<key>/            as in `distilbench.data.corpus`
+              rows.npy    [R, C] where the texts of each row are
+              scores.npy  [R, C - 1] scores of the candidates, where the text has some
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from distilbench.core.errors import UserError
+from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
+from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
+from distilbench.data.text import EMBEDDED, embedded_key, numbers, read_column, resolve
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.study.sections import LabelledSpec
+from distilbench.study.study import Study
+
+Section = Literal["labelled", "dev"]
+"""Sections of a study that name rows of texts: to train on, and to watch the students by."""
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """R rows of C texts: an anchor, the text that fits it, and texts that fit it less."""
+
+    corpus: Corpus
+    rows_RC: NDArray[np.int64]
+    scores: NDArray[np.float32] | None
+    """[R, C - 1]: how well each candidate fits its anchor, as the text's own columns say."""
+
+    @property
+    def columns(self) -> int:
+        """Texts in each row."""
+        return int(self.rows_RC.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.rows_RC)
+
+    def sentences(self, rows_B: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """The first `count` texts of some rows, [B, count]."""
+        if count > self.columns:
+            raise ValueError(f"the rows of this text have {self.columns} texts, not {count}")
+        return self.rows_RC[rows_B, :count]
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row's longest text, [R]."""
+        longest: NDArray[np.int64] = self.corpus.lengths()[self.rows_RC].max(axis=1)
+        return longest
+
+
+Text = Corpus | LabelledText
+
+
+def labelled_key(study: Study, tokenizer_sha256: str, mirror: Path | None, section: Section = "labelled") -> str:
+    """Hash of all that decides the rows of a section of the study, which it must have."""
+    spec = _spec(study, section)
+    source = embedded_key() if spec.source == EMBEDDED else file_sha256(resolve(spec.source, mirror, section))
+    return key_of(
+        protocol=PROTOCOL,
+        source=source,
+        labelled=spec.model_dump(exclude={"source", "points"}),
+        tokenizer=tokenizer_sha256,
+        max_length=study.train.max_length,
+        limit=study.limit,
+    )
+
+
+def build_or_open(
+    study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None, section: Section = "labelled"
+) -> LabelledText:
+    """The tokenised rows of a section of the study, made if they are not there yet.
+
+    Raises `UserError` for unreadable text, and for text to train on with fewer rows than a batch.
+    """
+    spec = _spec(study, section)
+
+    def make(folder: Path) -> None:
+        table = _sample(spec, study.limit, _read(spec, mirror, section))
+        texts, rows_RC = _distinct(table[[*range(columns_of(spec))]].to_numpy(dtype=object))
+        write_corpus(folder, texts, load_tokenizer(model_folder), study.train.max_length)
+        np.save(folder / "rows.npy", rows_RC)
+        if spec.scores:
+            np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
+
+    folder = made(cache, key, make)
+    text = LabelledText(
+        corpus=open_corpus(folder, key, spec.source),
+        rows_RC=np.load(folder / "rows.npy"),
+        scores=np.load(folder / "scores.npy") if spec.scores else None,
+    )
+    if section == "labelled" and len(text) < study.train.batch_size:
+        raise UserError(
+            f"labelled.source {spec.source} gives {len(text)} rows, fewer than train.batch_size "
+            f"{study.train.batch_size}; give more text or choose a smaller batch size"
+        )
+    return text
+
+
+def _spec(study: Study, section: Section) -> LabelledSpec:
+    spec: LabelledSpec | None = getattr(study, section)
+    if spec is None:
+        raise UserError(
+            f"the study has no {section} text; add {section}: {{source: FILE, columns: [anchor, positive, negative]}}"
+        )
+    return spec
+
+
+def columns_of(spec: LabelledSpec) -> int:
+    """Texts in each row."""
+    return 3 if spec.source == EMBEDDED else len(spec.columns)
+
+
+def _read(spec: LabelledSpec, mirror: Path | None, section: Section) -> pd.DataFrame:
+    """The texts in columns 0 to C - 1, and the scores under their names."""
+    if spec.source == EMBEDDED:
+        from distilbench.data.embedded.docstrings import training_triples
+
+        return pd.DataFrame(training_triples())
+    path = resolve(spec.source, mirror, section)
+    texts = pd.DataFrame({place: list(read_column(path, name, section)) for place, name in enumerate(spec.columns)})
+    for column in spec.scores:
+        texts[column] = numbers(path, column, section)
+    return texts.drop_duplicates(ignore_index=True)
+
+
+def _sample(spec: LabelledSpec, limit: int | None, table: pd.DataFrame) -> pd.DataFrame:
+    sizes = (spec.rows, limit, len(table))
+    wanted = min(size for size in sizes if size is not None)
+    chosen = np.random.default_rng(SAMPLE_SEED).permutation(len(table))[:wanted]
+    return table.iloc[np.sort(chosen)]
+
+
+def _distinct(texts_RC: NDArray[np.object_]) -> tuple[list[str], NDArray[np.int64]]:
+    """The distinct texts, and where those of each row are among them."""
+    codes, texts = pd.factorize(texts_RC.ravel())
+    return list(texts), codes.reshape(texts_RC.shape).astype(np.int64)

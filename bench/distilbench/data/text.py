@@ -1,0 +1,269 @@
+"""Reading unlabelled training text: one sentence per line or row, damaged lines named."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from distilbench.core.errors import UserError, one_of
+from distilbench.core.hashes import file_sha256, folder_sha256, key_of
+from distilbench.data.sentences import column_parts
+from distilbench.study.sections import TextSpec
+
+EMBEDDED = "embedded"
+MIRROR_PREFIX = "mirror:"
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Of packages that are imported under another name than they are installed by. To look it up takes half a second."""
+MAX_CHARACTERS = 100_000
+PLAIN_ENDINGS = (".txt", ".text", "")
+FIELD_LIMIT = 2**31 - 1
+"""Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
+BUFFER_BYTES = 1 << 20
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
+TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
+READABLE = (".txt", ".text", *TABLES)
+
+
+def source_names(spec: TextSpec) -> list[str]:
+    """The sources of a text, as written in the study."""
+    return [spec.source] if isinstance(spec.source, str) else list(spec.source)
+
+
+def source_key(spec: TextSpec, mirror: Path | None) -> str:
+    """Hash of everything that decides which sentences the text has, found without reading them all."""
+    parts = [embedded_key() if name == EMBEDDED else _sha256(resolve(name, mirror)) for name in source_names(spec)]
+    return key_of(sources=parts, column=spec.column, sentences=spec.sentences, on_bad_line=spec.on_bad_line)
+
+
+def embedded_key() -> str:
+    """Hash of the installed packages whose docstrings make the embedded text, and of the code that reads them."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from distilbench.data.embedded import docstrings
+
+    versions = {}
+    for name in (*docstrings.TRAIN_PACKAGES, *docstrings.EVAL_PACKAGES):
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(DISTRIBUTIONS.get(name, name))
+    return key_of(code=folder_sha256(Path(docstrings.__file__).parent, ("*.py",)), packages=versions)
+
+
+def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
+    """The file that a source of a section of the study names. Raises `UserError` when it cannot be there."""
+    if name.startswith(MIRROR_PREFIX):
+        if mirror is None:
+            raise UserError(f"{section}.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
+        path = mirror / name.removeprefix(MIRROR_PREFIX)
+    else:
+        path = _home_filled_in(name, section)
+    try:
+        there, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:
+        raise _unreadable(path, error, section) from None
+    if not there:
+        what = f"{path} is a folder" if is_folder else f"there is no file {path}"
+        raise UserError(f"{section}.source: {what}; give a text file, or {EMBEDDED!r}")
+    if path.suffix not in (*PLAIN_ENDINGS, *READABLE):
+        raise UserError(f"{section}.source: {path} is none of {', '.join(READABLE)}; convert it to one of them")
+    return path
+
+
+def _home_filled_in(name: str, section: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{section}.source: {name} names the home folder of a user that is not known here") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError, section: str = "text") -> UserError:
+    return UserError(
+        f"{section}.source: {path} cannot be read ({error.strerror or error}); check the file and its rights"
+    )
+
+
+def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
+    """Sentences in the order of the sources, some perhaps more than once.
+
+    Raises `UserError` naming file and line for damaged text.
+    """
+    for name in source_names(spec):
+        yield from _embedded() if name == EMBEDDED else _checked(resolve(name, mirror), spec)
+
+
+def _embedded() -> Iterator[str]:
+    from distilbench.data.embedded.docstrings import training_sentences
+
+    yield from training_sentences()
+
+
+def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
+    for number, line in _lines(path, spec.column, "text"):
+        fault = _fault(line)
+        if fault is None:
+            yield " ".join(line.split())
+        elif spec.on_bad_line == "error":
+            raise UserError(
+                f"text.source: {path} line {number} {fault}; mend the file, or set text.on_bad_line=skip to leave "
+                "such lines out"
+            )
+
+
+def _column_key(section: str) -> str:
+    return "text.column" if section == "text" else f"{section}.columns"
+
+
+def read_column(path: Path, column: str, section: str, *, as_written: bool = False) -> Iterator[str]:
+    """Every text of a column, repeated ones too, with single spaces unless `as_written`.
+
+    Raises `UserError` naming file and line for damaged text.
+    """
+    if path.suffix in PLAIN_ENDINGS:
+        raise UserError(f"{section}.source: {path} has no columns; give one of {', '.join(TABLES)}")
+    for number, line in _lines(path, column, section):
+        if fault := _fault(line):
+            raise UserError(f"{section}.source: {path} line {number}, column {column!r}, {fault}; mend the file")
+        yield line if as_written else " ".join(line.split())
+
+
+def numbers(path: Path, column: str, section: str, key: str = "scores") -> list[float]:
+    """A column of scores, which the study names under `key`.
+
+    Raises `UserError` for a column that is not there or holds anything but finite numbers.
+    """
+    import pandas as pd
+
+    readers: dict[str, Any] = {
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda file: pd.read_json(file, lines=True),
+        ".csv": pd.read_csv,
+        ".tsv": lambda file: pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE),
+    }
+    try:
+        table = readers[path.suffix](path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{section}.{key}: {path} cannot be read ({str(error).strip()}); mend the file") from None
+    if column not in table.columns:
+        raise UserError(f"{section}.{key}: {path}: {one_of('column', column, list(table.columns))}")
+    values = pd.to_numeric(table[column], errors="coerce")
+    bad = values.isna() | values.abs().eq(float("inf"))
+    if bad.any():
+        raise UserError(
+            f"{section}.{key}: {path} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
+        )
+    return [float(value) for value in values]
+
+
+def _fault(line: str) -> str | None:
+    if SURROGATES.search(line):
+        return "is not valid UTF-8"
+    if "\0" in line:
+        return "holds a NUL byte"
+    if not line.strip():
+        return "is empty"
+    if len(line) > MAX_CHARACTERS:
+        return f"has {len(line)} characters (at most {MAX_CHARACTERS} are allowed)"
+    return None
+
+
+def _lines(path: Path, column: str, section: str) -> Iterator[tuple[int, str]]:
+    """(line of the file, or row of a parquet file, from 1; text). What is missing is an empty text."""
+    try:
+        if path.suffix == ".parquet":
+            yield from enumerate(_parquet(path, column, section), start=1)
+            return
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            if path.suffix in (".csv", ".tsv"):
+                yield from _table(path, stream, column, section)
+            elif path.suffix == ".jsonl":
+                yield from (
+                    (at, _json_field(path, at, line, column, section)) for at, line in enumerate(stream, start=1)
+                )
+            else:
+                yield from enumerate((line.rstrip("\r\n") for line in stream), start=1)
+    except OSError as error:
+        raise _unreadable(path, error, section) from None
+
+
+def _table(path: Path, stream: TextIO, column: str, section: str) -> Iterator[tuple[int, str]]:
+    csv.field_size_limit(FIELD_LIMIT)
+    # In a TSV, a quotation mark is a character like any other.
+    rows = csv.reader(stream) if path.suffix == ".csv" else csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE)
+    # A quoted field may hold line breaks: a row is named by its first line.
+    start = 1
+    try:
+        header = next(rows, [])
+        _require_column(path, section, column, header)
+        place = header.index(column)
+        start = rows.line_num + 1
+        for row in rows:
+            # One of these is a part of a text with a separator in it, and nobody knows which.
+            if len(row) > len(header):
+                raise UserError(
+                    f"{section}.source: {path} line {start} has {len(row)} fields, but the table {len(header)} "
+                    "columns; put texts that hold the separator in quotes"
+                )
+            yield start, row[place] if place < len(row) else ""
+            start = rows.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{section}.source: {path} line {start} cannot be read as a table: {error}") from None
+
+
+def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Without a buffer, a column of a whole row group were read at once.
+        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+            _require_column(path, section, column, file.schema_arrow.names)
+            _require_text(path, section, column, file.schema_arrow.field(column).type)
+            for part in column_parts(file, column):
+                # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
+                for value in part.cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
+                    yield (value or b"").decode("utf-8", errors="surrogateescape")
+    except pa.ArrowException as error:
+        raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
+
+
+def _require_text(path: Path, section: str, column: str, kind: Any) -> None:
+    from pyarrow import types
+
+    stored = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored)):
+        raise UserError(
+            f"{section}.source: {path}: the column {column!r} holds {kind}, not text; set {_column_key(section)}"
+        )
+
+
+def _json_field(path: Path, number: int, line: str, column: str, section: str) -> str:
+    if not line.strip():
+        return ""
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{section}.source: {path} line {number} is not JSON; each line is an object like {{{column!r}: ...}}"
+        ) from None
+    if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        raise UserError(
+            f"{section}.source: {path} line {number} has no text under {column!r}; set {_column_key(section)}"
+        )
+    return str(row[column])
+
+
+def _require_column(path: Path, section: str, column: str, columns: list[str]) -> None:
+    if column not in columns:
+        raise UserError(f"{section}.source: {path}: {one_of('column', column, columns)}; set {_column_key(section)}")

@@ -1,0 +1,71 @@
+"""Student queries on the teacher's index: what a service gets whose documents stay as the teacher embedded them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mteb.types import PromptType
+from numpy.typing import NDArray
+
+from distilbench.core.cache import kept_arrays
+from distilbench.core.seeds import preserved_rng
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.evaluation.mteb_encoder import BenchEncoder
+from distilbench.evaluation.score import evaluate
+from distilbench.evaluation.tasks.by_name import Task
+from distilbench.models.embed import batch_rule, embed
+from distilbench.models.encoder import Encoder
+from distilbench.models.model_folder import StoredModel, load_encoder
+
+Embedder = Callable[[list[str]], NDArray[np.float32]]
+
+
+class AsymmetricEncoder(BenchEncoder):
+    """Queries by a student, documents by whatever else gives vectors of its width."""
+
+    def __init__(self, student: Encoder, tokenizer: Any, documents: Embedder) -> None:
+        super().__init__(student, tokenizer, "asymmetric", "asymmetric")
+        self._documents = documents
+
+    def encode(self, inputs: Any, prompt_type: PromptType | None = None, **options: Any) -> NDArray[np.float32]:
+        """As `BenchEncoder.encode`; documents are known by mteb's `prompt_type`."""
+        if prompt_type == PromptType.document:
+            return self._documents(list(inputs.dataset["text"]))
+        return super().encode(inputs, **options)
+
+
+class TeacherIndex:
+    """A teacher's vectors of a task's documents, computed once and kept in the cache for all students."""
+
+    def __init__(self, teacher: Encoder, folder: Path, hashes: dict[str, str], cache: Path) -> None:
+        self._teacher, self._folder, self._hashes, self._cache = teacher, folder, hashes, cache
+
+    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        """Vectors of some texts, [texts, width], float32."""
+        parts = {
+            "teacher": self._hashes,
+            "texts": texts,
+            "precision": "fp32",
+            "batches": batch_rule(self._teacher.device),
+        }
+        return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts)}, **parts)["vectors"]
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return embed(self._teacher, load_tokenizer(self._folder), texts)
+
+
+def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:
+    """Retrieval task -> main score, from 0 to 1, of the student's queries among the teacher's documents.
+
+    The student must ship vectors as wide as the teacher's. Global random state is left as it was.
+    """
+    tasks = [task for task in tasks if task.is_retrieval]
+    if not tasks:
+        return {}
+    with preserved_rng():
+        model, tokenizer = load_encoder(student.folder).to(device), load_tokenizer(student.folder)
+        encoder = AsymmetricEncoder(model, tokenizer, index)
+        return {task.name: evaluate(encoder, task).metrics["main_score"] for task in tasks}

@@ -1,0 +1,222 @@
+"""Tasks by name: of mteb, from the Hub or a mirror, and those that come with distilbench; with a hash of their data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mteb
+from datasets import Dataset, DatasetDict, disable_progress_bars
+from mteb.abstasks import AbsTask
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+
+from distilbench.core.errors import UserError, one_of
+from distilbench.core.seeds import preserved_rng
+from distilbench.evaluation.tasks import embedded
+from distilbench.evaluation.tasks.files import check_table, read_split, retrieval_split
+from distilbench.evaluation.tasks.own import own_task
+from distilbench.evaluation.tasks.profiles import PROFILES, SICK_TEST
+from distilbench.study.sections import OwnTask
+
+disable_progress_bars()
+
+ROWS_AT_ONCE = 4096
+
+DOCUMENTS_PER_QUERY = 10
+"""Documents kept for each query when `--limit` shortens a retrieval task."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loaded mteb task."""
+
+    name: str
+    instance: Any
+    data_sha256: str
+
+    @property
+    def kind(self) -> str:
+        """mteb's task type: STS, Retrieval ..."""
+        return str(self.instance.metadata.type)
+
+    @property
+    def is_retrieval(self) -> bool:
+        return isinstance(self.instance, AbsTaskRetrieval)
+
+    @property
+    def main_metric(self) -> str:
+        return str(self.instance.metadata.main_score)
+
+    @property
+    def num_texts(self) -> int:
+        """Texts that a model embeds to be scored."""
+        return sum(
+            len(data["corpus"]) + len(data["queries"]) if isinstance(data, dict) else 2 * len(data)
+            for _, _, data in self.splits()
+        )
+
+    def splits(self) -> list[tuple[str, str, Any]]:
+        """(subset, split, data) of everything that is scored."""
+        data = self.instance.dataset
+        if self.is_retrieval or self.instance.metadata.is_multilingual:
+            return [(subset, split, data[subset][split]) for subset in data for split in self._wanted(data[subset])]
+        return [("default", split, data[split]) for split in self._wanted(data)]
+
+    def _wanted(self, available: Any) -> list[str]:
+        return [split for split in self.instance.eval_splits if split in available]
+
+
+def load_task(wanted: str | OwnTask, mirror: Path | None, limit: int | None = None) -> Task:
+    """Load a task by name, or one of the user's own, and hash its data; global random state is left as it was.
+
+    Raises `UserError` for an unknown task, and for data that are neither in the mirror nor reachable.
+    """
+    with preserved_rng():
+        instance = _by_name(wanted, mirror) if isinstance(wanted, str) else _own(wanted, mirror)
+    if limit is not None:
+        _shorten(instance, limit)
+    name = str(instance.metadata.name)
+    return Task(name, instance, _data_sha256(Task(name, instance, "")))
+
+
+def _by_name(name: str, mirror: Path | None) -> Any:
+    instance = _instance(name)
+    _check_kind(instance, name)
+    if name in embedded.TASKS:
+        instance.load_data()
+    else:
+        _load_official(instance, name, mirror)
+    return instance
+
+
+def _own(spec: OwnTask, mirror: Path | None) -> Any:
+    if _is_known(spec.name):
+        raise UserError(f"tasks: {spec.name} is a task of mteb or a profile; give your own data another name")
+    return own_task(spec, mirror)
+
+
+def _is_known(name: str) -> bool:
+    if name in PROFILES or name in embedded.TASKS or name == SICK_TEST:
+        return True
+    try:
+        return bool(mteb.get_task(name))
+    except KeyError:
+        return False
+
+
+@cache
+def known_names() -> list[str]:
+    """Every name that a study may list under `tasks`, profiles aside."""
+    return sorted(
+        {*embedded.TASKS, SICK_TEST, *(task.metadata.name for task in mteb.get_tasks(exclude_superseded=False))}
+    )
+
+
+def _instance(name: str) -> Any:
+    if name in embedded.TASKS:
+        return embedded.TASKS[name]()
+    if name == SICK_TEST:
+        return embedded.SickTest()
+    try:
+        return mteb.get_task(name)
+    except KeyError:
+        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES])}") from None
+
+
+def _check_kind(instance: Any, name: str) -> None:
+    if not isinstance(instance, AbsTaskSTS | AbsTaskRetrieval):
+        raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
+
+
+def folder_in(mirror: Path, task: Task) -> Path | None:
+    """Where an official task's data lie in a mirror, if it has them; None for data that come with distilbench."""
+    return None if task.name in embedded.TASKS else mirror / task.instance.metadata.dataset["path"]
+
+
+def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
+    folder = mirror / instance.metadata.dataset["path"] if mirror else None
+    if folder is not None and folder.is_dir():
+        _load_from_mirror(instance, folder)
+        return
+    where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
+    if how := getattr(instance, "how_to_get", None):
+        raise UserError(f"the data of task {name} cannot be had: {where}; {how}")
+    try:
+        instance.load_data()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
+            f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
+        ) from None
+
+
+def _load_from_mirror(instance: Any, folder: Path) -> None:
+    # The parquet files are read directly: the datasets library would cache them by path and could serve old content.
+    try:
+        if isinstance(instance, AbsTaskRetrieval):
+            instance.dataset = {"default": {split: retrieval_split(folder, split) for split in instance.eval_splits}}
+        else:
+            splits = {split: read_split(folder, split) for split in instance.eval_splits}
+            instance.dataset = DatasetDict({name: Dataset.from_pandas(frame) for name, frame in splits.items()})
+        instance.dataset_transform()
+        if isinstance(instance, AbsTaskSTS):
+            for split, data in instance.dataset.items():
+                check_table(data.to_pandas(), f"{split}.parquet", (*instance.column_names, "score"))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
+        ) from None
+    instance.data_loaded = True
+
+
+def _shorten(instance: Any, limit: int) -> None:
+    if isinstance(instance, AbsTaskRetrieval):
+        for splits in instance.dataset.values():
+            for split in splits.values():
+                _shorten_retrieval(split, limit)
+    else:
+        for name, data in instance.dataset.items():
+            instance.dataset[name] = data.select(range(min(limit, len(data))))
+
+
+def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
+    split["queries"] = split["queries"].select(range(min(limit, len(split["queries"]))))
+    split["relevant_docs"] = {query: split["relevant_docs"][query] for query in split["queries"]["id"]}
+    judged = {document for relevant in split["relevant_docs"].values() for document in relevant}
+    ids = split["corpus"]["id"]
+    others = [row for row, name in enumerate(ids) if name not in judged][: limit * DOCUMENTS_PER_QUERY]
+    split["corpus"] = split["corpus"].select(
+        sorted([*others, *(row for row, name in enumerate(ids) if name in judged)])
+    )
+
+
+def _rows(table: Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of a table, of which the library makes many at once faster than one at a time."""
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        columns = table[start : start + ROWS_AT_ONCE]
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))
+
+
+def _data_sha256(task: Task) -> str:
+    digest = hashlib.sha256()
+    for subset, split, data in task.splits():
+        digest.update(f"{subset}/{split}\n".encode())
+        tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]
+        for table in tables:
+            if isinstance(data, dict):
+                # Else a document could pass for a query.
+                digest.update(f"{len(table)}\n".encode())
+            for row in _rows(table):
+                digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+        if isinstance(data, dict):
+            digest.update(json.dumps(data["relevant_docs"], sort_keys=True).encode())
+            if data.get("top_ranked") is not None:
+                digest.update(json.dumps(data["top_ranked"], sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""What of a task's data is scored: its hash, and signs that it is not what a published figure was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from distilbench.core.errors import UserError
+from distilbench.core.machine import MIRROR_VARIABLE
+from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.records.published import PublishedTask
+from distilbench.records.record import Record
+
+WORD = re.compile(r"\w+")
+SIGNIFICANT = 3.0
+"""Standard errors from which on a correlation with the overlap of words is no chance."""
+
+
+def content_sha256(task: Task) -> str:
+    """Hash of the texts, scores and judgements alone: equal for one data set from the Hub and from a mirror."""
+    digest = hashlib.sha256()
+    for subset, split, data in task.splits():
+        digest.update(f"{subset}/{split}\n".encode())
+        for part in _scored(task, data):
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _scored(task: Task, data: Any) -> list[Any]:
+    if not task.is_retrieval:
+        first, second = task.instance.column_names
+        return [list(data[first]), list(data[second]), [float(score) for score in data["score"]]]
+    texts = [
+        {
+            name: [table[column][row] for column in ("title", "text") if column in table.column_names]
+            for row, name in ids
+        }
+        for table, ids in ((data[kind], list(enumerate(data[kind]["id"]))) for kind in ("corpus", "queries"))
+    ]
+    return [*texts, data["relevant_docs"]]
+
+
+def fault(task: Task, published: PublishedTask) -> str | None:
+    """What is plainly wrong with a task's data, in words, or None."""
+    examples = sum(len(data["relevant_docs"]) if task.is_retrieval else len(data) for *_, data in task.splits())
+    if published.examples not in (None, examples):
+        return (
+            f"the data are others: {task.name} has {examples} examples here, the published figure {published.examples}"
+        )
+    if not task.is_retrieval and not _labels_fit(task):
+        return (
+            f"the scores of {task.name} have nothing to do with its pairs (no correlation with the words that they "
+            "share): the column of scores is likely shuffled"
+        )
+    return None
+
+
+def is_other(task: Task, published: PublishedTask) -> bool:
+    """Whether a task's data are not those with which the published figure was found again, where that is known."""
+    return published.content is not None and content_sha256(task) != published.content
+
+
+def _labels_fit(task: Task) -> bool:
+    """Whether pairs that share more words have higher scores, as in every set of graded pairs."""
+    first, second = task.instance.column_names
+    gold = [float(score) for *_, data in task.splits() for score in data["score"]]
+    overlap = [
+        len(a & b) / max(1, len(a | b))
+        for *_, data in task.splits()
+        for a, b in zip(map(_words, data[first]), map(_words, data[second]), strict=True)
+    ]
+    if np.ptp(overlap) == 0:
+        return True
+    return bool(float(spearmanr(overlap, gold).statistic) * np.sqrt(len(gold)) > SIGNIFICANT)
+
+
+def _words(text: str) -> set[str]:
+    return set(WORD.findall(text.lower()))
+
+
+def texts_of_tasks(record: Record, tasks: list[str], mirror: str | None) -> dict[tuple[str, str, str], str]:
+    """(task, split, example) -> its text, for those tasks of a record whose data can be had here by name.
+
+    Raises `UserError` when the data here are not those that the record was made with.
+    """
+    found = {}
+    folder = mirror or os.environ.get(MIRROR_VARIABLE)
+    for name in tasks:
+        task = load_task(name, Path(folder) if folder else None, record.limit)
+        if task.data_sha256 != record.tasks[name]["data_sha256"]:
+            raise UserError(f"the data of {name} here are not those that the runs were scored on; leave --texts out")
+        found.update({(name, *place): text for place, text in example_texts(task).items()})
+    return found
+
+
+def example_texts(task: Task) -> dict[tuple[str, str], str]:
+    """(split, example) -> the texts of a pair, or a query, as the per-example store names them."""
+    found = {}
+    for _, split, data in task.splits():
+        if task.is_retrieval:
+            rows = zip(data["queries"]["id"], data["queries"]["text"], strict=True)
+            found.update({(split, str(name)): text for name, text in rows})
+        else:
+            first, second = task.instance.column_names
+            pairs = zip(data[first], data[second], strict=True)
+            found.update({(split, str(row)): f"{one} | {other}" for row, (one, other) in enumerate(pairs)})
+    return found

@@ -1,0 +1,53 @@
+"""Which pairs of texts a task is scored on, and which of them are also elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from distilbench.evaluation.tasks.by_name import Task
+
+Pair = tuple[str, str]
+
+
+def shared_pairs(task: Task, pairs: Iterable[Pair]) -> list[Pair]:
+    """Those of some pairs that the task holds too, in either order, and however they are spaced or capitalised."""
+    scored = {_normalised(pair) for pair in _pairs(task)}
+    return [pair for pair in pairs if _normalised(pair) in scored]
+
+
+def pairs_seen(tasks: Sequence[Task], pairs: Sequence[Pair]) -> dict[str, int]:
+    """Task -> how many of its pairs are among some pairs to train on; only tasks with any."""
+    trained = {_normalised(pair) for pair in pairs}
+    counts = {task.name: sum(_normalised(pair) in trained for pair in _pairs(task)) for task in tasks}
+    return {name: count for name, count in counts.items() if count}
+
+
+def texts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
+    """The sentences of pairs and the queries of some tasks, and the documents of those that have some."""
+    short: list[str] = []
+    documents: list[str] = []
+    for task in tasks:
+        for _, _, data in task.splits():
+            if task.is_retrieval:
+                short += data["queries"]["text"]
+                documents += data["corpus"]["text"]
+            else:
+                first, second = task.instance.column_names
+                short += [*data[first], *data[second]]
+    return short, documents
+
+
+def _normalised(pair: Pair) -> frozenset[str]:
+    return frozenset(" ".join(text.casefold().split()) for text in pair)
+
+
+def _pairs(task: Task) -> Iterator[Pair]:
+    """Pairs of an STS task; of a retrieval task, queries with what is relevant to them."""
+    for _, _, data in task.splits():
+        if not task.is_retrieval:
+            yield from zip(data["sentence1"], data["sentence2"], strict=True)
+            continue
+        queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
+        documents = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))
+        for query, relevant in data["relevant_docs"].items():
+            yield from ((queries[query], documents[document]) for document in relevant if document in documents)

@@ -1,0 +1,231 @@
+"""The blessed scores that a candidate is checked against: a small JSON file, and beside it the scores of all examples.
+
+Files, for `results/baselines/ci.json`:
+
+    ci.json          what was scored and how, main scores of every run, provenance; meant to be read and reviewed
+    ci.parquet       run, task, split, example, gold, value, slices (null in baselines of earlier versions)
+    ci.safetensors   for the drift stage, if it was blessed with models: vectors of the pinned texts, in half precision,
+                     of one run of each row; the texts are in its header
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from distilbench.analysis.examples import read_examples
+from distilbench.core.errors import UserError
+from distilbench.core.hashes import file_sha256
+from distilbench.core.sealed import clear_up, write_together
+from distilbench.records.record import RECORD_FILE, Record, dump_json, precision_of, read_study
+
+SCHEMA = 1
+PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type")
+TEXTS = "texts"
+PROVENANCE = ("teacher", "student", "text", "train", "budget")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scored runs of a candidate or a baseline."""
+
+    runs: pd.DataFrame
+    """label, seed, batches, weights (their hash); a line for each run."""
+    scores: pd.DataFrame
+    """Runs x tasks: main score."""
+    examples: pd.DataFrame
+    """run, task, split, example, gold, value, slices: names with spaces between, null where they are not known."""
+    tasks: dict[str, dict[str, Any]]
+    """Task -> data_sha256, main_metric, type, precision."""
+    mteb: str
+    limit: int | None
+    provenance: dict[str, Any]
+    texts: list[str] = field(default_factory=list)
+    """The pinned texts of the drift stage."""
+    vectors: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
+    """Run -> vectors of these texts, [N, W]."""
+
+
+def scores_of(folder: Path) -> Scores:
+    """What a study's folder, or a run's, holds.
+
+    Raises `UserError` for folders without completed runs, for damaged records, for runs of different mteb versions or
+    data, and for runs that did not complete.
+    """
+    records, parent = _records(folder)
+    bad = [f"{record.label} seed {record.seed} ({record.status})" for record in records if record.status != "completed"]
+    if bad:
+        raise UserError(f"{folder}: {', '.join(bad)}; only completed runs can be checked")
+    kept = [record for record in records if record.role == "method"] or records
+    runs = pd.DataFrame(
+        [
+            {"label": record.label, "seed": record.seed}
+            | {name: record.identity.get(name) for name in ("batches", "weights")}
+            for record in kept
+        ],
+        index=[record.run_id for record in kept],
+    )
+    main = [{task: found["main_score"] for task, found in record.scores.items()} for record in kept]
+    return Scores(
+        runs=runs,
+        scores=pd.DataFrame(main, index=runs.index, dtype="float64"),
+        examples=read_examples(kept, parent).rename(columns={"run_id": "run"}),
+        tasks=_one_of_all(folder, kept),
+        mteb=_only(folder, "mteb version", [str(record.environment.get("mteb")) for record in kept]),
+        limit=_only(folder, "--limit", [record.limit for record in kept]),
+        provenance={name: getattr(kept[0], name) for name in PROVENANCE} | {"environment": kept[0].environment},
+    )
+
+
+def _records(folder: Path) -> tuple[list[Record], Path]:
+    if (folder / RECORD_FILE).is_file():
+        return [record for record in read_study(folder.parent) if record.run_id == folder.name], folder.parent
+    records = read_study(folder) if folder.is_dir() else []
+    if not records:
+        raise UserError(f"{folder} holds no records; give a study's folder, or a run's")
+    return records, folder
+
+
+def _one_of_all(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for task, facts in record.tasks.items():
+            own = {name: facts.get(name) for name in PROTOCOL_OF_TASK} | {"precision": precision_of(facts)}
+            if found.setdefault(task, own) != own:
+                raise UserError(
+                    f"{folder}: its runs were scored on different data of {task}, or in different precisions; run the "
+                    "study again"
+                )
+    return found
+
+
+def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
+    if len(set(values)) > 1:
+        raise UserError(f"{folder}: its runs differ in {what} ({', '.join(map(str, set(values)))}); run it again")
+    return values[0]
+
+
+def bless(candidate: Scores, path: Path) -> None:
+    """Write a candidate as the baseline: all of its files, or what `read_baseline` refuses.
+
+    Raises `UserError` for scores, or vectors, that are no numbers.
+    """
+    if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
+        raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
+    clear_up(path)
+    write_together(path, lambda folder: _write(candidate, folder / path.name))
+    if not candidate.vectors:
+        path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def _write(candidate: Scores, path: Path) -> None:
+    examples = candidate.examples.sort_values(["run", "task", "split", "example"])
+    examples.to_parquet(path.with_suffix(".parquet"), index=False, compression="zstd")
+    vectors = path.with_suffix(".safetensors")
+    if candidate.vectors:
+        _write_vectors(candidate, vectors)
+    runs = candidate.runs.join(candidate.scores)
+    content = {
+        "schema": SCHEMA,
+        "mteb": candidate.mteb,
+        "limit": candidate.limit,
+        "tasks": candidate.tasks,
+        "runs": {
+            str(run): {
+                "label": row["label"],
+                "seed": int(row["seed"]),
+                "batches": row["batches"],
+                "weights": row["weights"],
+                "scores": {task: float(row[task]) for task in candidate.tasks},
+            }
+            for run, row in runs.iterrows()
+        },
+        "provenance": candidate.provenance,
+        "examples_sha256": file_sha256(path.with_suffix(".parquet")),
+        "vectors_sha256": file_sha256(vectors) if candidate.vectors else None,
+    }
+    dump_json({**content, "sha256": _sha256(content)}, path)
+
+
+def _write_vectors(candidate: Scores, path: Path) -> None:
+    halves = {run: np.ascontiguousarray(found, dtype=np.float16) for run, found in candidate.vectors.items()}
+    if not all(np.isfinite(found).all() for found in halves.values()):
+        raise UserError("some vectors of the candidate are no numbers in half precision; it cannot become a baseline")
+    # Imported where it is needed: results without models are checked without it.
+    from safetensors.numpy import save_file
+
+    save_file(halves, path, metadata={TEXTS: json.dumps(candidate.texts)})
+
+
+def _read_vectors(path: Path) -> tuple[list[str], dict[str, npt.NDArray[np.floating]]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as stored:
+        vectors = {run: stored.get_tensor(run) for run in stored.keys()}  # noqa: SIM118
+        return json.loads(stored.metadata()[TEXTS]), vectors
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    """Of a baseline's content, however it is laid out."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_baseline(path: Path) -> Scores:
+    """Read what `bless` wrote.
+
+    Raises `UserError` when it is missing, damaged, changed by hand, or of another schema.
+    """
+    table = path.with_suffix(".parquet")
+    for file in (path, table):
+        if not file.is_file():
+            raise UserError(f"the baseline {file} is missing; write one with --bless and commit it")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema"] != SCHEMA:
+            raise UserError(f"{path} has schema {content['schema']}, not {SCHEMA}; bless it again")
+        if content.pop("sha256") != _sha256(content):
+            raise UserError(f"{path} was changed after it was written; restore it or bless again")
+        if content["examples_sha256"] != file_sha256(table):
+            raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
+        texts, vectors = _sealed_vectors(path, content.get("vectors_sha256"))
+        runs = pd.DataFrame.from_dict(content["runs"], orient="index")
+        # Baselines of earlier versions have none.
+        runs["weights"] = runs.get("weights")
+        scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
+        baseline = Scores(
+            runs=runs,
+            scores=scores[list(content["tasks"])],
+            examples=pd.read_parquet(table),
+            tasks={task: {**facts, "precision": precision_of(facts)} for task, facts in content["tasks"].items()},
+            mteb=content["mteb"],
+            limit=content["limit"],
+            provenance=content["provenance"],
+            texts=texts,
+            vectors=vectors,
+        )
+    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise UserError(f"{path} is no baseline ({type(error).__name__}: {error}); bless it again") from None
+    if not all(math.isfinite(value) for value in baseline.scores.to_numpy().ravel()):
+        raise UserError(f"{path} holds scores that are no numbers; bless it again")
+    return baseline
+
+
+def _sealed_vectors(path: Path, sha256: str | None) -> tuple[list[str], dict[str, npt.NDArray[np.floating]]]:
+    file = path.with_suffix(".safetensors")
+    if sha256 is None:
+        return [], {}
+    if not file.is_file():
+        raise UserError(f"the baseline's {file} is missing; restore it or bless again")
+    if sha256 != file_sha256(file):
+        raise UserError(f"{file} is not what {path} was written with; restore both or bless again")
+    return _read_vectors(file)

@@ -1,0 +1,158 @@
+"""What is given to the gate: a study's folder, a run's, or a model folder, which is scored first; and its drift."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from distilbench.analysis.examples import SIMILARITY
+from distilbench.core.errors import UserError
+from distilbench.gate.baseline import Scores
+from distilbench.gate.check import Line
+from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
+from distilbench.gate.sample import Encode, encoder_of, texts
+from distilbench.records.record import RECORD_FILE, SLICES
+from distilbench.study.sections import Precision
+
+DRIFT = "Drift"
+ORDER_SEED = 7
+
+
+def is_model(folder: Path) -> bool:
+    """Whether this is a model folder, not one of results."""
+    named = any((folder / name).is_file() for name in ("modules.json", "config.json"))
+    return named and not (folder / RECORD_FILE).is_file()
+
+
+def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str | None, device: str) -> Scores:
+    """Score a model folder on tasks, each named with its precision.
+
+    Scores that lie in the cache under the hash of its weights are used again.
+    Raises `UserError` for models that cannot be loaded or have collapsed, and for task data that cannot be had.
+    """
+    from distilbench.core.machine import environment, settings
+    from distilbench.evaluation.collapse import CollapseError
+    from distilbench.evaluation.score import score
+    from distilbench.evaluation.tasks.by_name import load_task
+    from distilbench.models.model_folder import StoredModel
+
+    chosen = settings(".", mirror, device)
+    model = StoredModel(folder.resolve().name, folder)
+    hashes = model.hashes()
+    try:
+        loaded = {name: load_task(name, chosen.mirror) for name in tasks}
+        found = [
+            item
+            for precision in get_args(Precision)
+            for item in score(
+                model,
+                [task for name, task in loaded.items() if tasks[name] == precision],
+                chosen.cache,
+                chosen.device,
+                precision,
+            )
+        ]
+    except CollapseError as error:
+        raise UserError(f"{folder} cannot be scored: {error}") from None
+    run = hashes["weights"][:16]
+    values = [
+        item.examples.assign(
+            run=run, value=item.examples[SIMILARITY if SIMILARITY in item.examples else item.task.main_metric]
+        )
+        for item in found
+    ]
+    return Scores(
+        runs=pd.DataFrame([{"label": label, "seed": 0, "batches": None, "weights": hashes["weights"]}], index=[run]),
+        scores=pd.DataFrame([{item.task.name: item.metrics["main_score"] for item in found}], index=[run]),
+        examples=pd.concat(values).reindex(columns=["run", "task", "split", "example", "gold", "value", SLICES]),
+        tasks={
+            item.task.name: {
+                "data_sha256": item.task.data_sha256,
+                "main_metric": item.task.main_metric,
+                "type": item.task.kind,
+                "precision": tasks[item.task.name],
+            }
+            for item in found
+        },
+        mteb=version("mteb"),
+        limit=None,
+        provenance={"model": {"name": model.name, **hashes}, "environment": environment(chosen.device)},
+    )
+
+
+def with_vectors(candidate: Scores, models: dict[str, Path], device: str) -> Scores:
+    """The candidate with its models' vectors of the pinned texts, for blessing."""
+    return replace(
+        candidate, texts=texts(), vectors={run: encoder_of(path, device)(texts()) for run, path in models.items()}
+    )
+
+
+def models_of(runs: pd.DataFrame) -> dict[str, Path]:
+    """Run -> model folder in the cache, for the first seed of each row whose model is there.
+
+    Raises `UserError` for a model whose weights are not those that the record was made with.
+    """
+    from distilbench.core.machine import cache_folder
+    from distilbench.models.model_folder import StoredModel
+
+    found: dict[str, Path] = {}
+    for _, rows in runs.sort_values("seed").groupby("label"):
+        for run, row in rows.iterrows():
+            folder = cache_folder() / "runs" / str(run) / "model"
+            if not folder.is_dir():
+                continue
+            if StoredModel(str(run), folder).hashes()["weights"] != row["weights"]:
+                raise UserError(f"{folder} is not the model that run {run} was scored with; run the study again")
+            found[str(run)] = folder
+            break
+    return found
+
+
+def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> tuple[Line, list[str]]:
+    """The drift stage for one model: pass or regressed, and how close it is to the blessed model.
+
+    `same`: whether the model claims to be the blessed one. Raises `UserError` when the baseline has no vectors for it.
+    """
+    blessed = baseline.vectors[_blessed_run(baseline, label)]
+    order = np.random.default_rng(ORDER_SEED).permutation(len(baseline.texts))
+    now = np.asarray(encode(baseline.texts))
+    found = drift(now, _in_order(encode, baseline.texts, order), blessed, same=same)
+    near = [finding for finding in found if finding.name in ("cosine", "neighbours")]
+    notes = [f"Drift of {label}: {', '.join(f'{item.what} {item.value:.3g}' for item in near)}."] if near else []
+    broken = [finding for finding in found if not finding.holds]
+    if not broken:
+        return Line(label, DRIFT, True, "pass"), notes
+    reasons = [str(finding) for finding in broken]
+    if now.shape == blessed.shape and np.isfinite(now).all() and order_is_lost(now, blessed):
+        reasons.insert(0, "the vectors are the baseline's, in another order")
+    if same and all(finding.holds for finding in found if finding.name not in CLOSENESS):
+        notes.append("If the model was changed on purpose, say so with --changed: then its scores decide.")
+    return Line(label, DRIFT, True, "regressed", reason="; ".join(reasons)), notes
+
+
+def blessed_weights(baseline: Scores, label: str) -> str:
+    """The hash of the weights that a row's blessed vectors are of."""
+    return str(baseline.runs.loc[_blessed_run(baseline, label), "weights"])
+
+
+def _blessed_run(baseline: Scores, label: str) -> str:
+    for run in baseline.runs.index[baseline.runs["label"] == label]:
+        if run in baseline.vectors:
+            return str(run)
+    raise UserError(f"the baseline has no vectors of {label} for the drift stage; bless it again with its models")
+
+
+def _in_order(encode: Encode, texts: list[str], order: npt.NDArray[np.int64]) -> Vectors:
+    again = np.asarray(encode([texts[place] for place in order]))
+    if len(again) != len(texts):
+        return again
+    placed = np.empty_like(again)
+    placed[order] = again
+    return placed

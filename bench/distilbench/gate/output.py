@@ -1,0 +1,158 @@
+"""What the gate says: as plain text for a terminal, as a table, and as JUnit XML."""
+
+from __future__ import annotations
+
+import textwrap
+from itertools import groupby
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from distilbench.gate.check import BAD, Line, Outcome
+from distilbench.report.render import Table
+
+DASH = "—"
+WIDTH, NAME_WIDTH = 80, 25
+HEADINGS = ("On", "Verdict", "Before", "Now", "Change", "MDE")
+
+
+def headline(outcome: Outcome) -> str:
+    """The verdict, and in one sentence why."""
+    same = [line for line in outcome.lines if line.verdict == outcome.verdict and line.decides]
+    same += [line for line in outcome.lines if line.verdict == outcome.verdict and not line.decides]
+    if outcome.verdict == "pass":
+        deciding = sum(line.decides and line.difference is not None for line in outcome.lines)
+        columns = "the one column that decides" if deciding == 1 else f"all {deciding} columns that decide"
+        return f"PASS: on {columns}, the drop is shown to be less than {outcome.margin * 100:g} points"
+    worst = min(same, key=lambda line: (not line.decides, line.difference or 0.0))
+    more = f" (and {len(same) - 1} more)" if len(same) > 1 else ""
+    return f"{outcome.verdict.upper()}: {_why(worst, outcome)}{more}"
+
+
+def _why(line: Line, outcome: Outcome) -> str:
+    where = f"{line.label} on {line.column}"
+    if line.difference is None or line.verdict in BAD:
+        return f"{where}: {line.reason.partition('; ')[0]}".rstrip(".")
+    if line.reason:
+        return f"{where}: {_change(line)} points; {line.reason}"
+    if line.verdict == "inconclusive":
+        return f"{where}: {_change(line)} points neither shows a drop nor rules out one of {outcome.margin * 100:g}"
+    return f"{where}: {_change(line)} points"
+
+
+def explanations(outcome: Outcome) -> list[str]:
+    """What a reader of the lines must know."""
+    return [
+        f"pass: the drop is shown to be less than {outcome.margin * 100:g} points, which does not mean equal. "
+        f"regressed: a drop is shown, and not to be less than that. Error of each claim: {outcome.alpha:g}; "
+        "regressions are adjusted for all lines.",
+        "Columns that decide count in full; a guard, or a slice of the examples (STS: long), can fail the candidate, "
+        "but not hold it up.",
+        "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
+        "be found with probability 0.8; with fresh seeds, where nothing differs.",
+        *_sizes(outcome),
+        *outcome.notes,
+    ]
+
+
+def _sizes(outcome: Outcome) -> list[str]:
+    """How many examples the slices have."""
+    sizes = {line.column: line.examples for line in outcome.lines if line.examples}
+    parts = [f"{column} {' + '.join(map(str, found.values()))}" for column, found in sizes.items()]
+    return [f"Examples in slices: {', '.join(parts)}."] if parts else []
+
+
+def to_text(outcome: Outcome) -> str:
+    """At most 80 columns, but for names that are longer; words are never broken."""
+    parts = [textwrap.fill(headline(outcome), WIDTH, break_long_words=False, break_on_hyphens=False)]
+    columns = {line.column for line in outcome.lines}
+    if len(columns) == 1:
+        parts.append("\n".join([*_row((f"On {columns.pop()}", *HEADINGS[1:])), *_block(outcome.lines, by_label=True)]))
+    else:
+        parts.append("\n".join(_row(HEADINGS)))
+        for label, lines in groupby(outcome.lines, key=lambda line: line.label):
+            parts.append("\n".join([label, *_block(list(lines), by_label=False)]))
+    notes = [
+        textwrap.fill(note, WIDTH, subsequent_indent="  ", break_long_words=False) for note in explanations(outcome)
+    ]
+    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def _block(lines: list[Line], *, by_label: bool) -> list[str]:
+    found = []
+    for line in lines:
+        cells = _cells(line)
+        found += _row((line.label, *cells[1:]) if by_label else cells)
+        for reason in line.reason.split("; ") if line.reason else []:
+            indent = " " * 6
+            found.append(textwrap.fill(reason, WIDTH, initial_indent=" " * 4, subsequent_indent=indent))
+    return found
+
+
+def _row(cells: tuple[str, ...]) -> list[str]:
+    name, verdict, before, now, change, mde = cells
+    figures = f"{verdict:<14} {before:>6} {now:>6} {change:>14} {mde:>5}".rstrip()
+    if len(name) <= NAME_WIDTH and len(verdict) <= len("not comparable"):
+        return [f"  {name:<{NAME_WIDTH}} {figures}"]
+    return [f"  {name}", f"  {'':<{NAME_WIDTH}} {figures}"]
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    name = line.column + ("" if line.decides or line.examples else " (guard)")
+    change = DASH if line.difference is None else _change(line)
+    return name, line.verdict, _number(line.baseline), _number(line.candidate), change, _number(line.detectable)
+
+
+def as_table(outcome: Outcome) -> Table:
+    """A line for each row and column, in points (x100)."""
+    text = pd.DataFrame([_shown(line) for line in outcome.lines])
+    order = text.copy()
+    for heading, name in (("Before", "baseline"), ("Now", "candidate"), ("Change", "difference")):
+        order[heading] = [_points(getattr(line, name)) for line in outcome.lines]
+    return Table("check", headline(outcome), text, order, explanations(outcome), None)
+
+
+def _points(value: float | None) -> float:
+    return float("nan") if value is None else 100 * value
+
+
+def _shown(line: Line) -> dict[str, str]:
+    named = dict(zip(HEADINGS, _cells(line), strict=True))
+    why = f": {line.reason}" if line.reason else ""
+    return {
+        "Row": line.label,
+        **named,
+        "Verdict": line.verdict + why,
+        "Paired by": "seed, example" if line.paired else "example",
+    }
+
+
+def _change(line: Line) -> str:
+    error = "" if line.half_width is None else f" ± {line.half_width * 100:.2f}"
+    return f"{(line.difference or 0.0) * 100:+.2f}{error}"
+
+
+def _number(value: float | None) -> str:
+    return DASH if value is None else f"{value * 100:.2f}"
+
+
+def to_junit(outcome: Outcome) -> str:
+    """A test case for each line: regressed is a failure; what could not be told is an error, of a guard skipped."""
+    suite = ElementTree.Element("testsuite", name="distilbench check", tests=str(len(outcome.lines)))
+    failures = errors = skipped = 0
+    for line in outcome.lines:
+        case = ElementTree.SubElement(suite, "testcase", classname=line.label, name=line.column)
+        message = ", ".join(f"{name}: {value}" for name, value in _shown(line).items() if value != DASH)
+        if line.verdict == "regressed":
+            failures += 1
+            ElementTree.SubElement(case, "failure", message=message)
+        elif line.verdict in BAD or (line.verdict == "inconclusive" and line.decides):
+            errors += 1
+            ElementTree.SubElement(case, "error", message=message)
+        elif line.verdict == "inconclusive":
+            skipped += 1
+            ElementTree.SubElement(case, "skipped", message=message)
+    suite.set("failures", str(failures))
+    suite.set("errors", str(errors))
+    suite.set("skipped", str(skipped))
+    return ElementTree.tostring(suite, encoding="unicode") + "\n"

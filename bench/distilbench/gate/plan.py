@@ -1,0 +1,80 @@
+"""What to add so that a wanted margin can be shown: seeds, examples or tasks. Pure functions on the gate's lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from distilbench.analysis import stats
+from distilbench.gate.check import Line
+
+MOST_SEEDS, MOST_TIMES = 200, 1000.0
+
+
+def with_runs(line: Line, count: int) -> stats.Estimate:
+    """The difference's error if each side had `count` seeds; as it is where seeds have no part in it."""
+    estimate = line.estimate
+    assert estimate is not None
+    if line.runs < 2 or not estimate.seed_variance:
+        return estimate
+    seeds = round((estimate.seeds - 1) * (count - 1) / (line.runs - 1)) + 1
+    return replace(estimate, seeds=seeds, seed_variance=estimate.seed_variance * line.runs / count)
+
+
+def seeds_needed(line: Line, margin: float, alpha: float) -> int | None:
+    """Seeds of each side with which an unchanged candidate passes with probability 0.8; None when no number does."""
+    if line.estimate is None or line.runs < 2 or not line.estimate.seed_variance:
+        return None
+    enough = (count for count in range(2, MOST_SEEDS + 1) if with_runs(line, count).detectable(2 * alpha) <= margin)
+    return next(enough, None)
+
+
+def times_examples(line: Line, margin: float, alpha: float) -> float | None:
+    """How many times the examples it takes, seeds being as they are; None when no number of them is enough.
+
+    As many times the tasks of an average do the same, if they are as large and as hard.
+    """
+    estimate = line.estimate
+    if estimate is None:
+        return None
+
+    def enough(times: float) -> bool:
+        more = replace(estimate, example_variance=estimate.example_variance / times)
+        return more.detectable(2 * alpha) <= margin
+
+    return _smallest(enough)
+
+
+def _smallest(enough: Callable[[float], bool]) -> float | None:
+    if not enough(MOST_TIMES):
+        return None
+    low, high = 1.0, MOST_TIMES
+    if enough(low):
+        return low
+    while high / low > 1.01:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def plan(lines: list[Line], margin: float, alpha: float) -> list[str]:
+    """A sentence for each line that decides."""
+    head = f"To pass within {margin * 100:g} points with probability 0.8 when nothing has changed:"
+    return [head, *(_sentence(line, margin, alpha) for line in lines if line.decides and line.difference is not None)]
+
+
+def _sentence(line: Line, margin: float, alpha: float) -> str:
+    where = f"{line.label} on {line.column}"
+    if line.estimate is None or line.estimate.error == 0:
+        return f"{where}: both sides agree to the last digit; plan with results of fresh seeds."
+    now = line.estimate.detectable(2 * alpha)
+    if now <= margin:
+        return f"{where}: enough as it is ({now * 100:.2f} points)."
+    ways = []
+    if (seeds := seeds_needed(line, margin, alpha)) is not None:
+        ways.append(f"{seeds} seeds on each side instead of {line.runs}")
+    if (times := times_examples(line, margin, alpha)) is not None:
+        ways.append(f"{times:.1f} times the examples, or as many tasks more of the kind")
+    found = "; or ".join(ways) or "neither seeds nor examples alone are enough: add both"
+    return f"{where}: now {now * 100:.2f} points; {found}."

@@ -1,0 +1,169 @@
+"""Both stages of the gate: drift in seconds, then the scores. The command line and the pytest plug-in come here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distilbench.core.errors import UserError, one_of
+from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
+from distilbench.gate.check import Line, Outcome, check, confirmed, wanted_tasks
+from distilbench.gate.sample import Encode
+from distilbench.gate.slices import read_list, with_list
+
+STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
+NOT_EMBEDDED = "{} was not looked at for drift: its model is not in the cache."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to check; `margin` and `alpha` as of `distilbench.gate.check.check`."""
+
+    margin: float = 0.005
+    alpha: float = 0.05
+    tasks: tuple[str, ...] = ()
+    """Only these; all of the baseline's where it is empty."""
+    row: str | None = None
+    """The baseline's row that a model folder is checked against; not needed where there is one."""
+    changed: bool = False
+    """The model was changed on purpose: drift is measured, and fails only what no sound model does."""
+    drift: bool = False
+    """Look at the models of a results folder, too."""
+    mirror: str | None = None
+    device: str = "auto"
+    confirm: Path | None = None
+    """Results of the same code on other seeds: a regression counts only if they show it, too."""
+    slices: Path | None = None
+    """A list of examples that are to be rows of their own: see `distilbench.gate.slices.read_list`."""
+
+
+def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]:
+    """Write a candidate as the baseline, with the user's slices; returns what the user should know about it.
+
+    Raises `UserError` for a model folder without tasks to score it on.
+    """
+    from distilbench.gate import candidate
+
+    if candidate.is_model(folder):
+        if not options.tasks:
+            raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
+        label = options.row or folder.resolve().name
+        in_full = dict.fromkeys(options.tasks, "fp32")
+        scores = candidate.score_model(folder, label, in_full, options.mirror, options.device)
+        models = {str(scores.runs.index[0]): folder}
+    else:
+        scores = scores_of(folder)
+        models = candidate.models_of(scores.runs) if options.drift else {}
+    scores = _with_slices(scores, options)
+    bless(candidate.with_vectors(scores, models, _device(options)) if models else scores, baseline)
+    return (
+        [] if models else ["It has no vectors, so there is no drift stage; --drift adds them from models in the cache"]
+    )
+
+
+def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
+    """Check a model folder, a study's folder or a run's against a baseline.
+
+    Raises `UserError` for what cannot be read, and for a model folder where it is not clear what it stands for.
+    """
+    from distilbench.gate.candidate import is_model
+
+    blessed = _with_slices(read_baseline(baseline), options)
+    if is_model(folder):
+        return _check_model(folder, blessed, options)
+    scores = scores_of(folder)
+    lines, notes = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
+    if any(line.verdict != "pass" for line in lines):
+        return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+    outcome = check(scores, blessed, options.margin, options.alpha, list(options.tasks))
+    if options.confirm is not None and outcome.verdict == "regressed":
+        other = _other_seeds(options.confirm, scores)
+        outcome = confirmed(outcome, check(other, blessed, options.margin, options.alpha, list(options.tasks)))
+    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def _with_slices(side: Scores, options: Options) -> Scores:
+    return side if options.slices is None else replace(side, examples=with_list(side, read_list(options.slices)))
+
+
+def _other_seeds(folder: Path, scores: Scores) -> Scores:
+    """The runs to confirm by. Raises `UserError` where they are some of those that are to be confirmed."""
+    other = scores_of(folder)
+    if common := sorted(set(other.runs["seed"]) & set(scores.runs["seed"])):
+        raise UserError(f"--confirm: {folder} has the seeds {common} of the candidate; give runs of other seeds")
+    return other
+
+
+def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
+    from distilbench.gate import candidate
+    from distilbench.gate.sample import encoder_of
+
+    label = row_of(blessed, options.row)
+    only = _row(blessed, label)
+    lines: list[Line] = []
+    notes = ["The baseline has no vectors, so there was no drift stage."]
+    if blessed.vectors:
+        encode = encoder_of(folder, _device(options))
+        line, notes = candidate.drift_line(encode, label, blessed, same=not options.changed)
+        lines = [line]
+        if line.verdict != "pass":
+            return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+    tasks = wanted_tasks(only, list(options.tasks))
+    as_blessed = {name: only.tasks[name]["precision"] for name in tasks}
+    scores = candidate.score_model(folder, label, as_blessed, options.mirror, options.device)
+    outcome = check(scores, only, options.margin, options.alpha, tasks)
+    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+
+def check_encoder(encode: Encode, baseline: Path, options: Options) -> Outcome:
+    """The drift stage for whatever turns texts into vectors: a server's client, an exported graph, a quantised model.
+
+    Raises `UserError` for a baseline without vectors.
+    """
+    from distilbench.gate.candidate import drift_line
+
+    blessed = read_baseline(baseline)
+    line, notes = drift_line(encode, row_of(blessed, options.row), blessed, same=not options.changed)
+    return Outcome(line.verdict, [line], options.margin, options.alpha, notes)
+
+
+def row_of(blessed: Scores, row: str | None) -> str:
+    """The row of a baseline that a single model stands for. Raises `UserError` where it is not clear."""
+    labels = sorted(set(map(str, blessed.runs["label"])))
+    if row is not None and row not in labels:
+        raise UserError(f"--row: {one_of('row', row, labels)}")
+    if row is None and len(labels) > 1:
+        raise UserError(f"say which row of the baseline the model stands for with --row: {', '.join(labels)}")
+    return row or labels[0]
+
+
+def _row(blessed: Scores, label: str) -> Scores:
+    runs = blessed.runs[blessed.runs["label"] == label]
+    examples = blessed.examples[blessed.examples["run"].isin(runs.index)]
+    return replace(blessed, runs=runs, scores=blessed.scores.loc[runs.index], examples=examples)
+
+
+def _drift_of_runs(scores: Scores, blessed: Scores, options: Options) -> tuple[list[Line], list[str]]:
+    from distilbench.gate import candidate
+    from distilbench.gate.sample import encoder_of
+
+    models = candidate.models_of(scores.runs)
+    embedded = {str(scores.runs.loc[run, "label"]) for run in models}
+    lines, notes = [], []
+    for label in sorted(set(map(str, scores.runs["label"])) - embedded):
+        notes.append(NOT_EMBEDDED.format(label))
+    for run, folder in models.items():
+        label, weights = str(scores.runs.loc[run, "label"]), scores.runs.loc[run, "weights"]
+        if label not in set(blessed.runs["label"]):
+            continue
+        same = candidate.blessed_weights(blessed, label) == weights
+        line, more = candidate.drift_line(encoder_of(folder, _device(options)), label, blessed, same=same)
+        lines.append(line)
+        notes += more
+    return lines, notes
+
+
+def _device(options: Options) -> str:
+    from distilbench.core.machine import choose_device
+
+    return choose_device(options.device)

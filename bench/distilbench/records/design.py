@@ -1,0 +1,154 @@
+"""What a study's rows were made for, in files beside its records: the cells of its ablations, the trials of its tuning.
+
+Written before the runs, read by reports; imports neither torch nor the methods.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distilbench.core.errors import UserError
+
+SCHEMA = 1
+TUNED = "-tuned"
+"""Ends the label of the row with the settings that were chosen for the row whose label it follows."""
+ABLATIONS_FILE, TUNING_FILE = "ablations.json", "tuning.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of an ablation."""
+
+    label: str
+    """The row's label in the study."""
+    levels: dict[str, str]
+    """Factor -> name of the level that this cell has."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Which rows are compared, and what for."""
+
+    name: str
+    design: str
+    """leave-one-out, one-at-a-time or factorial."""
+    factors: dict[str, list[str]]
+    """Factor -> names of its levels; the first is the one that the others are compared with."""
+    cells: list[Cell]
+    apart: dict[str, list[str]]
+    """Factor -> settings of the study that it changes, such as student.layers: its cells differ in them on purpose."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was tried for a method."""
+
+    hyperparameters: dict[str, Any]
+    """What the search space gave; the method's other hyperparameters are its own."""
+    runs: list[str]
+    """The run of each tuning seed."""
+    score: float | None
+    """Mean dev score over the tuning seeds; None where a training diverged or failed."""
+    flops: float
+    """What its trainings spent, teacher passes online included."""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The trials of one row, in their order."""
+
+    label: str
+    """The row at the method's own settings."""
+    tuned: str
+    """The row at the settings that were chosen."""
+    space: dict[str, Any]
+    """Hyperparameter -> what could be chosen."""
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The first of the trials with the best score, if any has one."""
+        scored = [trial for trial in self.trials if trial.score is not None]
+        return max(scored, key=lambda trial: trial.score or 0.0) if scored else None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the methods of a study were tuned."""
+
+    trials: int
+    """For each method."""
+    sampler: str
+    seeds: list[int]
+    dev: str
+    """Where the pairs come from that settings were chosen by."""
+    optuna: str
+    methods: list[Tuned]
+
+
+@dataclass(frozen=True)
+class Design:
+    """All that a study's folder says of its design."""
+
+    ablations: list[Ablation] = field(default_factory=list)
+    tuning: Tuning | None = None
+
+
+def write_ablations(folder: Path, ablations: list[Ablation]) -> None:
+    """Write what a study asks for beside its records."""
+    _write(folder / ABLATIONS_FILE, {"ablations": [asdict(item) for item in ablations]})
+
+
+def write_tuning(folder: Path, tuning: Tuning) -> None:
+    """Write the trials so far beside a study's records."""
+    _write(folder / TUNING_FILE, asdict(tuning))
+
+
+def read_design(folder: Path) -> Design:
+    """What the files in a study's folder say; nothing where there are none. Raises `UserError` for damaged ones."""
+    try:
+        ablations = _read(folder / ABLATIONS_FILE).get("ablations", [])
+        tuning = _read(folder / TUNING_FILE)
+        return Design([_ablation(item) for item in ablations], _tuning(tuning) if tuning else None)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"the design of {folder} ({ABLATIONS_FILE}, {TUNING_FILE}) cannot be read ({error}); run its study again, "
+            "which writes it anew"
+        ) from None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        # Not sorted: the order of factors and levels is that of the study.
+        Path(name).write_text(json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n", "utf-8")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.pop("schema") != SCHEMA:
+        raise ValueError(f"{path.name} is not of schema {SCHEMA}")
+    return dict(content)
+
+
+def _ablation(values: dict[str, Any]) -> Ablation:
+    return Ablation(**{**values, "cells": [Cell(**cell) for cell in values["cells"]]})
+
+
+def _tuning(values: dict[str, Any]) -> Tuning:
+    methods = [Tuned(**{**item, "trials": [Trial(**trial) for trial in item["trials"]]}) for item in values["methods"]]
+    return Tuning(**{**values, "methods": methods})

@@ -1,0 +1,160 @@
+"""What a finished run leaves in `results/<study>/<run_id>/`, written whole or not at all, and how it is read back.
+
+    record.json        the fields of `Record`; small, readable, versioned by `schema`
+    curve.parquet      one row per logged step: step, sentences, tokens, flops, seconds, progress, lr, grad_norm,
+                       loss, term_<name>..., <diagnostic>...
+    examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
+                       ndcg_at_10, recall_at_10, ... (queries); slices, the names of those that it is in
+                       (distilbench.evaluation.slices), with spaces between; null in stores before schema 3
+    ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
+                       score (the cosine), rank (from 1)
+    judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance
+    mteb/<Task>.json   the task's result in mteb's own format
+    SHA256SUMS         of these files: a record that was changed afterwards is refused
+
+A copy may lack `ranked.parquet` and `judged.parquet`, the larger part: they are for a look at what was found.
+
+Readers of results import this module only; it imports neither torch nor mteb.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import damage
+
+SCHEMA = 1
+RECORD_FILE = "record.json"
+CURVE_FILE = "curve.parquet"
+EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
+LISTS = (RANKED_FILE, JUDGED_FILE)
+STORE_SCHEMA = 3
+"""Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number, 2 no
+slices."""
+SLICES = "slices"
+"""Column of examples.parquet."""
+MTEB_FOLDER = "mteb"
+SOURCE_FILE = "SOURCE.json"
+"""Of a folder of a mirror: where its files are from, and under which licence."""
+
+Status = Literal["completed", "diverged", "failed"]
+Role = Literal["method", "floor", "ceiling", "reference"]
+Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row of every table. Sizes are counts, times seconds, memory bytes, scores in the metric's own unit."""
+
+    run_id: str
+    study: str
+    role: Role
+    """`floor`: the untrained student; `ceiling`: the teacher; else a trained student."""
+    label: str
+    """Row name in the study, unique together with the seed."""
+    method: str
+    hyperparameters: dict[str, Any]
+    status: Status
+    seed: int
+    teacher: dict[str, Any]
+    """name, layers, width, heads, output_width, parameters, sha256."""
+    student: dict[str, Any]
+    """layers, width, heads, output_width, parameters, pooling."""
+    text: dict[str, Any]
+    """source, sentences, sha256."""
+    train: dict[str, Any]
+    """Settings that all methods of the study share: batch_size, learning_rate, ..."""
+    budget: dict[str, Any]
+    """currency, amount."""
+    ledger: dict[str, Any]
+    """What was spent, in every currency: see distilbench.study.budget."""
+    tasks: dict[str, dict[str, Any]]
+    """task -> type, main_metric, examples, data_sha256, precision, key (hash of all that the score depends on)."""
+    scores: dict[str, dict[str, float]]
+    """task -> metric -> value; `main_score` is the metric that mteb ranks by."""
+    identity: dict[str, str]
+    """name -> hash of what the run was computed from; `start`, `batches` and `weights` are what training began with,
+    what it read and what it gave."""
+    environment: dict[str, Any]
+    error: str | None = None
+    response: list[dict[str, Any]] = field(default_factory=list)
+    """Over training: share of the budget, what was spent in every currency, the dev score, `chosen`, and the place on
+    the information plane (distilbench.training.information_plane)."""
+    contamination: dict[str, Any] = field(default_factory=dict)
+    """Training text that was evaluation text: `looked_at`, and left out because `equal` or for a `phrase`; and
+    `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
+    vectors: dict[str, Any] = field(default_factory=dict)
+    """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
+    teacher's (distilbench.evaluation.representation); and, where both are as wide, `asymmetric`: retrieval task ->
+    main score of the student's queries among the teacher's documents. Empty where nobody looked."""
+    speed: dict[str, float] = field(default_factory=dict)
+    """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
+    limit: int | None = None
+    """Set when `--limit` shortened text and tasks: such rows are smoke tests, not results."""
+    schema: int = field(default=SCHEMA)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a record that claims success without finite scores."""
+        bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
+        if self.status == "completed" and bad:
+            raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
+
+
+def precision_of(facts: dict[str, Any]) -> str:
+    """In which precision a task was scored; records from before there was a choice do not say."""
+    return str(facts.get("precision", "fp32"))
+
+
+def dump_json(value: Any, path: Path) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN and infinities are refused."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """The record as plain JSON types."""
+    return asdict(record)
+
+
+def read_record(path: Path) -> Record:
+    """Read one `record.json`. Raises `UserError` when it is damaged or of another schema."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a record ({error}); delete its folder and run the study again"
+        ) from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
+    known = {item.name for item in fields(Record)}
+    try:
+        return Record(**{key: value for key, value in values.items() if key in known})
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
+
+
+def record_damage(folder: Path) -> str | None:
+    """What is wrong with a record's folder, in a few words, or None."""
+    return damage(folder, may_lack=LISTS)
+
+
+def read_study(folder: Path) -> list[Record]:
+    """All records of one study's folder, ordered by role, label and seed. Empty when there are none.
+
+    Raises `UserError` for a record of which a byte has changed since it was written, or that lies in another's place.
+    """
+    # A leading dot marks a folder that is still being written.
+    paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
+    for path in paths:
+        if found := record_damage(path.parent):
+            raise UserError(f"the record {path.parent} is damaged: {found}; delete it and run the study again")
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record.run_id != path.parent.name:
+            raise UserError(f"{path.parent} holds the record of run {record.run_id}; put it back, or delete it")
+    order = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
+    return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))

@@ -1,0 +1,55 @@
+"""A worker process: takes runs from its driver, one at a time, and tells how far it is and what came of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from distilbench.core.errors import UserError
+from distilbench.core.machine import Settings
+from distilbench.core.quiet import quiet_libraries
+from distilbench.runs.engines.layout import Layout, use
+from distilbench.runs.run import finish_run
+from distilbench.runs.workbench import Workbench
+from distilbench.study.study import Run, Study
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is started with."""
+
+    study: Study
+    settings: Settings
+    layout: Layout
+
+
+def work(order: Order, driver: Connection) -> None:
+    """Execute the runs that come in. Answers each with shares from 0 to 1, then with what `finish_run` gave.
+
+    A `UserError`, which ends the study, is answered as it is.
+    """
+    # The driver hears the terminal's Ctrl-C too, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    quiet_libraries()
+    use(order.layout)
+    bench = Workbench(order.study, order.settings)
+    while True:
+        run: Run = driver.recv()
+        try:
+            driver.send(0.0)
+            driver.send(finish_run(bench, run, driver.send))
+        except UserError as error:
+            driver.send(error)
+
+
+def _end_with_the_driver() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        # A run that is cut off goes on from its checkpoint, under whoever takes it up.
+        os._exit(1)

@@ -1,0 +1,76 @@
+"""A run's model as a folder of its own, with a card that says what it scored: what `distilbench export` writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from distilbench.core.errors import UserError
+from distilbench.core.hashes import folder_sha256
+from distilbench.core.sealed import damage, write_folder_atomically
+from distilbench.models.model_folder import WEIGHTS
+from distilbench.records.record import RECORD_FILE, Record, read_record, record_damage
+from distilbench.runs.trained import MODEL_FOLDER
+
+CITATION = "distilbench, a benchmark of text-embedding distillation"
+
+
+def ship(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path:
+    """Copy the model of a run's folder, `results/<study>/<run_id>`, to `out`, with its card completed.
+
+    `onnx` adds the model as an ONNX graph. Raises `UserError` when the record or the model is not there, or is not what
+    it was, when `out` is taken, and as `distilbench.models.onnx_export.write_onnx` does.
+    """
+    if not (run / RECORD_FILE).is_file():
+        raise UserError(f"{run} is no run's folder; give results/<study>/<run_id>")
+    if found := record_damage(run):
+        raise UserError(f"the record {run} is damaged: {found}; run the study again")
+    record = read_record(run / RECORD_FILE)
+    if record.role == "ceiling":
+        raise UserError(f"{run} is the teacher's row, which trains no model; choose another run")
+    stored = cache / "runs" / record.run_id
+    if not (stored / MODEL_FOLDER).is_dir():
+        raise UserError(f"the model of {run} is not in the cache {cache}; run the study {record.study} again")
+    if found := damage(stored):
+        raise UserError(f"the model in {stored} is damaged: {found}; run the study {record.study} again")
+    if folder_sha256(stored / MODEL_FOLDER, WEIGHTS) != record.identity.get("weights"):
+        raise UserError(f"the model in {stored} is not the one that {run} was scored with; run the study again")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is taken; choose another folder")
+
+    def write(folder: Path) -> None:
+        shutil.copytree(stored / MODEL_FOLDER, folder, dirs_exist_ok=True)
+        card = folder / "README.md"
+        card.write_text(card.read_text(encoding="utf-8") + scores_and_source(record), encoding="utf-8")
+        if onnx:
+            from distilbench.models.onnx_export import write_onnx
+
+            write_onnx(folder)
+
+    write_folder_atomically(out, write)
+    return out
+
+
+def scores_and_source(record: Record) -> str:
+    """The part of a card that is known after training: scores x100, what was spent, and whom to cite."""
+    rows = "\n".join(
+        f"| {task} | {record.tasks[task]['main_metric']} | {100 * scores['main_score']:.2f} |"
+        for task, scores in record.scores.items()
+    )
+    smoke = "\nA smoke run: text and tasks were shortened, so these are no results.\n" if record.limit else ""
+    spent = f"{record.ledger['sentences']:,} sentences in {record.ledger['steps']:,} steps"
+    return (
+        f"\n## Scores\n{smoke}\n| Task | Metric | x100 |\n|---|---|---|\n{rows}\n\n"
+        f"Scored with mteb {record.environment['mteb']} by {CITATION}; trained on {spent}, seed {record.seed}.\n\n"
+        f"## Citation\n\n{_sources(record)}\n"
+    )
+
+
+def _sources(record: Record) -> str:
+    import distilbench_methods
+
+    names = [name for name in record.method.split("+") if name in distilbench_methods.registry()]
+    return (
+        "\n".join(f"- {name}: {distilbench_methods.load(name).source}" for name in names)
+        or "- no method: it was not trained"
+    )

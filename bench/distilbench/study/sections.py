@@ -1,0 +1,209 @@
+"""The sections of a study file: their keys, defaults and limits. `distilbench.study.study` puts them together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from distilbench.records.record import Currency
+from distilbench_methods.base import LayerPooling
+
+Compile = Literal["default", "reduce-overhead", "max-autotune"]
+"""Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""
+Precision = Literal["fp32", "bf16"]
+RowType = Literal["float32", "float16", "int8"]
+"""How the teacher's stored signals are kept."""
+PositiveInt = Annotated[int, Field(gt=0)]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads `yes` and `on` as True, and pydantic would read that as 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError(f"yes or no is no value for this key, got {value}")
+        return value
+
+
+class StudentSpec(Section):
+    """The small model, made from the teacher."""
+
+    layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
+    """How many of the teacher's layers to keep, evenly spaced up to the last, or which ones (from 1)."""
+    width: PositiveInt | None = None
+    """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
+    leading singular vectors and the layers start at random."""
+    pooling: LayerPooling = "mean"
+    dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
+    """Unset: the teacher's own."""
+
+
+class TextSpec(Section):
+    """Unlabelled training text."""
+
+    source: str | Annotated[list[str], Field(min_length=1)]
+    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
+    column: str = "text"
+    """Column to read where the file has columns."""
+    sentences: PositiveInt | None = None
+    """Sample this many distinct sentences. Unset: all."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters."""
+    evaluation_text: Literal["remove", "keep"] = "remove"
+    """What to do with sentences that contain text of the study's tasks."""
+
+
+class LabelledSpec(Section):
+    """Texts that belong together, for methods that learn from them: an anchor, what fits it, what fits it less."""
+
+    source: str
+    """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
+    columns: Annotated[list[str], Field(min_length=2)] = ["anchor", "positive", "negative"]
+    """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
+    scores: list[str] = []
+    """Columns with a score for each candidate. Unset: cosines of the teacher's vectors."""
+    rows: PositiveInt | None = None
+    """Sample this many rows. Unset: all."""
+
+    @model_validator(mode="after")
+    def _scores_fit(self) -> LabelledSpec:
+        if self.scores and len(self.scores) != len(self.columns) - 1:
+            raise ValueError(
+                f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates; give one for each"
+            )
+        if self.scores and self.source == "embedded":
+            raise ValueError("the embedded text has no scores; leave labelled.scores out")
+        return self
+
+
+class DevSpec(LabelledSpec):
+    """Pairs by which students are watched while they train: an anchor with each of its candidates."""
+
+    columns: Annotated[list[str], Field(min_length=2)] = ["sentence1", "sentence2"]
+    rows: PositiveInt = 500
+    points: Annotated[int, Field(ge=1, le=20)] = 6
+    """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
+
+
+class OwnTask(Section):
+    """A task made from the user's own data."""
+
+    name: Label
+    source: str
+    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder: corpus, queries, qrels/<split>.
+    `mirror:PATH` is below the mirror."""
+    columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
+    """Of a table: the two texts and their score."""
+    split: Label = "test"
+    """Of a folder: which judgements to score by."""
+
+
+class StaticSpec(Section):
+    """A row for a static student (model2vec): token vectors from the teacher, not trained."""
+
+    width: PositiveInt = 256
+    """Width of its vectors, or the teacher's where that is smaller."""
+    smoothing: Annotated[float, Field(gt=0)] = 1e-4
+    """a of the weight a / (a + p) of a token with frequency p: the smaller, the less frequent tokens count."""
+
+
+class BudgetSpec(Section):
+    """What every method may spend: exactly one currency binds."""
+
+    steps: PositiveInt | None = None
+    sentences: PositiveInt | None = None
+    tokens: PositiveInt | None = None
+    flops: Annotated[float, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> BudgetSpec:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("give exactly one of steps, sentences, tokens, flops, seconds")
+        return self
+
+    @property
+    def currency(self) -> Currency:
+        return cast(Currency, next(iter(self.model_dump(exclude_none=True))))
+
+    @property
+    def amount(self) -> float:
+        return cast(float, getattr(self, self.currency))
+
+
+LATER = ("batch_tokens", "signals", "compile")
+"""Choices of `train` that were not there from the start."""
+
+
+class TrainSpec(Section):
+    """What all methods of a study share and none may change."""
+
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Rows of a step: sentences, or anchors with their candidates."""
+    batch_tokens: PositiveInt | None = None
+    """Rows of a step are as many as fit in this many tokens when padded to the longest of them (of anchors with
+    candidates, the longest text of each row counts); at most `batch_size`, at least two. Unset: always `batch_size`."""
+    micro_batch: PositiveInt | None = None
+    """Pass the student this many rows at a time, for batches that do not fit in memory. The loss still sees the whole
+    batch (gradient caching, Gao et al. 2021, arXiv:2101.06983); the price is one more forward pass."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
+    precision: Precision = "fp32"
+    """bf16: autocast; weights and optimiser stay in fp32."""
+    compile: Compile | None = None
+    """Run the student's blocks through `torch.compile`, in this mode, while it is trained. Unset: not. That takes a
+    minute or more before the first step and gives other last bits, on a GPU also another dropout."""
+    signals: RowType = "float32"
+    """How the teacher's vectors of the text are stored. Unset: as computed; the others take a half or a quarter of the
+    disk (`BENCHMARKS.md` has what they cost in quality)."""
+    checkpoint: Literal["last", "best-on-dev"] = "last"
+    """Which weights ship: those at the end of the budget, or those with the best score on `dev` (of a recipe, within
+    its last stage)."""
+
+    def stated(self) -> dict[str, Any]:
+        """What runs are known by. Those from before there were some of the choices had what is now the default."""
+        fields = type(self).model_fields
+        return self.model_dump(exclude={name for name in LATER if getattr(self, name) == fields[name].default})
+
+
+class EvaluationSpec(Section):
+    """How models are scored once they are trained, the teacher included."""
+
+    precision: Precision = "fp32"
+    """bf16: the transformer's weights and activations; pooling, heads and similarities stay in fp32. For machines that
+    multiply bf16 faster; scores are other ones (`BENCHMARKS.md` has by how much)."""
+
+
+class AblateSpec(Section):
+    """Cells that differ from one row in some factors: a method's hyperparameters, or settings of the study."""
+
+    of: Any = None
+    """The row that is taken apart, as in `methods`. Unset: the method by whose name the ablation goes."""
+    design: Literal["leave-one-out", "one-at-a-time", "factorial"] = "one-at-a-time"
+    """`leave-one-out`: each factor at the value that switches it off, the others as they are; `one-at-a-time`: each
+    factor at each of its levels, the others as they are; `factorial`: all combinations, first levels for reference."""
+    factors: Annotated[dict[str, Any], Field(min_length=1)]
+    """Hyperparameter (`stage.hyperparameter` of a recipe), or `student.layers`, `text.sentences`, `train.batch_size`
+    and the like -> a level or a list of them; or any name -> named levels, each a mapping of such keys to values."""
+
+
+class TuneSpec(Section):
+    """Equal tuning: as many trials for each method, each a training with settings from the method's search space."""
+
+    trials: Annotated[int, Field(ge=2, le=1000)]
+    sampler: Literal["quasi-random", "tpe"] = "quasi-random"
+    """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """Seeds of the trials, each trained once for each; never those of the final runs."""
+    methods: list[str] | None = None
+    """Labels of the rows to tune. Unset: all; otherwise the study is marked as tuned unequally."""

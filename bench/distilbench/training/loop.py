@@ -1,0 +1,394 @@
+"""One training loop for all methods: same batches, same optimiser, same schedule, until the budget says stop."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distilbench.core.seeds import generator_states, seed_for, seeded, set_generator_states
+from distilbench.data.batches import BatchOrder
+from distilbench.data.labelled import Text
+from distilbench.models.encoder import Encoder, num_parameters
+from distilbench.study.budget import Budget, Ledger
+from distilbench.study.sections import TrainSpec
+from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
+from distilbench.training.compiled import begin_step, compiled, plain
+from distilbench.training.dev import Response
+from distilbench.training.gradient_cache import backward_in_parts
+from distilbench.training.online import ALONE, Company
+from distilbench.training.signals import SignalSource, detached, dims_of
+from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench_methods.base import Dims, Method, Needs, Signals
+
+LOG_EVERY = 10
+"""Steps between rows of the curve; a divergence is noticed then."""
+STORE_AHEAD = 64
+"""Batches for which the teacher's store is filled in one go."""
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch's allocators say, on a CPU in a plain RuntimeError."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that the training by one method works on."""
+
+    method: Method
+    student: Encoder
+    teacher: Encoder
+    text: Text
+    store: TeacherStore
+    spec: TrainSpec
+    budget: Budget
+    seed: int
+    """A recipe's later stages have seeds of their own, derived from the run's."""
+    company: Company = ALONE
+    """Trainings on the same text that go on side by side with this one."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended. `aux` holds the method's heads, of which some may ship."""
+
+    aux: nn.ModuleDict
+    diverged: bool
+    curve: list[dict[str, float]]
+    batches_sha256: str
+    """Chained over the rows of all batches in their order: equal for all methods of a seed that read the same text."""
+
+
+def learning_rate(progress: float, spec: TrainSpec) -> float:
+    """Linear rise over the first `warmup` share of the budget, then linear fall to zero at its end."""
+    if progress < spec.warmup:
+        return spec.learning_rate * progress / spec.warmup
+    return spec.learning_rate * max(0.0, 1.0 - progress) / (1.0 - spec.warmup)
+
+
+def train(
+    cell: Cell,
+    ledger: Ledger,
+    on_progress: Callable[[float], None] = lambda _: None,
+    *,
+    response: Response | None = None,
+    checkpoints: Checkpoints | None = None,
+    resumed: Snapshot | None = None,
+) -> Trained:
+    """Train the student in place, spending at most one step more than the budget.
+
+    Global random state is left as it was found. A training that goes on from a snapshot ends in the same bits, on a
+    CPU, as one that was never stopped; it needs the student as it was when the training began, heads included.
+    """
+    return _Loop(cell, ledger, response or Response(), checkpoints).run(on_progress, resumed)
+
+
+def rehearse(cell: Cell, ledger: Ledger) -> None:
+    """Fill the store with all that a training will read, and charge the ledger as that would. Trains nothing.
+
+    What passes the teacher together decides the last bits of its vectors: the store is asked for the same blocks in the
+    same order as by the training. Of a budget in seconds nobody knows the end.
+    """
+    if cell.budget.currency != "seconds":
+        _Loop(cell, ledger, Response(), None).rehearse()
+
+
+class _Loop:
+    """The state of one training."""
+
+    def __init__(self, cell: Cell, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
+        self.cell, self.ledger, self.response, self.checkpoints = cell, ledger, response, checkpoints
+        self.dims: Dims = dims_of(cell.student, cell.teacher, len(cell.text))
+        self.needs: Needs = cell.method.needs(self.dims)
+        with seeded(seed_for(cell.seed, "aux")):
+            self.aux = cell.method.build_aux(self.dims).to(cell.student.device)
+        ledger.extra_parameters += num_parameters(self.aux)
+        ledger.state_bytes += sum(buffer.nbytes for buffer in self.aux.buffers())
+        seed, spec = seed_for(cell.seed, "batches"), cell.spec
+        self.order = BatchOrder(cell.text.lengths(), spec.batch_size, seed, spec.batch_tokens)
+        draws = seed_for(cell.seed, "negatives")
+        self.source = SignalSource(self.needs, cell.student, cell.teacher, cell.text, cell.store, draws, cell.company)
+        self.parameters = [*cell.student.parameters(), *self.aux.parameters()]
+        self.optimizer = _optimizer(self.parameters, spec)
+        self.step = 0
+        self.curve: list[dict[str, float]] = []
+        self.batches_sha256 = ""
+        self.part_size = min(spec.micro_batch or spec.batch_size, spec.batch_size)
+        self.filled_to = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_row: int | None = None
+
+    def run(self, on_progress: Callable[[float], None], resumed: Snapshot | None) -> Trained:
+        cell, ledger = self.cell, self.ledger
+        if resumed is None:
+            self._fit()
+        diverged = False
+        cell.student.train()
+        with seeded(seed_for(cell.seed, "dropout")), compiled(cell.student, cell.spec.compile):
+            if resumed is not None:
+                self._restore(resumed)
+            while (progress := cell.budget.progress(ledger)) < 1 and not diverged:
+                self._fill_store()
+                if cell.company.count > 1:
+                    self._settle()
+                cell.company.turn(self.step)
+                # While an accelerator works, the next batch is made ready, unless the clock decides when to stop.
+                with ledger.phase("train", wait=cell.budget.currency == "seconds"):
+                    signals, terms, grad_norm = self._update(progress)
+                ledger.add("train", cell.company.take_spared_seconds())
+                self._charge()
+                self.step += 1
+                if (self.step - 1) % LOG_EVERY == 0 or cell.budget.progress(ledger) >= 1:
+                    self._settle()
+                    row = self._curve_row(progress, terms, grad_norm, signals)
+                    self.curve.append(row)
+                    diverged = not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"])
+                    on_progress(min(1.0, cell.budget.progress(ledger)))
+                if self.response.due(ledger):
+                    self._settle()
+                    self._watch()
+                if self.checkpoints is not None and not diverged and self.checkpoints.due(cell.company.count):
+                    self._settle()
+                    with ledger.phase("checkpoint"):
+                        self.checkpoints.save(self._snapshot)
+        self._choose()
+        cell.student.eval()
+        return Trained(self.aux, diverged, self.curve, self.batches_sha256)
+
+    def rehearse(self) -> None:
+        self._rows_to_fit()
+        while self.cell.budget.progress(self.ledger) < 1:
+            self._fill_store()
+            self._charge()
+            self.step += 1
+
+    def _settle(self) -> None:
+        """Charge training with the steps that an accelerator is still at, before the time of anything else counts."""
+        with self.ledger.phase("train"):
+            pass
+
+    def _watch(self) -> None:
+        """Score the student on the dev pairs, and keep its weights if they are to be chosen by that."""
+        score = self.response.add(self.cell.student, self.cell.method.exported_head(self.aux), self.ledger)
+        known = -math.inf if self.best_row is None else self.response.rows[self.best_row]["score"]
+        if self.cell.spec.checkpoint == "best-on-dev" and score > known:
+            self.best = {**tensors_of("student", self.cell.student), **tensors_of("aux", self.aux)}
+            self.best_row = len(self.response.rows) - 1
+
+    def _choose(self) -> None:
+        if self.best_row is None:
+            return
+        chosen = Snapshot(self.best, {})
+        self.cell.student.load_state_dict(chosen.below("student"))
+        self.aux.load_state_dict(chosen.below("aux"))
+        self.response.rows[self.best_row]["chosen"] = True
+
+    def _snapshot(self) -> Snapshot:
+        states = self.optimizer.state_dict()["state"]
+        tensors = {
+            **tensors_of("student", self.cell.student),
+            **tensors_of("aux", self.aux),
+            **{f"optimizer.{index}.{name}": value for index, kept in states.items() for name, value in kept.items()},
+            **{f"random.{number}": state for number, state in enumerate(generator_states())},
+            **{f"best.{name}": value for name, value in self.best.items()},
+        }
+        facts = {
+            "step": self.step,
+            "curve": self.curve,
+            "ledger": self.ledger.as_dict(),
+            "batches_sha256": self.batches_sha256,
+            "part_size": self.part_size,
+            "response": self.response.rows,
+            "best_row": self.best_row,
+        }
+        return Snapshot(tensors, facts)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        facts = snapshot.facts
+        self.cell.student.load_state_dict(snapshot.below("student"))
+        self.aux.load_state_dict(snapshot.below("aux"))
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, value in snapshot.below("optimizer").items():
+            index, _, key = name.partition(".")
+            states.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        random = snapshot.below("random")
+        set_generator_states([random[str(number)] for number in range(len(random))])
+        self.best = snapshot.below("best")
+        self.step, self.curve, self.batches_sha256 = facts["step"], facts["curve"], facts["batches_sha256"]
+        self.part_size, self.best_row = facts["part_size"], facts["best_row"]
+        self.response.rows[:] = facts["response"]
+        self.ledger.restore(facts["ledger"])
+
+    def _fit(self) -> None:
+        """Show the method some of the teacher's vectors, where it asks for them."""
+        cell, rows = self.cell, self._rows_to_fit()
+        if len(rows):
+            with self.ledger.phase("train"), torch.no_grad():
+                cell.method.fit(self.aux, cell.store.read(FINAL, rows).to(cell.student.device))
+
+    def _rows_to_fit(self) -> NDArray[np.int64]:
+        """Have the sentences whose vectors the method is to see before it trains, and charge them."""
+        cell, count = self.cell, min(self.needs.fit_rows, len(self.cell.text.corpus))
+        rng = np.random.default_rng(seed_for(cell.seed, "fit"))
+        rows = np.sort(rng.permutation(len(cell.text.corpus))[:count]) if count else np.empty(0, np.int64)
+        if count:
+            with self.ledger.phase("teacher"):
+                cell.store.ensure(rows)
+            self.ledger.student_flops += cell.method.fit_flops(self.dims, count)
+            self._charge_stored(rows)
+        return rows
+
+    def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:
+        """One step: loss, gradients, new weights, new state."""
+        cell = self.cell
+        begin_step(cell.spec.compile)
+        _set_learning_rate(self.optimizer, learning_rate(progress, cell.spec))
+        signals, terms = self._backward(progress)
+        if frozen := cell.method.frozen_layers(self.aux):
+            _drop_gradients(cell.student.lowest(frozen))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, cell.spec.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            signals = detached(signals)
+            cell.method.after_step(signals, self.aux, progress)
+        return signals, {name: term.detach() for name, term in terms.items()}, norm
+
+    def _backward(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
+        """Gradients of the whole batch; where memory does not suffice for it, in ever smaller parts from then on."""
+        while True:
+            random = generator_states()
+            try:
+                return self._backward_in_parts(progress)
+            except (MemoryError, RuntimeError) as error:
+                if self.part_size == 1 or not _is_out_of_memory(error):
+                    raise
+            # Outside the handler: until it is left, the error keeps the tensors of the pass alive.
+            self.part_size = (self.part_size + 1) // 2
+            self.ledger.out_of_memory += 1
+            _log.warning("out of memory; from step %d on, %d rows pass at a time", self.step + 1, self.part_size)
+            self.optimizer.zero_grad(set_to_none=True)
+            set_generator_states(random)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    def _backward_in_parts(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
+        cell, rows_B = self.cell, self.order[self.step]
+
+        def loss_of(signals: Signals) -> dict[str, Tensor]:
+            return cell.method.loss(signals, self.aux, progress)
+
+        if self.part_size < len(rows_B):
+            with plain(cell.spec.compile):
+                return backward_in_parts(self.source, self.step, rows_B, self.part_size, loss_of, self._autocast)
+        with self._autocast():
+            signals = self.source(self.step, rows_B)
+            terms = loss_of(signals)
+        torch.stack(list(terms.values())).sum().backward()
+        return signals, terms
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.cell.spec.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.cell.student.device.type, dtype=torch.bfloat16)
+
+    def _fill_store(self) -> None:
+        """Have the teacher's signals for the next batches, once for some of them."""
+        if self.step < self.filled_to:
+            return
+        # Blocks begin at the same steps wherever a training goes on, since what passes the teacher together decides
+        # the last bits of its vectors.
+        first = self.step - self.step % STORE_AHEAD
+        self.filled_to = min(first + STORE_AHEAD, self._known_end())
+        rows = [self.source.sentences_read(step, self.order[step]) for step in range(first, self.filled_to)]
+        self._settle()
+        with self.ledger.phase("teacher"):
+            self.cell.store.ensure(np.unique(np.concatenate(rows)))
+
+    def _known_end(self) -> int:
+        """The first step that the budget cannot pay for, or where that is not known, one that is far enough."""
+        budget, ledger = self.cell.budget, self.ledger
+        left = budget.amount + budget.start - ledger.spent(budget.currency)
+        if budget.currency == "sentences":
+            left /= self.cell.spec.batch_size * (1 + self.needs.candidates)
+        elif budget.currency != "steps":
+            left = STORE_AHEAD
+        return self.step + math.ceil(left)
+
+    def _charge(self) -> None:
+        cell, needs, ledger, rows_B = self.cell, self.needs, self.ledger, self.order[self.step]
+        sentences = cell.text.sentences(rows_B, 1 + needs.candidates).ravel()
+        num_tokens = cell.text.corpus.width(sentences)
+        passes = len(sentences) + len(rows_B) * (needs.student_views - 1 + needs.masked_tokens)
+        # Forward once and backward at twice its price; gradient caching passes forward once more.
+        price = 4 if self.part_size < len(rows_B) else 3
+        ledger.micro_batch = self.part_size
+        self.batches_sha256 = hashlib.sha256(self.batches_sha256.encode() + rows_B.tobytes()).hexdigest()
+        ledger.steps += 1
+        ledger.sentences += len(sentences)
+        ledger.tokens += cell.text.corpus.num_tokens(sentences)
+        ledger.epochs += 1 / self.order.batches_in_epoch(self.step)
+        ledger.student_passes += passes
+        ledger.student_flops += price * cell.student.forward_flops(passes, num_tokens)
+        ledger.student_flops += cell.method.extra_flops(self.dims, len(rows_B), num_tokens)
+        self._charge_stored(self.source.sentences_read(self.step, rows_B))
+        if needs.teacher_online:
+            ledger.teacher_sentences_online += len(rows_B)
+            ledger.teacher_flops_online += cell.teacher.forward_flops(len(rows_B), num_tokens)
+
+    def _charge_stored(self, sentences: NDArray[np.int64]) -> None:
+        if not len(sentences):
+            return
+        mean_length = round(self.cell.text.corpus.num_tokens(sentences) / len(sentences))
+        self.ledger.teacher_sentences_stored += len(sentences)
+        self.ledger.teacher_flops_stored += self.cell.teacher.forward_flops(len(sentences), mean_length)
+
+    def _curve_row(
+        self, progress: float, terms: dict[str, Tensor], grad_norm: Tensor, signals: Signals
+    ) -> dict[str, float]:
+        cell, ledger = self.cell, self.ledger
+        with torch.no_grad():
+            diagnostics = cell.method.diagnostics(signals, self.aux)
+        return {
+            "step": ledger.steps,
+            "sentences": ledger.sentences,
+            "tokens": ledger.tokens,
+            "flops": ledger.spent("flops"),
+            "seconds": ledger.spent("seconds"),
+            "progress": progress,
+            "lr": learning_rate(progress, cell.spec),
+            "grad_norm": float(grad_norm),
+            "loss": float(sum(float(term) for term in terms.values())),
+            **{f"term_{name}": float(term) for name, term in terms.items()},
+            **{name: float(value) for name, value in diagnostics.items()},
+        }
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error).lower() for words in OUT_OF_MEMORY
+    )
+
+
+def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

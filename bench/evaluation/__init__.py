@@ -1,1 +1,0 @@
-"""Scoring through MTEB. Nothing outside this package imports mteb."""

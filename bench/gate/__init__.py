@@ -1,1 +1,0 @@
-"""The gate: is a candidate as good as the blessed baseline?"""

@@ -1,0 +1,102 @@
+"""Student queries on the teacher's index."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distilbench.data.tokenizer import load_tokenizer
+from distilbench.evaluation import asymmetric
+from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
+from distilbench.evaluation.score import score
+from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.models.cutting import build_student
+from distilbench.models.embed import embed
+from distilbench.models.export import export
+from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.runs.run import finish_run
+from distilbench.runs.workbench import Workbench
+from distilbench.study.sections import OwnTask, StudentSpec
+from distilbench.study.study import runs_of
+from tests.conftest import Writes
+
+
+@pytest.fixture
+def task(write_beir: Writes, tmp_path: Path) -> Task:
+    return load_task(OwnTask.model_validate({"name": "Own", "source": str(write_beir(tmp_path / "set"))}), None)
+
+
+def index_of(folder: Path, cache: Path) -> TeacherIndex:
+    return TeacherIndex(load_encoder(folder), folder, StoredModel("t", folder).hashes(), cache)
+
+
+def test_queries_are_the_students_and_documents_the_teachers(task: Task, teacher_folder: Path, tmp_path: Path) -> None:
+    teacher = load_encoder(teacher_folder)
+    student = build_student(teacher, StudentSpec(layers=2, width=24), 3)
+    export(student, load_tokenizer(teacher_folder), tmp_path / "student", "# card\n")
+    found = asymmetric_scores(StoredModel("s", tmp_path / "student"), index_of(teacher_folder, tmp_path), [task], "cpu")
+    ((_, _, data),) = task.splits()
+    vectors = {}
+    for name, model in (("queries", student.eval()), ("corpus", teacher)):
+        texts = list(data[name]["text"])
+        vectors[name] = embed(model, load_tokenizer(teacher_folder), texts)
+        vectors[name] /= np.linalg.norm(vectors[name], axis=1, keepdims=True)
+    ids, gains = list(data["corpus"]["id"]), []
+    for query, cosines in zip(data["queries"]["id"], vectors["queries"] @ vectors["corpus"].T, strict=True):
+        if relevant := data["relevant_docs"].get(query):
+            ranked = [relevant.get(ids[place], 0) for place in np.argsort(-cosines)]
+            best = sorted(relevant.values(), reverse=True)
+            dcg, ideal = (sum(gain / np.log2(2 + rank) for rank, gain in enumerate(row)) for row in (ranked, best))
+            gains.append(dcg / ideal)
+    assert found == {"Own": pytest.approx(float(np.mean(gains)), abs=1e-5)}
+
+
+def test_the_teacher_on_its_own_index_has_its_own_score(task: Task, teacher_folder: Path, tmp_path: Path) -> None:
+    (own,) = score(StoredModel("t", teacher_folder), [task], tmp_path / "cache", "cpu")
+    index = index_of(teacher_folder, tmp_path / "cache")
+    assert asymmetric_scores(StoredModel("t", teacher_folder), index, [task], "cpu") == {
+        "Own": pytest.approx(own.metrics["main_score"], abs=1e-6)
+    }
+
+
+def test_the_index_is_made_once_and_again_when_damaged(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, asked = ["the dog", "a cat sees a bird"], []
+
+    def counted(*given: Any) -> Any:
+        asked.append(given)
+        return embed(*given)
+
+    monkeypatch.setattr(asymmetric, "embed", counted)
+    first = index_of(teacher_folder, tmp_path)(texts)
+    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts), first)
+    assert len(asked) == 1
+    index_of(teacher_folder, tmp_path)(texts[::-1])
+    assert len(asked) == 2
+    for file in (tmp_path / "indexes").glob("*/vectors.npy"):
+        file.write_bytes(file.read_bytes()[:-1])
+    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts), first)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(("width", "expected"), [(24, {"Own"}), (16, set())])
+def test_a_record_has_it_where_the_widths_are_equal(
+    width: int, expected: set[str], bench: Workbench, write_beir: Writes, tmp_path: Path
+) -> None:
+    study = bench.study.model_copy(
+        update={
+            "student": StudentSpec(layers=2, width=width),
+            "tasks": [OwnTask.model_validate({"name": "Own", "source": str(write_beir(tmp_path / "set"))})],
+        }
+    )
+    given = replace(bench, study=study)
+    run = next(run for run in runs_of(study) if run.entry.label == "mse")
+    finished = finish_run(given, run, lambda _: None)
+    assert finished is not None
+    assert finished.record.status == "completed", finished.record.error
+    assert set(finished.record.vectors.get("asymmetric", {})) == expected

@@ -1,0 +1,189 @@
+"""Equal tuning: as many trials for all, none repeated after a kill, and no choice by what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from distilbench.cli import verbs
+from distilbench.core.errors import UserError
+from distilbench.core.machine import Settings
+from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design
+from distilbench.runs import trained as trained_module
+from distilbench.runs import tune as tuning_module
+from distilbench.runs.trained import training_of
+from distilbench.runs.tune import Told, tune, with_tuned
+from distilbench.runs.workbench import Workbench
+from distilbench.study.rows import method_entry
+from distilbench.study.search_space import Sampler, at, space_of
+from distilbench.study.sections import TuneSpec
+from distilbench.study.study import Study, runs_of
+from distilbench.study.study_file import load_study
+from distilbench.training.loop import train
+from distilbench_methods.space import Choice, Span
+
+SPACE: dict[str, Span | Choice] = {"a": Span(0.1, 10.0, log=True), "b": Span(2, 64), "c": Choice("x", 1.0, True)}
+
+
+@pytest.mark.parametrize("sampler", ["quasi-random", "tpe"])
+def test_settings_come_again_in_the_same_order(sampler: str) -> None:
+    def drawn(count: int) -> list[dict[str, Any]]:
+        source, found = Sampler(SPACE, TuneSpec(trials=8, sampler=sampler), seed=0), []  # type: ignore[arg-type]
+        for number in range(count):
+            asked, settings = source.ask()
+            source.tell(asked, None if number == 2 else settings["a"])
+            found.append(settings)
+        return found
+
+    eight = drawn(8)
+    assert eight[:5] == drawn(5)
+    assert all(settings[name] in SPACE[name] for settings in eight for name in SPACE)
+    assert all(isinstance(settings["b"], int) for settings in eight)
+    assert len({settings["a"] for settings in eight}) == 8
+
+
+def test_shares_of_a_range() -> None:
+    assert [at(Span(1.0, 100.0, log=True), share) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 10.0, 100.0])
+    assert [at(Span(0, 10), share) for share in (0.0, 0.44, 1.0)] == [0, 4, 10]
+    assert [at(Choice("a", "b"), share) for share in (0.0, 0.49, 0.5, 1.0)] == ["a", "a", "b", "b"]
+
+
+def test_what_a_row_sets_itself_is_not_tuned() -> None:
+    assert set(space_of(method_entry("ibkd"))) == {"hsic_weight", "temperature", "gamma", "detach_input"}
+    assert set(space_of(method_entry("ibkd-median"))) == {"hsic_weight", "temperature", "detach_input"}
+    both = space_of(method_entry({"both": [{"ibkd": {"temperature": 0.1}}, "simcse-supervised"]}))
+    assert {"ibkd.gamma", "simcse-supervised.temperature"} <= set(both) and "ibkd.temperature" not in both
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["tune={trials: 1}"], "tune.trials: input should be greater than or equal to 2, got 1"),
+        (["tune={trials: 4}"], "tune needs dev"),
+        (["tune={trials: 4, seeds: [2]}", "dev={source: x.csv}"], "tune.seeds has the seed 2 of the final runs"),
+        (
+            ["tune={trials: 4, methods: [mze]}", "dev={source: x.csv}"],
+            "tune.methods: unknown label 'mze'",
+        ),
+        (["tune={trials: 4, prune: 1}", "dev={source: x.csv}"], "unknown key 'prune'"),
+        (
+            ["tune={trials: 4}", "dev={source: x.csv}", "ablate={mse: {factors: {metric: l2}}}"],
+            "tune and ablate cannot be had in one study",
+        ),
+        (["tune={trials: 4}", "dev={source: x.csv}", "methods=[leaf]"], "tune: leaf has nothing to tune"),
+    ],
+)
+def test_bad_tuning_is_one_sentence(overrides: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_study("ci", overrides)
+    assert expected in str(caught.value)
+
+
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+@pytest.fixture
+def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
+    study = Study.model_validate(
+        {
+            "name": "tuned",
+            "teacher": str(teacher_folder),
+            "student": {"layers": 1, "width": 16},
+            "text": {"source": str(text_file), "evaluation_text": "keep"},
+            "dev": {"source": str(labelled_file), "columns": ["anchor", "positive"], "scores": ["good"], "points": 1},
+            "budget": {"steps": 2},
+            "methods": ["simcse", {"ibkd": {"temperature": 0.5}}],
+            "tune": {"trials": 3, "seeds": [7]},
+            "seeds": 2,
+            "tasks": ["embedded"],
+            "train": {"batch_size": 16, "max_length": 32},
+        }
+    )
+    made = Workbench(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
+    # What is reported has no part in the choice: a task that is looked at would fail.
+    made.__dict__["tasks"] = []
+    return made
+
+
+def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        trained.append(given[0].seed)
+        return train(*given, **named)
+
+    def kill(_entry: Any, number: int, _trial: Trial, _known: bool) -> None:
+        if len(trained) == 4:
+            raise Killed
+
+    monkeypatch.setattr(trained_module, "train", counted)
+    with pytest.raises(Killed):
+        tune(tunable, Told(trial=kill))
+    folder = tunable.settings.out / "tuned"
+    before = read_design(folder).tuning
+    assert before is not None and [len(item.trials) for item in before.methods] == [3]
+
+    known: list[bool] = []
+    found = tune(tunable, Told(trial=lambda _entry, _number, _trial, there: known.append(there)))
+    assert trained == [7] * 6
+    assert known == [True] * 4 + [False] * 2
+    assert found.methods[0] == before.methods[0]
+    assert read_design(folder).tuning == found
+    assert [len(item.trials) for item in found.methods] == [3, 3]
+
+    final = with_tuned(tunable, found)
+    rows = {entry.label: entry for entry in final.study.methods}
+    assert list(rows) == ["simcse", "ibkd", "simcse-tuned", "ibkd-tuned"]
+    best = found.methods[1].chosen
+    assert best is not None and best.score == max(trial.score or -1.0 for trial in found.methods[1].trials)
+    assert best.hyperparameters.items() <= rows["ibkd-tuned"].hyperparameters.items()
+    assert rows["ibkd-tuned"].hyperparameters["temperature"] == 0.5
+    assert [rows[label].tuning_trials for label in rows] == [0, 0, 3, 3]
+    ids = [final.run_id(run) for run in runs_of(final.study)]
+    assert len(set(ids)) == len(ids)
+    assert not {run for item in found.methods for trial in item.trials for run in trial.runs} & set(ids)
+
+
+def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Workbench, labelled_file: Path) -> None:
+    class Task:
+        name, is_retrieval = "Shared", False
+
+        def splits(self) -> Any:
+            table = pd.read_csv(labelled_file)
+            yield "default", "test", {"sentence1": table["anchor"].str.upper(), "sentence2": table["positive"]}
+
+    tunable.__dict__["tasks"] = [Task()]
+    with pytest.raises(UserError, match="tune: 120 pairs of dev are also in the task Shared"):
+        tune(tunable)
+    assert not (tunable.settings.out / "tuned" / TUNING_FILE).exists()
+
+
+def test_a_trial_that_fails_is_a_trial(
+    tunable: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = iter([True, False, False])
+
+    def fail_once(*given: Any) -> Any:
+        if next(failing):
+            raise RuntimeError("planted")
+        return training_of(*given)
+
+    monkeypatch.setattr(tuning_module, "training_of", fail_once)
+    one = replace(tunable, study=tunable.study.model_copy(update={"methods": tunable.study.methods[:1]}))
+    one.__dict__["tasks"] = []
+    final = verbs._tuned(one)
+    assert [entry.label for entry in final.study.methods] == ["simcse", "simcse-tuned"]
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[trial ")]
+    assert [line.split("] simcse: temperature ")[0] for line in told] == ["[trial 1/3", "[trial 2/3", "[trial 3/3"]
+    assert told[0].endswith(": RuntimeError: planted") and ": dev " in told[1]
+    found = read_design(one.settings.out / "tuned").tuning
+    assert found is not None
+    (item,) = found.methods
+    assert [trial.error for trial in item.trials] == ["RuntimeError: planted", None, None]
+    assert item.chosen is not None and item.chosen is not item.trials[0]
+    assert Tuned("a", "a-tuned", {}, [item.trials[0]]).chosen is None

@@ -1,0 +1,266 @@
+"""Trainings that take turns end in the bits in which they end alone, with one pass of the teacher between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import distilbench.training.lock_step
+from distilbench.core.machine import Settings
+from distilbench.models.encoder import Encoder
+from distilbench.records.record import to_dict
+from distilbench.runs.engines import in_process as here
+from distilbench.runs.run import run_study
+from distilbench.runs.workbench import Workbench
+from distilbench.study.budget import Budget, Ledger
+from distilbench.study.sections import BudgetSpec
+from distilbench.study.study import Study, runs_of
+from distilbench.training.checkpoints import Checkpoints, Snapshot
+from distilbench.training.lock_step import LockStep
+from distilbench.training.loop import Cell, train
+from distilbench.training.online import all_layers, chosen, online_layers, pass_online
+from distilbench.training.signals import dims_of
+from distilbench_methods.base import Needs
+
+MakeCell = Callable[..., Cell]
+METHODS = ["internal-kd", "minilm", "tinybert"]
+STEPS = 6
+
+
+@contextmanager
+def counted_passes(teacher: Encoder) -> Iterator[list[int]]:
+    """Sentences of each pass of a teacher."""
+    found: list[int] = []
+
+    def note(_: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found.append(len(named["input_ids"]))
+
+    handle = teacher.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@pytest.fixture
+def cell_of(make_cell: MakeCell) -> Callable[[str], Cell]:
+    """A training of a few steps by a method, whose stored signals are there: the teacher then runs online only."""
+    for name in METHODS:
+        train(make_cell(name, budget=Budget("steps", STEPS)), Ledger())
+    return lambda name: make_cell(name, budget=Budget("steps", STEPS))
+
+
+def side_by_side(cells: list[Cell]) -> tuple[LockStep, list[Cell]]:
+    needs = [cell.method.needs(dims_of(cell.student, cell.teacher, len(cell.text))) for cell in cells]
+    lock_step = LockStep(needs)
+    return lock_step, [replace(cell, company=lock_step) for cell in cells]
+
+
+def ended(cell: Cell, **further: Any) -> tuple[Any, ...]:
+    """What a training comes to, but for times and memory."""
+    ledger = Ledger()
+    trained = train(cell, ledger, **further)
+    weights = {name: value.tolist() for name, value in cell.student.state_dict().items()}
+    curve = [{**row, "seconds": None} for row in trained.curve]
+    return weights, curve, ledger.as_dict() | {"seconds": None, "peak_memory_bytes": None}
+
+
+def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(cell_of: Callable[[str], Cell]) -> None:
+    cells = [cell_of(name) for name in METHODS]
+    with counted_passes(cells[0].teacher) as passes:
+        alone = [ended(cell) for cell in cells]
+    assert len(passes) == STEPS * len(METHODS)
+
+    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    before = torch.get_rng_state()
+    with counted_passes(cells[0].teacher) as passes:
+        together = [found for _, found in lock_step.run(cells, ended)]
+    assert len(passes) == STEPS
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_time_of_a_pass_is_charged_to_all_that_it_serves(
+    cell_of: Callable[[str], Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, real = [0.0], pass_online
+
+    def slow_pass(*arguments: Any) -> Any:
+        now[0] += 100.0
+        return real(*arguments)
+
+    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    monkeypatch.setattr(distilbench.training.lock_step, "pass_online", slow_pass)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    ledgers = [Ledger() for _ in cells]
+    list(lock_step.run([0, 1, 2], lambda number: train(cells[number], ledgers[number])))
+    assert [ledger.seconds["train"] for ledger in ledgers] == [100.0 * STEPS] * 3
+
+
+def test_a_pass_that_is_asked_for_again_by_the_same_is_charged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distilbench.training.lock_step, "pass_online", lambda *_: {})
+    lock_step, nothing = LockStep([]), torch.empty(0)
+    teacher: Any = None
+
+    def spared(times: int) -> float:
+        for _ in range(times):
+            lock_step.teacher_pass(teacher, nothing, nothing, {}, b"batch")
+        return lock_step.take_spared_seconds()
+
+    first, second = (seconds for _, seconds in lock_step.run([2, 1], spared))
+    assert first == 0 < second
+
+
+class Killed(BaseException):
+    """What no handler of the code under test catches, as none catches SIGKILL."""
+
+
+class Fatal(Checkpoints):
+    """Kills the training after its third snapshot."""
+
+    taken = 0
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        super().save(take)
+        self.taken += 1
+        if self.taken == 3:
+            raise Killed
+
+
+def test_one_that_goes_on_from_a_checkpoint_is_waited_for(cell_of: Callable[[str], Cell], tmp_path: Path) -> None:
+    alone = [ended(cell_of(name)) for name in METHODS]
+    checkpoints = Fatal(tmp_path / "kept", 0)
+    with pytest.raises(Killed):
+        ended(cell_of(METHODS[0]), checkpoints=checkpoints)
+    resumed = [checkpoints.load(), None, None]
+
+    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    with counted_passes(cells[0].teacher) as passes:
+        found = lock_step.run([0, 1, 2], lambda number: ended(cells[number], resumed=resumed[number]))
+        together = dict(found)
+    assert len(passes) == STEPS
+    assert [together[number] for number in range(3)] == alone
+
+
+def test_turns_go_round_and_whoever_is_done_is_out() -> None:
+    order: list[tuple[str, int]] = []
+    lock_step = LockStep([])
+
+    def work(name: str) -> int:
+        steps = {"a": 1, "b": 3, "c": 2}[name]
+        for step in range(steps):
+            lock_step.turn(step)
+            order.append((name, step))
+        return steps
+
+    assert list(lock_step.run("abc", work)) == [("a", 1), ("c", 2), ("b", 3)]
+    assert order == [("a", 0), ("b", 0), ("c", 0), ("b", 1), ("c", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_an_error_ends_all_and_each_cleans_up(kind: type[BaseException]) -> None:
+    order: list[tuple[str, int]] = []
+    left: list[str] = []
+    lock_step = LockStep([])
+
+    def work(name: str) -> None:
+        try:
+            for step in range(3):
+                lock_step.turn(step)
+                order.append((name, step))
+                if (name, step) == ("b", 1):
+                    raise kind
+        finally:
+            left.append(name)
+
+    with pytest.raises(kind):
+        list(lock_step.run("abc", work))
+    assert order == [("a", 0), ("b", 0), ("c", 0), ("a", 1), ("b", 1)]
+    assert sorted(left) == ["a", "b", "c"]
+
+
+def test_random_numbers_are_those_of_each_alone() -> None:
+    def draw(seed: int, turn: Callable[[int], None]) -> list[float]:
+        torch.manual_seed(seed)
+        found = []
+        for step in range(3):
+            turn(step)
+            found.append(float(torch.rand(())))
+        return found
+
+    with torch.random.fork_rng():
+        alone = {seed: draw(seed, lambda _: None) for seed in (1, 2)}
+        lock_step = LockStep([])
+        assert dict(lock_step.run([1, 2], lambda seed: draw(seed, lock_step.turn))) == alone
+
+
+def test_one_pass_gives_what_each_asks_for() -> None:
+    first = Needs(teacher_attention=(4, 2), teacher_hidden=(0,))
+    second = Needs(teacher_attention=(3,), teacher_qkv=(4,))
+    layers = all_layers([first, second, Needs(teacher_final=True)])
+    assert layers == {"attention": (2, 3, 4), "hidden": (0,), "qkv": (4,)}
+    found = {kind: tuple(torch.tensor(layer) for layer in numbers) for kind, numbers in layers.items()}
+
+    def given(needs: Needs) -> dict[str, list[int]]:
+        return {kind: [int(one) for one in ones] for kind, ones in chosen(found, layers, online_layers(needs)).items()}
+
+    assert given(first) == {"attention": [4, 2], "hidden": [0]}
+    assert given(second) == {"attention": [3], "qkv": [4]}
+
+
+def facts(bench: Workbench, said: list[str]) -> dict[tuple[str, int], dict[str, Any]]:
+    """All of a study's records but what is measured anew in every run."""
+    found = {}
+    for item in run_study(bench, here.in_this_process, lambda run, share: said.append(f"{run.entry.label} {run.seed}")):
+        values = to_dict(item.record)
+        ledger = values["ledger"] | {"seconds": None, "peak_memory_bytes": None}
+        found[item.run.entry.label, item.run.seed] = values | {"ledger": ledger, "environment": None, "speed": None}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_a_study_goes_side_by_side_seed_by_seed(
+    teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {
+        "name": "x",
+        "teacher": str(teacher_folder),
+        "student": {"layers": 2, "width": 16},
+        "text": {"source": str(text_file), "evaluation_text": "keep"},
+        "budget": {"steps": 6},
+        "methods": ["internal-kd", "mse", {"minilm": {"relation_heads": 4}}],
+        "seeds": 2,
+        "tasks": ["DistilbenchSTS"],
+        "limit": 6 * 8,
+        "train": {"batch_size": 8, "max_length": 64},
+    }
+    benches = [
+        Workbench(Study.model_validate(values), Settings(tmp_path / name / "out", tmp_path / name, None, "cpu"))
+        for name in ("together", "alone")
+    ]
+    benches[1].origin = benches[0]
+    said: list[str] = []
+    with counted_passes(benches[0].teacher) as passes:
+        together = facts(benches[0], said)
+    side_by_side_passes = len(passes)
+    assert said[said.index("internal-kd 2") + 1] == "minilm 2"
+    assert said.index("minilm 1") < said.index("mse 1") < said.index("internal-kd 2")
+    monkeypatch.setattr(here, "MOST_SIDE_BY_SIDE", 1)
+    with counted_passes(benches[0].teacher) as passes:
+        alone = facts(benches[1], [])
+    assert together == alone
+    assert len(passes) - side_by_side_passes == 2 * 6
+
+
+def test_a_budget_in_seconds_is_spent_alone(bench: Workbench) -> None:
+    run = next(run for run in runs_of(bench.study) if run.entry.label == "internal-kd")
+    by_the_clock = bench.study.model_copy(update={"budget": BudgetSpec(seconds=5)})
+    assert here._asks_online(bench, run)
+    assert not here._asks_online(Workbench(by_the_clock, bench.settings), run)

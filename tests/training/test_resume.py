@@ -1,0 +1,328 @@
+"""A training that was killed goes on and ends in the same bits; watching it changes nothing; memory may run out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import distilbench_methods
+from distilbench.core.machine import Settings
+from distilbench.runs.trained import Training, training_of
+from distilbench.runs.workbench import Workbench
+from distilbench.study.budget import Budget, Ledger
+from distilbench.study.study import Run, Study, runs_of
+from distilbench.training import checkpoints as checkpoint
+from distilbench.training.checkpoints import Checkpoints, Snapshot
+from distilbench.training.dev import DevSet, Response, shares, views_of
+from distilbench.training.loop import Cell, Trained, train
+from distilbench.training.signals import Batch, SignalSource
+
+MakeCell = Callable[..., Cell]
+STEPS = 12
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in distilbench_methods.registry()),
+    ("internal-kd", {"procedure": "pid", "epochs_per_layer": 0.1}),
+    ("internal-kd", {"procedure": "sid", "epochs_per_layer": 0.1, "freeze_below": True}),
+    ("codir", {"bank_momentum": 0.5, "symmetric": True}),
+    ("ckd", {"queue_size": 40, "mse_weight": 1.0}),
+    ("matryoshka", {"base": "ckd", "widths": (8,)}),
+    ("ibkd", {"gamma": "median", "extra_negatives": 4}),
+]
+
+pytestmark = pytest.mark.no_cover
+
+
+class Killed(BaseException):
+    """What no handler of the code under test catches, as none catches SIGKILL."""
+
+
+class Fatal(Checkpoints):
+    """Kills the training after some snapshots."""
+
+    def __init__(self, folder: Path, lives: int) -> None:
+        super().__init__(folder, 0)
+        self.lives = lives
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        if not self.lives:
+            raise Killed
+        self.lives -= 1
+        super().save(take)
+
+
+def trained(cell: Cell, **further: Any) -> tuple[dict[str, Tensor], dict[str, Any], Trained]:
+    """The student's and the heads' tensors, the ledger without times, and the rest."""
+    ledger = Ledger()
+    result = train(cell, ledger, **further)
+    tensors = {**checkpoint.tensors_of("student", cell.student), **checkpoint.tensors_of("aux", result.aux)}
+    return tensors, timeless(ledger.as_dict()), result
+
+
+def timeless(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("seconds", "peak_memory_bytes")}
+
+
+def assert_equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+@pytest.mark.parametrize(("name", "settings"), CASES, ids=str)
+def test_a_killed_training_ends_in_the_same_bits(
+    make_cell: MakeCell, name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilbench.training.loop.LOG_EVERY", 1)
+    budget = Budget("steps", STEPS)
+    tensors, ledger, result = trained(make_cell(name, budget=budget, **settings))
+    for lives in (4, 3):
+        with pytest.raises(Killed):
+            killed = Fatal(tmp_path / "checkpoint", lives)
+            train(make_cell(name, budget=budget, **settings), Ledger(), checkpoints=killed, resumed=killed.load())
+    again = Checkpoints(tmp_path / "checkpoint", 1e9)
+    resumed = again.load()
+    assert resumed is not None
+    assert resumed.facts["step"] == 7
+    rest, rest_ledger, rest_result = trained(
+        make_cell(name, budget=budget, **settings), checkpoints=again, resumed=resumed
+    )
+    assert_equal(tensors, rest)
+    assert ledger == rest_ledger
+    assert result.batches_sha256 == rest_result.batches_sha256
+    assert [timeless(row) for row in result.curve] == [timeless(row) for row in rest_result.curve]
+
+
+def response_of(cell: Cell, bench: Workbench, points: int = 3) -> Response:
+    return Response(DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher)), cell.budget, points)
+
+
+@pytest.mark.parametrize("name", ["simcse", "codir", "internal-kd", "hpd"])
+def test_watching_changes_nothing_and_is_not_charged(make_cell: MakeCell, bench: Workbench, name: str) -> None:
+    alone, ledger, _ = trained(make_cell(name, budget=Budget("steps", STEPS)))
+    cell = make_cell(name, budget=Budget("steps", STEPS))
+    response = response_of(cell, bench)
+    watched, watched_ledger, _ = trained(cell, response=response)
+    assert_equal(alone, watched)
+    assert ledger == watched_ledger
+    assert [row["share"] for row in response.rows] == [0.25, 0.5, 1.0]
+    assert [row["steps"] for row in response.rows] == [3, 6, 12]
+    assert all(-1 <= row["score"] <= 1 for row in response.rows)
+    assert len({row["score"] for row in response.rows}) == 3
+    assert all("chosen" not in row for row in response.rows)
+
+
+def test_shares_double_up_to_the_whole() -> None:
+    assert shares(1) == (1.0,)
+    assert shares(4) == (0.125, 0.25, 0.5, 1.0)
+
+
+def test_a_dev_score_is_spearmans_correlation_with_the_gold(bench: Workbench) -> None:
+    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
+    assert len(dev.pairs_P2) == 2 * len(bench.labelled)
+    assert dev.look(bench.teacher)[0] == pytest.approx(1.0)
+    assert abs(dev.look(bench.student(1))[0]) < 0.95
+    upside_down = replace(dev, gold_P=-dev.gold_P)
+    assert upside_down.look(bench.teacher)[0] == pytest.approx(-1.0)
+
+
+def test_vectors_that_are_all_equal_have_no_dev_score(bench: Workbench) -> None:
+    head = nn.Linear(16, 3)
+    nn.init.zeros_(head.weight)
+    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
+    assert torch.isnan(torch.tensor(dev.look(bench.student(1), head)[0]))
+
+
+def test_the_best_weights_on_dev_ship_and_survive_a_kill(make_cell: MakeCell, bench: Workbench, tmp_path: Path) -> None:
+    def make() -> Cell:
+        cell = make_cell("simcse", budget=Budget("steps", STEPS))
+        return replace(cell, spec=cell.spec.model_copy(update={"checkpoint": "best-on-dev", "learning_rate": 0.05}))
+
+    cell = make()
+    response = response_of(cell, bench, points=4)
+    tensors, _, _ = trained(cell, response=response)
+    scores = [row["score"] for row in response.rows]
+    best = max(range(4), key=lambda place: scores[place])
+    assert best < 3, "the test needs a student that gets worse at the end"
+    assert [row.get("chosen", False) for row in response.rows] == [place == best for place in range(4)]
+    assert response.dev is not None
+    assert response.dev.look(cell.student)[0] == scores[best]
+
+    again = make()
+    other = response_of(again, bench, points=4)
+    with pytest.raises(Killed):
+        train(again, Ledger(), response=other, checkpoints=Fatal(tmp_path / "c", STEPS - 1))
+    last = make()
+    rows = response_of(last, bench, points=4)
+    rest, _, _ = trained(last, response=rows, resumed=Checkpoints(tmp_path / "c", 0).load())
+    assert_equal(tensors, rest)
+    assert [timeless(row) for row in rows.rows] == [timeless(row) for row in response.rows]
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, most_rows: int) -> list[int]:
+    """Let memory suffice for some rows at a time only; returns the sizes that were tried."""
+    tried: list[int] = []
+    original = SignalSource.student_signals
+
+    def student_signals(self: SignalSource, batch: Batch) -> dict[str, Any]:
+        tried.append(len(batch))
+        torch.rand(1)
+        if len(batch) > most_rows:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+            )
+        return original(self, batch)
+
+    monkeypatch.setattr(SignalSource, "student_signals", student_signals)
+    return tried
+
+
+def test_out_of_memory_halves_what_passes_at_a_time(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, ledger, _ = trained(make_cell("ibkd"))
+    with monkeypatch.context() as patch:
+        tried = scarce(patch, 5)
+        parts, parts_ledger, _ = trained(make_cell("ibkd"))
+    assert tried[:4] == [16, 8, 4, 4]
+    assert set(tried[4:]) == {4}
+    assert (parts_ledger["micro_batch"], parts_ledger["out_of_memory"]) == (4, 2)
+    assert (ledger["micro_batch"], ledger["out_of_memory"]) == (16, 0)
+    assert parts_ledger["student_flops"] > ledger["student_flops"]
+    assert parts_ledger["steps"] == ledger["steps"]
+    assert parts.keys() == plain.keys()
+
+
+def test_one_row_too_many_is_a_failure_and_so_is_any_other_error(
+    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        tried = scarce(patch, 0)
+        with pytest.raises(RuntimeError, match="can't allocate"):
+            trained(make_cell("mse"))
+    assert tried == [16, 8, 4, 2, 1]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("another reason")
+
+    monkeypatch.setattr(SignalSource, "student_signals", fail)
+    with pytest.raises(RuntimeError, match="another reason"):
+        trained(make_cell("mse"))
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(
+    make_cell: MakeCell, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        train(make_cell("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
+    file = tmp_path / "c" / checkpoint.TENSORS_FILE
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert Checkpoints(tmp_path / "c", 0).load() is None
+    assert "the checkpoint" in caplog.text
+
+
+def test_a_checkpoint_of_another_format_is_not_gone_on_from(
+    make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        train(make_cell("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+    assert Checkpoints(tmp_path / "c", 0).load() is None
+
+
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    kept = Checkpoints(tmp_path / "c", 10)
+    assert not kept.due()
+    now = 111.0
+    assert kept.due()
+
+    def slow(*_: object) -> None:
+        nonlocal now
+        now += 2.0
+
+    monkeypatch.setattr(checkpoint, "write_sealed", slow)
+    for number in (1, 2):
+        kept.save(lambda: Snapshot({}, {}))
+        now = 100 + 2.0 * (number + 1) / checkpoint.MOST_COST - 1
+        assert not kept.due()
+        now += 1.5
+        assert kept.due()
+        assert not kept.due(side_by_side=2)
+
+
+@pytest.fixture
+def recipe(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
+    study = Study.model_validate(
+        {
+            "name": "x",
+            "teacher": str(teacher_folder),
+            "student": {"layers": 2, "width": 16},
+            "text": {"source": str(text_file)},
+            "labelled": {"source": str(labelled_file)},
+            "dev": {"source": str(labelled_file), "columns": ["anchor", "positive"], "scores": ["good"], "points": 3},
+            "budget": {"sentences": 320},
+            "methods": [{"two": ["leaf", {"simcse-supervised": {"share": 0.5, "hard_negatives": False}}]}],
+            "seeds": 1,
+            "tasks": ["embedded"],
+            "train": {"batch_size": 16},
+        }
+    )
+    settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu", checkpoint_seconds=0)
+    return Workbench(study, settings)
+
+
+def files(training: Training) -> dict[str, bytes]:
+    folder = training.model.folder
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "lives", [pytest.param(3, marks=pytest.mark.thorough), 10, pytest.param(13, marks=pytest.mark.thorough)]
+)
+def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
+    recipe: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    run = next(run for run in runs_of(recipe.study) if run.role == "method")
+    left = lives
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, take: Callable[[], Snapshot]) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        original(self, take)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(Killed):
+            training_of(recipe, run, Ledger(), lambda _: None)
+    assert any((recipe.settings.cache / "checkpoints").iterdir())
+    ledger, twin_ledger = Ledger(), Ledger()
+    resumed = training_of(recipe, run, ledger, lambda _: None)
+    other = Workbench(recipe.study, replace(recipe.settings, cache=tmp_path / "other", checkpoint_seconds=1e9))
+    twin = training_of(other, run, twin_ledger, lambda _: None)
+    assert files(resumed) == files(twin)
+    assert timeless(ledger.as_dict()) == timeless(twin_ledger.as_dict())
+    assert resumed.curve.drop(columns="seconds").equals(twin.curve.drop(columns="seconds"))
+    assert [timeless(row) for row in resumed.response] == [timeless(row) for row in twin.response]
+    assert resumed.identity == twin.identity
+    assert not any((recipe.settings.cache / "checkpoints").iterdir())
+
+
+def test_a_damaged_model_is_trained_again(recipe: Workbench, caplog: pytest.LogCaptureFixture) -> None:
+    run: Run = next(run for run in runs_of(recipe.study) if run.role == "floor")
+    first = training_of(recipe, run, Ledger(), lambda _: None)
+    before, file = files(first), first.model.folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    assert files(training_of(recipe, run, Ledger(), lambda _: None)) == before
+    assert "model/model.safetensors is not as it was written" in caplog.text
