@@ -24,11 +24,12 @@ import yaml
 import distilbench_methods
 from distilbench.cli.app import main
 from distilbench.core.machine import Settings
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Budget
 from distilbench.study.study import Study
-from distilbench.training.loop import Cell
-from distilbench_methods.base import Method
+from distilbench.training.loop import TrainingJob
+from distilbench.training.teacher_store import TeacherStore, array_names
+from distilbench_methods.base import Method, Needs
 
 WORDS = re.findall(
     r"\w+",
@@ -133,7 +134,7 @@ def labelled_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Cli = Callable[..., tuple[int, str, str]]
-MakeCell = Callable[..., Cell]
+MakeJob = Callable[..., TrainingJob]
 SMALL: dict[str, dict[str, Any]] = {
     "hpd": {"width": 8},
     "ckd": {"queue_size": 32},
@@ -218,7 +219,7 @@ def study(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: 
 
 
 @pytest.fixture
-def bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
+def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Inputs:
     study = Study.model_validate(
         {
             "name": "x",
@@ -234,26 +235,32 @@ def bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: 
             "train": {"batch_size": 16},
         }
     )
-    return Workbench(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+    return make_inputs(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+
+
+def store_for(inputs: Inputs, needs: Needs) -> TeacherStore:
+    """The store with what a method with these needs reads."""
+    arrays = tuple(sorted(array_names(needs)))
+    return inputs.stores.open(inputs.source_of(needs), arrays, inputs.study.train.signals)
 
 
 @pytest.fixture
-def make_cell(bench: Workbench) -> MakeCell:
-    def make(method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any) -> Cell:
+def make_job(inputs: Inputs) -> MakeJob:
+    def make(method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any) -> TrainingJob:
         chosen = (
             distilbench_methods.load(method)(**{**SMALL.get(method, {}), **settings})
             if isinstance(method, str)
             else method
         )
-        needs = chosen.needs(bench.dims)
-        return Cell(
+        needs = chosen.needs(inputs.dims)
+        return TrainingJob(
             method=chosen,
-            student=bench.student(seed),
-            teacher=bench.teacher,
-            text=bench.text_of(needs),
-            store=bench.store_of(needs),
-            spec=bench.study.train,
-            budget=budget or bench.budget,
+            student=inputs.students.build(seed),
+            teacher=inputs.teacher.encoder,
+            text=inputs.text_of(needs),
+            store=store_for(inputs, needs),
+            spec=inputs.study.train,
+            budget=budget or inputs.budget,
             seed=seed,
         )
 

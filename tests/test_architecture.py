@@ -109,7 +109,7 @@ def test_results_are_read_without_torch(room: str) -> None:
         ("distilbench.gate.run", (*HEAVY, "matplotlib")),
         ("distilbench_methods", HEAVY),
         ("distilbench.training.loop", ("mteb", "datasets", "sentence_transformers")),
-        ("distilbench.runs.workbench", ("mteb", "datasets", "sentence_transformers")),
+        ("distilbench.runs.study_run", ("mteb", "datasets", "sentence_transformers")),
     ],
 )
 def test_imports_stay_light(module: str, unwanted: tuple[str, ...]) -> None:

@@ -21,12 +21,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from distilbench.data.corpus import Corpus, build_or_open, corpus_key
+from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
-from distilbench.study.sections import TrainSpec
-from distilbench.study.study import Study
-from distilbench.training.loop import Cell, train
+from distilbench.study.sections import TextSpec, TrainSpec
+from distilbench.training.loop import TrainingJob, train
 from distilbench.training.teacher_store import FINAL, TeacherStore
 from distilbench_methods.mse import MSE
 
@@ -57,20 +56,10 @@ def _read(folder: Path, sentences: int) -> None:
     tokenizer = Tokenizer(WordLevel({**known, "[PAD]": VOCABULARY, "[UNK]": VOCABULARY + 1}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
-    study = Study.model_validate(
-        {
-            "name": "footprint",
-            "teacher": str(folder / "model"),
-            "student": {"layers": 1},
-            "text": {"source": str(folder / "text.txt")},
-            "budget": {"steps": 1},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["embedded"],
-        }
-    )
-    key = corpus_key(study, tokenizer_sha256="", mirror=None)
-    assert len(build_or_open(study, folder / "model", key, folder / "cache", None)) > 0.9 * sentences
+    train = TrainSpec()
+    request = TextRequest(TextSpec(source=str(folder / "text.txt")), train.max_length, train.batch_size, None, None)
+    key = corpus_key(request, tokenizer_sha256="")
+    assert len(build_or_open(request, folder / "model", key, folder / "cache")) > 0.9 * sentences
 
 
 def _train(folder: Path, sentences: int) -> None:
@@ -79,7 +68,7 @@ def _train(folder: Path, sentences: int) -> None:
     teacher, student = _encoder(WIDTH), _encoder(WIDTH // 8)
     store = TeacherStore(folder / "signals", teacher, text, [FINAL])
     spec = TrainSpec(batch_size=64)
-    trained = train(Cell(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
+    trained = train(TrainingJob(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
     assert not trained.diverged
 
 

@@ -16,12 +16,11 @@ from distilbench.models.model_folder import load_encoder
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.trained import rehearse_run
 from distilbench.study.budget import Ledger
-from distilbench.study.study import runs_of
 from distilbench.training.lock_step import LockStep
 from distilbench.training.loop import train
 from speed.clock import Race, Ratio, Work, race, timed
 from speed.setting import Setting
-from speed.training import METHODS, OURS, cell_of
+from speed.training import METHODS, OURS, job_of, method_runs
 
 TIMES = 10
 PASSED_METHODS: list[Any] = ["mse", "ckd", "ibkd", "codir", "simcse"]
@@ -45,12 +44,12 @@ def linearity(setting: Setting) -> Ratio:
             f"--sentences {len(setting.sentences)}: a tenth of them does not fill a batch of "
             f"{setting.options.batch_size}; give {TIMES * setting.options.batch_size} or more"
         )
-    bench = small.bench([METHODS["mse"]])
+    inputs = small.inputs([METHODS["mse"]])
     found = []
     for _ in range(setting.options.rounds):
         seconds = []
         for number in (steps, TIMES * steps):
-            cell = cell_of(bench, steps=number)
+            cell = job_of(inputs, steps=number)
             seconds.append(timed(lambda cell=cell: train(cell, Ledger()))[0].cpu)  # type: ignore[misc]
         found.append(seconds[1] / seconds[0])
     return Ratio.of(found)
@@ -80,10 +79,10 @@ def matrix_linearity(setting: Setting) -> dict[str, Ratio]:
 
 
 def _seconds_of_matrix(setting: Setting, methods: list[Any], seeds: list[int]) -> float:
-    bench = setting.bench(methods, name="matrix", seeds=seeds, tasks=["DistilbenchSTS"])
-    assert bench.tasks and bench.store
-    runs = [run for run in runs_of(bench.study) if run.role == "method"]
-    took, finished = timed(lambda: list(in_this_process(bench, runs, lambda run, share: None)))
+    inputs = setting.inputs(methods, name="matrix", seeds=seeds, tasks=["DistilbenchSTS"])
+    assert inputs.tasks() and inputs.text.corpus
+    runs = method_runs(inputs)
+    took, finished = timed(lambda: list(in_this_process(runs, lambda run, share: None)))
     for item in finished:
         if item.reused or item.record.status != "completed":
             raise RuntimeError(f"a run of the matrix was not executed: {item.record.error or item.record.status}")
@@ -92,16 +91,16 @@ def _seconds_of_matrix(setting: Setting, methods: list[Any], seeds: list[int]) -
 
 def lock_step(setting: Setting) -> Race:
     """Three methods for which the teacher runs on every batch: side by side, and one after the other."""
-    bench = _few(setting).bench([*ONLINE_METHODS, _minilm(setting)], name="lock-step")
-    numbers = range(len(bench.study.methods))
+    inputs = _few(setting).inputs([*ONLINE_METHODS, _minilm(setting)], name="lock-step")
+    numbers = range(len(inputs.study.methods))
 
     def side_by_side(_: int) -> Work:
-        together = LockStep([needs for entry in bench.study.methods for _, needs in bench.stages(entry)])
-        cells = [replace(cell_of(bench, number), company=together) for number in numbers]
+        together = LockStep([run.stages[0].needs for run in method_runs(inputs)])
+        cells = [replace(job_of(inputs, number), company=together) for number in numbers]
         return lambda: list(together.run(cells, lambda cell: train(cell, Ledger())))
 
     def one_after_the_other(_: int) -> Work:
-        cells = [cell_of(bench, number) for number in numbers]
+        cells = [job_of(inputs, number) for number in numbers]
         return lambda: [train(cell, Ledger()) for cell in cells]
 
     return race({OURS: side_by_side, ALONE: one_after_the_other}, setting.options.rounds)
@@ -135,17 +134,18 @@ def _footprint(work: str, sentences: int) -> tuple[int, int]:
 
 def teacher_passes(setting: Setting) -> float:
     """Passes over the text that the teacher makes for five methods and three seeds, all of it from one store."""
-    bench = _few(setting).bench(PASSED_METHODS, name="passes", seeds=PASSED_SEEDS)
+    inputs = _few(setting).inputs(PASSED_METHODS, name="passes", seeds=PASSED_SEEDS)
     passed = 0
 
     def note(_: Any, values: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal passed
         passed += len(named["input_ids"])
 
-    handle = bench.teacher.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    handle = inputs.teacher.encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        for run in runs_of(bench.study):
-            rehearse_run(bench, run)
+        inputs.text.corpus  # noqa: B018
+        for run in method_runs(inputs):
+            rehearse_run(run)
     finally:
         handle.remove()
-    return passed / len(bench.corpus)
+    return passed / len(inputs.text.corpus)

@@ -17,7 +17,7 @@ from distilbench.study.sections import Precision
 from distilbench.training.loop import train
 from speed.clock import Seconds, timed
 from speed.setting import Setting
-from speed.training import METHODS, cell_of
+from speed.training import METHODS, job_of
 
 SIZE = 1024
 PRODUCTS = 5
@@ -75,9 +75,9 @@ def parts_of_a_step(setting: Setting, method: str = "mse") -> Parts:
 
     Clipping, teacher signals, batches and records are the rest.
     """
-    bench = setting.bench([METHODS[method]])
-    train(cell_of(bench, steps=WARM_UP_STEPS), Ledger())
-    cell, ledger, found = cell_of(bench), Ledger(), Parts()
+    inputs = setting.inputs([METHODS[method]])
+    train(job_of(inputs, steps=WARM_UP_STEPS), Ledger())
+    cell, ledger, found = job_of(inputs), Ledger(), Parts()
     optimizer = torch.optim.AdamW
     with (
         _counted(Encoder, "forward", found, "forward"),

@@ -8,8 +8,11 @@ from tempfile import TemporaryDirectory
 
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.runs.engines.in_process import in_this_process
-from distilbench.runs.run import run_study
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import make_inputs
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import prepare
+from distilbench.runs.progress import Watch
+from distilbench.runs.study_run import run_part
 from speed import rival
 from speed.clock import Race, Work, race
 from speed.setting import SEED, Setting
@@ -34,13 +37,15 @@ def compare_matrix(setting: Setting, tasks: list[Task]) -> tuple[Race, float]:
 
 
 def _ours(setting: Setting, tasks: list[Task]) -> Work:
-    study = setting.bench(list(METHODS.values()), name="whole", seeds=SEEDS, tasks=[task.name for task in tasks]).study
+    study = setting.inputs(list(METHODS.values()), name="whole", seeds=SEEDS, tasks=[task.name for task in tasks]).study
 
     def work() -> Scores:
         with TemporaryDirectory() as folder:
-            bench = Workbench(study, replace(setting.settings, out=Path(folder) / "out", cache=Path(folder) / "cache"))
-            bench.tasks = tasks
-            records = [item.record for item in run_study(bench, in_this_process, lambda run, share: None)]
+            settings = replace(setting.settings, out=Path(folder) / "out", cache=Path(folder) / "cache")
+            inputs = replace(make_inputs(study, settings), tasks=lambda: tasks)
+            preflight(inputs)
+            (runs,) = prepare([inputs])
+            records = [item.record for item in run_part(runs, in_this_process, Watch())]
         if failed := [record.error or record.status for record in records if record.status != "completed"]:
             raise RuntimeError(f"a run of the matrix did not complete: {failed[0]}")
         (teacher,) = (record for record in records if record.role == "ceiling")
@@ -51,8 +56,8 @@ def _ours(setting: Setting, tasks: list[Task]) -> Work:
 
 def _theirs(setting: Setting, tasks: list[Task]) -> Work:
     instances = [task.instance for task in tasks]
-    benches = {method: setting.bench([METHODS[method]]) for method in METHODS}
-    trainings = {method: rival_of(setting, bench, method) for method, bench in benches.items()}
+    inputs = {method: setting.inputs([METHODS[method]]) for method in METHODS}
+    trainings = {method: rival_of(setting, inputs[method], method) for method in METHODS}
 
     def work() -> Scores:
         teacher = rival.load(setting.teacher.folder, setting.device)
@@ -62,7 +67,7 @@ def _theirs(setting: Setting, tasks: list[Task]) -> Work:
         for number in range(len(SEEDS)):
             for method, (training, make_loss) in trainings.items():
                 known = replace(training, labels=None if training.labels is None else labels)
-                train = known.contestant(make_loss, **best_settings(setting, benches[method]))
+                train = known.contestant(make_loss, **best_settings(setting, inputs[method]))
                 rival.plain_scores(train(number)(), instances)
         return scores
 

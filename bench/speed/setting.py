@@ -21,7 +21,7 @@ from distilbench.models.cutting import build_student, find_model
 from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.sections import Precision, StudentSpec, TextSpec, TrainSpec
 from distilbench.study.study import Study
 
@@ -66,8 +66,8 @@ class Setting:
     def device(self) -> str:
         return self.settings.device
 
-    def bench(self, methods: list[Any], *, name: str = "speed", **changed: Any) -> Workbench:
-        """A workbench for some methods; `changed` replaces sections of the study."""
+    def inputs(self, methods: list[Any], *, name: str = "speed", **changed: Any) -> Inputs:
+        """Of a study of some methods; `changed` replaces sections of the study."""
         sentences = len(self.sentences)
         study = Study.model_validate(
             {
@@ -89,7 +89,7 @@ class Setting:
             }
             | changed
         )
-        return Workbench(study, self.settings)
+        return make_inputs(study, self.settings)
 
     @property
     def student_spec(self) -> StudentSpec:

@@ -15,10 +15,11 @@ from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation.tasks.files import read_split
 from distilbench.models.embed import embed
 from distilbench.models.encoder import Encoder
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.sections import Compile
-from distilbench.training.loop import Cell, train
+from distilbench.training.loop import TrainingJob, train
 from distilbench.training.teacher_store import FINAL
 from speed import rival
 from speed.clock import Contestant, Race, Work, race
@@ -35,19 +36,26 @@ METHODS: dict[str, Any] = {
 }
 
 
-def cell_of(bench: Workbench, number: int = 0, *, steps: int | None = None, seed: int = SEED) -> Cell:
-    """The training by one of the workbench's methods, with the teacher's signals in the store."""
-    ((stage, needs),) = bench.stages(bench.study.methods[number])
-    store = bench.store_of(needs)
-    store.ensure(np.arange(len(bench.corpus)))
-    return Cell(
-        method=stage.build(),
-        student=bench.student(SEED),
-        teacher=bench.teacher,
-        text=bench.text_of(needs),
+def method_runs(inputs: Inputs) -> list[PreparedRun]:
+    """The runs that train, those of the first seed in the order of the methods."""
+    (runs,) = prepare([inputs])
+    return [run for run in runs if run.cell.role == "method"]
+
+
+def job_of(inputs: Inputs, number: int = 0, *, steps: int | None = None, seed: int = SEED) -> TrainingJob:
+    """The training by one of a study's methods, with the teacher's signals in the store."""
+    run = method_runs(inputs)[number]
+    (prepared,) = run.stages
+    store = run.store(prepared)
+    store.ensure(np.arange(len(inputs.text.corpus)))
+    return TrainingJob(
+        method=prepared.stage.build(),
+        student=inputs.students.build(SEED),
+        teacher=inputs.teacher.encoder,
+        text=run.text(prepared),
         store=store,
-        spec=bench.study.train,
-        budget=bench.budget if steps is None else Budget("steps", steps),
+        spec=inputs.study.train,
+        budget=inputs.budget if steps is None else Budget("steps", steps),
         seed=seed,
     )
 
@@ -64,18 +72,18 @@ def compare(setting: Setting, method: str) -> Race:
 
 def contestants(setting: Setting, method: str) -> dict[str, Contestant]:
     """Ours, theirs with defaults, theirs with batches grouped by length and in the better precision."""
-    bench = setting.bench([METHODS[method]])
-    theirs, make_loss = rival_of(setting, bench, method)
+    inputs = setting.inputs([METHODS[method]])
+    theirs, make_loss = rival_of(setting, inputs, method)
     return {
-        OURS: _ours(setting, bench),
+        OURS: _ours(setting, inputs),
         DEFAULTS: theirs.contestant(make_loss),
-        BEST: theirs.contestant(make_loss, **best_settings(setting, bench)),
+        BEST: theirs.contestant(make_loss, **best_settings(setting, inputs)),
     }
 
 
-def best_settings(setting: Setting, bench: Workbench) -> dict[str, Any]:
+def best_settings(setting: Setting, inputs: Inputs) -> dict[str, Any]:
     """What its documentation advises for speed: batches grouped by length, and bf16 where that pays."""
-    grouped = rival.grouped_by_length(bench.corpus.lengths())
+    grouped = rival.grouped_by_length(inputs.text.corpus.lengths())
     return {"batch_sampler": grouped, "bf16": setting.options.precision == "bf16"}
 
 
@@ -89,20 +97,20 @@ def compare_compiled(setting: Setting, how: Compile) -> tuple[Race, float]:
 
 
 def _compiled(setting: Setting, how: Compile | None) -> Contestant:
-    bench = setting.bench([METHODS["mse"]])
+    inputs = setting.inputs([METHODS["mse"]])
 
     def ready(number: int) -> Work:
-        cell = cell_of(bench, seed=SEED + number)
-        cell = replace(cell, spec=cell.spec.model_copy(update={"compile": how}))
-        return lambda: train(cell, Ledger())
+        job = job_of(inputs, seed=SEED + number)
+        job = replace(job, spec=job.spec.model_copy(update={"compile": how}))
+        return lambda: train(job, Ledger())
 
     return ready
 
 
-def rival_of(setting: Setting, bench: Workbench, method: str) -> tuple[rival.Training, Any]:
+def rival_of(setting: Setting, inputs: Inputs, method: str) -> tuple[rival.Training, Any]:
     """The same training in sentence-transformers, and what makes its loss of a model."""
-    cell_of(bench)
-    labels = None if method == "simcse" else bench.store.read(FINAL, np.arange(len(bench.corpus))).numpy()
+    store = job_of(inputs).store
+    labels = None if method == "simcse" else store.read(FINAL, np.arange(len(inputs.text.corpus))).numpy()
     training = rival.Training(
         folder=setting.student_folder,
         sentences=setting.sentences,
@@ -114,22 +122,22 @@ def rival_of(setting: Setting, bench: Workbench, method: str) -> tuple[rival.Tra
         normalize=method == "mse",
         seed=SEED,
     )
-    (entry,) = bench.study.methods
-    return training, rival.loss_of(entry.stages[0].build(), bench.dims)
+    (entry,) = inputs.study.methods
+    return training, rival.loss_of(entry.stages[0].build(), inputs.dims)
 
 
-def _ours(setting: Setting, bench: Workbench) -> Contestant:
+def _ours(setting: Setting, inputs: Inputs) -> Contestant:
     """Tokenising included, since theirs does it while it trains."""
     tokenizer, length = load_tokenizer(setting.teacher.folder), setting.max_length
 
     def ready(number: int) -> Work:
-        cell = cell_of(bench, seed=SEED + number)
+        job = job_of(inputs, seed=SEED + number)
 
         def work() -> Encoder:
             with TemporaryDirectory() as folder:
                 write_corpus(Path(folder), setting.sentences, tokenizer, length)
-            train(cell, Ledger())
-            return cell.student
+            train(job, Ledger())
+            return job.student
 
         return work
 

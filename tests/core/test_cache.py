@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import numpy as np
 import pytest
 
 from distilbench.core.cache import kept_arrays
-from distilbench.evaluation import representation as vectors
-from distilbench.runs import workbench
-from distilbench.runs.workbench import Workbench
+from distilbench.evaluation import representation
+from distilbench.runs.prepare import texts as prepared_texts
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.sections import DevSpec
 
 NUMBERS, NAMES = np.arange(6.0).reshape(2, 3), np.array([[1, 2]])
@@ -58,17 +57,19 @@ def test_who_comes_together_waits_for_the_first(tmp_path: Path) -> None:
 
 
 def test_another_process_finds_what_the_teacher_gave(
-    bench: Workbench, labelled_file: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, labelled_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = DevSpec(source=str(labelled_file), columns=["anchor", "positive"])
-    first = replace(bench, study=bench.study.model_copy(update={"dev": watched}))
-    views, dev = first.teacher_views, first.dev
+    study = inputs.study.model_copy(update={"dev": watched})
+    first = make_inputs(study, inputs.settings)
+    views, dev = first.teacher.views, first.dev
     assert dev is not None
-    monkeypatch.setattr(vectors, "views", None)
-    monkeypatch.setattr(workbench, "views_of", None)
-    other = replace(first)
-    assert list(other.teacher_views) == sorted(views)
+    gold_P = dev.dev_set.gold_P
+    monkeypatch.setattr(representation, "views", None)
+    monkeypatch.setattr(prepared_texts, "views_of", None)
+    other = make_inputs(study, inputs.settings)
+    assert list(other.teacher.views) == sorted(views)
     for name, values in views.items():
-        np.testing.assert_array_equal(other.teacher_views[name], values)
+        np.testing.assert_array_equal(other.teacher.views[name], values)
     assert other.dev is not None
-    np.testing.assert_array_equal(other.dev.gold_P, dev.gold_P)
+    np.testing.assert_array_equal(other.dev.dev_set.gold_P, gold_P)

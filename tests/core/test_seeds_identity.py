@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from distilbench.core.hashes import folder_sha256, key_of
 from distilbench.core.seeds import preserved_rng, seed_for, seeded
 from distilbench.data.batches import BATCHES_PER_POOL, LEAST_POOLS
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.study.study import Study, runs_of
 
 
@@ -80,25 +80,26 @@ def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
     assert folder_sha256(tmp_path, ("*.json",)) != first
 
 
-def test_only_runs_on_small_texts_state_how_many_batches_are_sorted_together(bench: Workbench) -> None:
+def test_only_runs_on_small_texts_state_how_many_batches_are_sorted_together(inputs: Inputs) -> None:
     def pools(sentences: int, method: str = "mse") -> object:
-        changed = {**bench.study.model_dump(), "methods": [method]}
+        changed = {**inputs.study.model_dump(), "methods": [method]}
         changed["text"] = {**changed["text"], "sentences": sentences}
         changed["labelled"] = {**changed["labelled"], "rows": sentences}
         study = Study.model_validate(changed)
         run = next(run for run in runs_of(study) if run.role == "method")
-        return replace(bench, study=study).identity(run).get("batches_per_pool")
+        return prepare_run(make_inputs(study, inputs.settings), run).identity.get("batches_per_pool")
 
-    size = bench.study.train.batch_size
+    size = inputs.study.train.batch_size
     large = LEAST_POOLS * BATCHES_PER_POOL * size
     for method in ("mse", "simcse-supervised"):
         assert [pools(count, method) for count in (large, large - 1, 8 * size)] == [None, [31], [2]]
 
 
-def test_the_id_of_a_run_stays_when_the_text_is_built(bench: Workbench) -> None:
+def test_the_id_of_a_run_stays_when_the_text_is_built(inputs: Inputs) -> None:
     few = {"limit": 100, "methods": ["mse", "simcse-supervised"]}
-    sized = replace(bench, study=Study.model_validate({**bench.study.model_dump(), **few}))
+    sized = make_inputs(Study.model_validate({**inputs.study.model_dump(), **few}), inputs.settings)
     runs = [run for run in runs_of(sized.study) if run.role == "method"]
-    before = [sized.run_id(run) for run in runs]
-    assert len(sized.corpus) == len(sized.labelled) == 100
-    assert [replace(sized).run_id(run) for run in runs] == before
+    before = [prepare_run(sized, run).id for run in runs]
+    assert sized.labelled is not None
+    assert len(sized.text.corpus) == len(sized.labelled.text) == 100
+    assert [prepare_run(make_inputs(sized.study, sized.settings), run).id for run in runs] == before

@@ -11,36 +11,23 @@ import pandas as pd
 import pytest
 
 from distilbench.core.errors import UserError
-from distilbench.data.labelled import LabelledText, build_or_open, labelled_key
+from distilbench.data.labelled import LabelledText, RowsRequest, build_or_open, labelled_key
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.study.study import Study
+from distilbench.study.sections import LabelledSpec
 
 Build = Callable[..., LabelledText]
 
 
-def study(source: Path | str, batch_size: int = 4, limit: int | None = None, **section: Any) -> Study:
-    return Study.model_validate(
-        {
-            "name": "x",
-            "teacher": "x",
-            "student": {"layers": 1},
-            "text": {"source": "unused.txt"},
-            "labelled": {"source": str(source), **section},
-            "budget": {"steps": 1},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["embedded"],
-            "train": {"batch_size": batch_size},
-            "limit": limit,
-        }
-    )
+def request(source: Path | str, batch_size: int = 4, limit: int | None = None, **section: Any) -> RowsRequest:
+    spec = LabelledSpec.model_validate({"source": str(source), **section})
+    return RowsRequest(spec, "labelled", 128, batch_size, limit, None)
 
 
 @pytest.fixture
 def build(teacher_folder: Path, tmp_path: Path) -> Build:
     def make(source: Path | str, **settings: Any) -> LabelledText:
-        asked = study(source, **settings)
-        return build_or_open(asked, teacher_folder, labelled_key(asked, "tokenizer", None), tmp_path / "cache", None)
+        asked = request(source, **settings)
+        return build_or_open(asked, teacher_folder, labelled_key(asked, "tokenizer"), tmp_path / "cache")
 
     return make
 

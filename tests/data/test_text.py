@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from distilbench.core.errors import UserError
-from distilbench.data.corpus import Corpus, build_or_open, corpus_key, texts_of
+from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key, texts_of
 from distilbench.data.text import read_sentences, source_key
 from distilbench.study.sections import TextSpec
-from distilbench.study.study import Study
 
 
 def read(path: Path, **options: Any) -> list[str]:
@@ -247,20 +246,8 @@ def build(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[...
     def make(
         limit: int | None = None, sentences: int | None = None, batch_size: int = 16, source: Path = text_file
     ) -> Corpus:
-        values: dict[str, Any] = {
-            "name": "tiny",
-            "teacher": str(teacher_folder),
-            "student": {"layers": 2},
-            "text": {"source": str(source), "sentences": sentences},
-            "budget": {"steps": 1},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["embedded"],
-            "train": {"batch_size": batch_size},
-            "limit": limit,
-        }
-        study = Study.model_validate(values)
-        return build_or_open(study, teacher_folder, corpus_key(study, "tokenizer", None), tmp_path / "cache", None)
+        request = TextRequest(TextSpec(source=str(source), sentences=sentences), 128, batch_size, limit, None)
+        return build_or_open(request, teacher_folder, corpus_key(request, "tokenizer"), tmp_path / "cache")
 
     return make
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from distilbench.models.cutting import build_student
 from distilbench.models.embed import embed
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.run import finish_run
-from distilbench.runs.workbench import Workbench
 from distilbench.study.sections import OwnTask, StudentSpec
 from distilbench.study.study import runs_of
 from tests.conftest import Writes
@@ -86,17 +86,17 @@ def test_the_index_is_made_once_and_again_when_damaged(
 
 @pytest.mark.parametrize(("width", "expected"), [(24, {"Own"}), (16, set())])
 def test_a_record_has_it_where_the_widths_are_equal(
-    width: int, expected: set[str], bench: Workbench, write_beir: Writes, tmp_path: Path
+    width: int, expected: set[str], inputs: Inputs, write_beir: Writes, tmp_path: Path
 ) -> None:
-    study = bench.study.model_copy(
+    study = inputs.study.model_copy(
         update={
             "student": StudentSpec(layers=2, width=width),
             "tasks": [OwnTask.model_validate({"name": "Own", "source": str(write_beir(tmp_path / "set"))})],
         }
     )
-    given = replace(bench, study=study)
+    given = make_inputs(study, inputs.settings)
     run = next(run for run in runs_of(study) if run.entry.label == "mse")
-    finished = finish_run(given, run, lambda _: None)
+    finished = finish_run(prepare_run(given, run), lambda _: None)
     assert finished is not None
     assert finished.record.status == "completed", finished.record.error
     assert set(finished.record.vectors.get("asymmetric", {})) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from distilbench.data import corpus as corpora
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.contamination import find
 from distilbench.evaluation.tasks.overlap import pairs_seen, texts_of
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.sections import OwnTask
 from distilbench.study.study import Study
 
@@ -56,7 +55,7 @@ def test_texts_of_tasks(write_pairs: Writes, write_beir: Writes, tmp_path: Path)
 
 
 @pytest.fixture
-def contaminated(bench: Workbench, write_pairs: Writes, tmp_path: Path) -> Callable[..., Workbench]:
+def contaminated(inputs: Inputs, write_pairs: Writes, tmp_path: Path) -> Callable[..., Inputs]:
     """A study whose text holds the 80 texts of its task, and whose labelled text two of its pairs."""
     source = write_pairs(tmp_path)
     pairs = pd.read_csv(source)
@@ -64,12 +63,12 @@ def contaminated(bench: Workbench, write_pairs: Writes, tmp_path: Path) -> Calla
     others = pd.DataFrame({"anchor": pairs["sentence1"][10:30], "positive": pairs["sentence1"][11:31].to_numpy()})
     pd.concat([rows, others]).to_csv(tmp_path / "rows.csv", index=False)
 
-    def make(**text: object) -> Workbench:
+    def make(**text: object) -> Inputs:
         values = {
             "name": "x",
-            "teacher": bench.study.teacher,
+            "teacher": inputs.study.teacher,
             "student": {"layers": 2, "width": 16},
-            "text": {**bench.study.text.model_dump(), "evaluation_text": "remove", **text},
+            "text": {**inputs.study.text.model_dump(), "evaluation_text": "remove", **text},
             "labelled": {"source": str(tmp_path / "rows.csv"), "columns": ["anchor", "positive"]},
             "budget": {"steps": 2},
             "methods": ["mse", {"simcse-supervised": {"hard_negatives": False}}],
@@ -77,48 +76,47 @@ def contaminated(bench: Workbench, write_pairs: Writes, tmp_path: Path) -> Calla
             "tasks": [{"mine": {"source": str(source)}}],
             "train": {"batch_size": 16},
         }
-        return replace(bench, study=Study.model_validate(values))
+        return make_inputs(Study.model_validate(values), inputs.settings)
 
     return make
 
 
-def test_a_study_trains_on_what_is_left(contaminated: Callable[..., Workbench]) -> None:
+def test_a_study_trains_on_what_is_left(contaminated: Callable[..., Inputs]) -> None:
     keeping, removing = contaminated(evaluation_text="keep"), contaminated()
-    assert (len(keeping.corpus), keeping.contamination) == (400, None)
-    assert removing.contamination is not None
-    removed = removing.contamination
+    assert (len(keeping.text.corpus), keeping.text.contamination) == (400, None)
+    assert removing.text.contamination is not None
+    removed = removing.text.contamination
     assert (removed.looked_at, removed.equal) == (400, 80)
-    assert len(removing.corpus) == 400 - len(removed.rows) <= 320
-    left = list(corpora.texts_of(removing.settings.cache, removing.corpus_key))
+    assert len(removing.text.corpus) == 400 - len(removed.rows) <= 320
+    left = list(corpora.texts_of(removing.settings.cache, removing.text.key))
     scored = {
-        text for column in ("sentence1", "sentence2") for text in removing.tasks[0].instance.dataset["test"][column]
+        text for column in ("sentence1", "sentence2") for text in removing.tasks()[0].instance.dataset["test"][column]
     }
     assert not scored & set(left)
-    assert removing.corpus_key != keeping.corpus_key
+    assert removing.text.key != keeping.text.key
 
 
-def test_a_text_of_evaluation_text_alone_is_refused(contaminated: Callable[..., Workbench], tmp_path: Path) -> None:
-    pairs = contaminated().tasks[0].instance.dataset["test"]
+def test_a_text_of_evaluation_text_alone_is_refused(contaminated: Callable[..., Inputs], tmp_path: Path) -> None:
+    pairs = contaminated().tasks()[0].instance.dataset["test"]
     path = tmp_path / "all.txt"
     path.write_text("\n".join(dict.fromkeys(pairs["sentence1"])), encoding="utf-8")
-    bench = contaminated(source=str(path))
+    inputs = contaminated(source=str(path))
     with pytest.raises(UserError, match=r"after \d+ that are evaluation text were left out, .* has 0 distinct"):
-        bench.corpus  # noqa: B018
+        inputs.text.corpus  # noqa: B018
 
 
-def test_labelled_pairs_that_are_test_pairs_are_counted(contaminated: Callable[..., Workbench]) -> None:
-    bench = contaminated()
-    bench.labelled  # noqa: B018
-    assert bench.pairs_seen == {"mine": 2}
+def test_labelled_pairs_that_are_test_pairs_are_counted(contaminated: Callable[..., Inputs]) -> None:
+    labelled = contaminated().labelled
+    assert labelled is not None
+    labelled.text  # noqa: B018
+    assert labelled.pairs_seen == {"mine": 2}
 
 
-def test_a_text_without_evaluation_text_is_the_same_text(
-    contaminated: Callable[..., Workbench], tmp_path: Path
-) -> None:
+def test_a_text_without_evaluation_text_is_the_same_text(contaminated: Callable[..., Inputs], tmp_path: Path) -> None:
     words = tmp_path / "clean.txt"
     words.write_text("".join(f"number {n} of the clean ones\n" for n in range(60)))
     keeping, removing = contaminated(source=str(words), evaluation_text="keep"), contaminated(source=str(words))
-    removing.corpus  # noqa: B018
-    assert removing.contamination is not None
-    assert removing.contamination.as_dict() == {"looked_at": 60, "equal": 0, "phrase": 0}
-    assert removing.corpus_key == keeping.corpus_key
+    removing.text.corpus  # noqa: B018
+    assert removing.text.contamination is not None
+    assert removing.text.contamination.as_dict() == {"looked_at": 60, "equal": 0, "phrase": 0}
+    assert removing.text.key == keeping.text.key

@@ -102,7 +102,9 @@ def test_hyperparameters_are_finite(value: float) -> None:
 def test_a_name_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint("mse", "elsewhere:MSE", "distilbench.methods")]
     monkeypatch.setattr("distilbench_methods.plug_ins", lambda: points)
-    with pytest.raises(ValueError, match=r"'mse' is registered twice, by methods\.mse:MSE and by elsewhere:MSE"):
+    with pytest.raises(
+        ValueError, match=r"'mse' is registered twice, by distilbench_methods\.mse:MSE and by elsewhere:MSE"
+    ):
         registry()
     points[:] = [EntryPoint("other", value, "distilbench.methods") for value in ("a:A", "b:B")]
     with pytest.raises(ValueError, match="'other' is registered twice"):

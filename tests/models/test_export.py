@@ -16,7 +16,7 @@ from distilbench.models.encoder import Dense, Encoder, Normalize
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.record import dump_json
-from distilbench.runs.export import ship
+from distilbench.runs.export import export_run
 from distilbench.study.sections import StudentSpec
 
 TEXTS = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
@@ -141,7 +141,7 @@ def run_folder(student: Encoder, teacher_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_shipped_model_has_its_scores_on_its_card(run_folder: Path, tmp_path: Path) -> None:
-    out = ship(run_folder, tmp_path / "shipped", tmp_path / "cache")
+    out = export_run(run_folder, tmp_path / "shipped", tmp_path / "cache")
     card = (out / "README.md").read_text()
     assert "| STS12 | cosine_spearman | 61.23 |" in card
     assert "3,200 sentences in 50 steps, seed 3" in card
@@ -149,16 +149,16 @@ def test_a_shipped_model_has_its_scores_on_its_card(run_folder: Path, tmp_path: 
     model = tmp_path / "cache" / "runs" / "abc" / "model"
     assert torch.equal(vectors(load_encoder(out), out), vectors(load_encoder(model), model))
     with pytest.raises(UserError, match="is taken"):
-        ship(run_folder, out, tmp_path / "cache")
+        export_run(run_folder, out, tmp_path / "cache")
 
 
 def test_only_the_scored_model_is_shipped(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no run's folder"):
-        ship(tmp_path, tmp_path / "out", tmp_path / "cache")
+        export_run(tmp_path, tmp_path / "out", tmp_path / "cache")
     with pytest.raises(UserError, match="is not in the cache"):
-        ship(run_folder, tmp_path / "out", tmp_path / "another")
+        export_run(run_folder, tmp_path / "out", tmp_path / "another")
     with (tmp_path / "cache" / "runs" / "abc" / "model" / "config.json").open("a") as stream:
         stream.write(" ")
     with pytest.raises(UserError, match=r"config\.json is not as it was written"):
-        ship(run_folder, tmp_path / "out", tmp_path / "cache")
+        export_run(run_folder, tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()

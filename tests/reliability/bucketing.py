@@ -22,12 +22,12 @@ from distilbench.core.machine import Settings, cache_folder
 from distilbench.core.quiet import quiet_libraries
 from distilbench.data import batches
 from distilbench.data.batches import BatchOrder
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Ledger
 from distilbench.study.study_file import load_study
 from distilbench.training.dev import Response
 from distilbench.training.loop import train
-from speed.training import cell_of
+from speed.training import job_of
 
 OURS = "by length"
 ORDERS = {
@@ -43,17 +43,17 @@ def choose(order: str) -> None:
     batches.BATCHES_PER_POOL, batches.LEAST_POOLS = ORDERS[order]
 
 
-def dev_score(bench: Workbench, number: int, seed: int) -> float:
+def dev_score(inputs: Inputs, number: int, seed: int) -> float:
     """Spearman's correlation (x100) on the dev pairs after a training by one of the study's methods."""
-    cell = replace(cell_of(bench, number), student=bench.student(seed), seed=seed)
-    response = Response(bench.dev, bench.budget, points=1)
+    cell = replace(job_of(inputs, number), student=inputs.students.build(seed), seed=seed)
+    response = Response(inputs.dev.dev_set if inputs.dev else None, inputs.budget, points=1)
     train(cell, Ledger(), response=response)
     return 100 * float(response.rows[-1]["score"])
 
 
-def padding(bench: Workbench, seed: int) -> float:
+def padding(inputs: Inputs, seed: int) -> float:
     """Share of an epoch's positions that hold no token."""
-    lengths, size = bench.corpus.lengths(), bench.study.train.batch_size
+    lengths, size = inputs.text.corpus.lengths(), inputs.study.train.batch_size
     order = BatchOrder(lengths, size, seed)
     rows = [lengths[order[step]] for step in range(order.batches_in_epoch(0))]
     return 1 - sum(int(found.sum()) for found in rows) / sum(size * int(found.max()) for found in rows)
@@ -84,14 +84,14 @@ def main() -> int:
     ]
     changes += [f"text.source={arguments.text}"] if arguments.text else []
     study = load_study("minilm-50k", changes)
-    bench = Workbench(study, Settings(Path("unused"), cache_folder(), Path(mirror), "cpu"))
+    inputs = make_inputs(study, Settings(Path("unused"), cache_folder(), Path(mirror), "cpu"))
     orders = (arguments.against, OURS)
     for number, entry in enumerate(study.methods):
         scores: dict[str, list[float]] = {name: [] for name in orders}
         for seed in range(1, arguments.seeds + 1):
             for name in orders:
                 choose(name)
-                scores[name].append(dev_score(bench, number, seed))
+                scores[name].append(dev_score(inputs, number, seed))
                 say(f"{entry.label} {seed} {name} {scores[name][-1]:.2f}")
         gain = np.subtract(scores[OURS], scores[arguments.against])
         half = t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))
@@ -99,7 +99,7 @@ def main() -> int:
         say(f"{entry.label}: {means}; {OURS} {gain.mean():+.2f} +- {half:.2f} (n = {len(gain)})")
     for name in orders:
         choose(name)
-        say(f"padding, {name}: {100 * padding(bench, seed=1):.1f} %")
+        say(f"padding, {name}: {100 * padding(inputs, seed=1):.1f} %")
     return 0
 
 

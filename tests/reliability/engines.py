@@ -29,9 +29,9 @@ import torch
 from distilbench.cli.app import INTERRUPTED
 from distilbench.core.machine import Settings
 from distilbench.core.quiet import quiet_libraries
-from distilbench.runs.engines import EngineOptions, make_engine
-from distilbench.runs.run import run_study
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.engines import EngineOptions
+from distilbench.runs.progress import Watch
+from distilbench.runs.study_run import run_study
 from distilbench.study.study import Run
 from distilbench.study.study_file import load_study
 from tests.reliability import kills, workload
@@ -40,6 +40,20 @@ from tests.reliability.processes import RENAMES_VARIABLE, Nodes, below, hooked, 
 JOBS = 2
 LONGEST_WAIT = 900.0
 KINDS = {"local": ("none", "worker", "driver", "ctrl-c"), "ray": ("none", "worker", "node", "driver", "ctrl-c")}
+
+
+class Listener(Watch):
+    """Writes down which runs were lost, and passes progress on."""
+
+    def __init__(self, lost: list[str], on_progress: Callable[[Run, float], None]) -> None:
+        self._lost, self._on_progress = lost, on_progress
+
+    def announce(self, text: str) -> None:
+        if "begun again" in text:
+            self._lost.append(text)
+
+    def progress(self, run: Run, share: float) -> None:
+        self._on_progress(run, share)
 
 
 class Victim:
@@ -52,13 +66,7 @@ class Victim:
     def run_here(self, options: EngineOptions, on_progress: Callable[[Run, float], None]) -> None:
         """The whole study, driven by this process."""
         where = Settings(self.folder / "results", self.folder / "cache", None, "cpu", checkpoint_seconds=0.0)
-        bench = Workbench(load_study(str(self.study)), where, announce=self._listen)
-        for _ in run_study(bench, make_engine(options, "cpu"), on_progress):
-            pass
-
-    def _listen(self, text: str) -> None:
-        if "begun again" in text:
-            self.lost.append(text)
+        run_study(load_study(str(self.study)), where, options, Listener(self.lost, on_progress))
 
     def made(self) -> Counter[str]:
         """How often each artefact was completed: `runs/ID`, `checkpoints/ID`, and records as `results/ID`."""

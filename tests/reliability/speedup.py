@@ -24,12 +24,13 @@ import torch
 from distilbench.core.machine import Settings, cache_folder
 from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines import EngineOptions, Layout, make_engine
+from distilbench.runs.engines.engine import Engine
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.worker_pool import Workers
-from distilbench.runs.preflight import check
-from distilbench.runs.run import Engine, Finished
-from distilbench.runs.workbench import Workbench
-from distilbench.study.study import Run, runs_of
+from distilbench.runs.prepare.inputs import make_inputs
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import PreparedRun, prepare
+from distilbench.runs.run import Finished
 from distilbench.study.study_file import load_study
 
 KEPT = ("corpora", "contamination", "signals", "embedded", "views", "dev", "indexes")
@@ -43,24 +44,24 @@ class Timed:
         changes = [f"budget={{steps: {steps}}}", "methods=[mse]", f"seeds={runs}", "tasks=[DistilbenchSTS]"]
         self._study = load_study("demo", [*changes, "calibrate=false"])
 
-    def bench(self) -> Workbench:
-        """A workbench in whose cache nothing is trained."""
+    def runs(self) -> list[PreparedRun]:
+        """The runs that train, with a cache in which nothing is trained."""
         self._number += 1
         folder = self._place / str(self._number)
         (folder / "cache").mkdir(parents=True)
         for name in KEPT:
             (cache_folder() / name).mkdir(parents=True, exist_ok=True)
             (folder / "cache" / name).symlink_to(cache_folder() / name)
-        return Workbench(self._study, Settings(folder / "results", folder / "cache", None, "cpu"))
+        inputs = make_inputs(self._study, Settings(folder / "results", folder / "cache", None, "cpu"))
+        preflight(inputs)
+        (runs,) = prepare([inputs])
+        return [run for run in runs if run.cell.role == "method"]
 
-    def runs(self) -> list[Run]:
-        return [run for run in runs_of(self._study) if run.role == "method"]
 
-
-def seconds(engine: Engine, bench: Workbench, runs: list[Run], reused: bool = False) -> float:
+def seconds(engine: Engine, runs: list[PreparedRun], reused: bool = False) -> float:
     """Wall-clock seconds from the first run handed to an engine to the last one heard of."""
     start = time.perf_counter()
-    finished: list[Finished] = list(engine(bench, runs, lambda run, share: None))
+    finished: list[Finished] = list(engine(runs, lambda run, share: None))
     spent = time.perf_counter() - start
     if len(finished) < len(runs) or any(
         item.record.status != "completed" or item.reused != reused for item in finished
@@ -69,12 +70,12 @@ def seconds(engine: Engine, bench: Workbench, runs: list[Run], reused: bool = Fa
     return spent
 
 
-def added(engine: Engine, bench: Workbench, runs: list[Run], again: int) -> float:
+def added(engine: Engine, runs: list[PreparedRun], again: int) -> float:
     """Seconds that an engine takes for each run beyond the first, where all are found complete."""
     # One run may not have started all workers.
-    seconds(engine, bench, runs * again, reused=True)
-    one = seconds(engine, bench, runs[:1], reused=True)
-    many = seconds(engine, bench, runs * again, reused=True)
+    seconds(engine, runs * again, reused=True)
+    one = seconds(engine, runs[:1], reused=True)
+    many = seconds(engine, runs * again, reused=True)
     return (many - one) / (len(runs) * again - 1)
 
 
@@ -99,18 +100,16 @@ def measure(timed: Timed, arguments: argparse.Namespace) -> dict[str, Any]:
         for jobs in (1, 2):
             options = EngineOptions(jobs=jobs, threads=1, engine=name)
             engines[f"{name} {jobs}"] = Workers(Layout(jobs, 1)) if name == "local" else make_engine(options, "cpu")
-    bench = timed.bench()
-    check(bench)
+    runs = timed.runs()
     outcome: dict[str, Any] = {"runs": arguments.runs, "steps": arguments.steps, "load": [], "seconds": {}}
-    prepared = seconds(engines["in process"], bench, timed.runs())
-    outcome["first seconds"] = {"in process": round(prepared, 2)}
+    outcome["first seconds"] = {"in process": round(seconds(engines["in process"], runs), 2)}
     for name, engine in list(engines.items())[1:]:
         # Their processes start, and load what they need.
-        outcome["first seconds"][name] = round(seconds(engine, bench, timed.runs()[:1], reused=True), 2)
-        outcome["first seconds"][f"{name}, added to each run"] = round(added(engine, bench, timed.runs(), 5), 4)
+        outcome["first seconds"][name] = round(seconds(engine, runs[:1], reused=True), 2)
+        outcome["first seconds"][f"{name}, added to each run"] = round(added(engine, runs, 5), 4)
     for _ in range(arguments.times):
         for name, engine in engines.items():
-            outcome["seconds"].setdefault(name, []).append(round(seconds(engine, timed.bench(), timed.runs()), 2))
+            outcome["seconds"].setdefault(name, []).append(round(seconds(engine, timed.runs()), 2))
             outcome["load"].append(round(os.getloadavg()[0], 1))
     for name in arguments.engine:
         one, two = (outcome["seconds"][f"{name} {jobs}"] for jobs in (1, 2))

@@ -22,19 +22,23 @@ from distilbench.runs.engines.backlog import Backlog
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import default_threads, make_layout
 from distilbench.runs.engines.worker_pool import Workers
-from distilbench.runs.run import Finished, give_up, run_study
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import PreparedRun, prepare
+from distilbench.runs.progress import Watch
+from distilbench.runs.run import Finished, give_up
+from distilbench.runs.study_run import run_part
 from distilbench.runs.trained import rehearse_run, training_of
-from distilbench.runs.workbench import Workbench
 from distilbench.study.budget import Ledger
-from distilbench.study.study import Run, Study, runs_of
+from distilbench.study.study import Run, Study
 from distilbench.training.teacher_store import TeacherStore
 
-MakeBench = Callable[..., Workbench]
+MakeInputs = Callable[..., Inputs]
 
 
 @pytest.fixture
-def make_bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> MakeBench:
-    def make(methods: list[Any], **changes: Any) -> Workbench:
+def inputs_for(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> MakeInputs:
+    def make(methods: list[Any], **changes: Any) -> Inputs:
         values = {
             "name": "x",
             "teacher": str(teacher_folder),
@@ -47,13 +51,20 @@ def make_bench(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_p
             "train": {"batch_size": 8, "max_length": 64},
         }
         study = Study.model_validate(values | changes)
-        return Workbench(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
+        return make_inputs(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
 
     return make
 
 
-def labels(runs: list[Run]) -> list[str]:
-    return [run.entry.label for run in runs]
+def prepared(inputs: Inputs) -> list[PreparedRun]:
+    """The runs of a study that has passed the preflight."""
+    preflight(inputs)
+    (runs,) = prepare([inputs])
+    return runs
+
+
+def labels(runs: list[PreparedRun]) -> list[str]:
+    return [run.cell.entry.label for run in runs]
 
 
 @pytest.mark.parametrize(
@@ -62,35 +73,35 @@ def labels(runs: list[Run]) -> list[str]:
     ids=lambda budget: next(iter(budget)),
 )
 def test_after_the_rehearsal_no_training_asks_the_teacher(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, budget: dict[str, float]
+    inputs_for: MakeInputs, monkeypatch: pytest.MonkeyPatch, budget: dict[str, float]
 ) -> None:
     recipe = {"recipe": [{"matryoshka": {"base": "mse", "widths": [8]}}, {"margin-mse": {"share": 0.4}}]}
     methods = ["mse-pca", {"crd": {"num_negatives": 20}}, {"ibkd": {"extra_negatives": 4}}, recipe]
-    bench = make_bench(methods, budget=budget, seeds=1)
-    runs = [run for run in runs_of(bench.study) if run.role == "method"]
+    inputs = inputs_for(methods, budget=budget, seeds=1)
+    runs = [run for run in prepared(inputs) if run.cell.role == "method"]
     for run in runs:
-        rehearse_run(bench, run)
+        rehearse_run(run)
 
     def refuse(*_: object) -> None:
         raise AssertionError("the teacher was asked")
 
     monkeypatch.setattr(TeacherStore, "_fill", refuse)
-    spent = [training_of(bench, run, Ledger(), lambda _: None) for run in runs]
+    spent = [training_of(run, Ledger(), lambda _: None) for run in runs]
     assert {training.status for training in spent} == {"completed"}
 
 
-def test_a_rehearsal_changes_nothing_that_a_run_starts_from(make_bench: MakeBench) -> None:
+def test_a_rehearsal_changes_nothing_that_a_run_starts_from(inputs_for: MakeInputs) -> None:
     recipe = {"recipe": [{"matryoshka": {"base": "mse", "widths": [8]}}, {"margin-mse": {"share": 0.4}}]}
-    bench = make_bench([recipe], seeds=1)
-    before = bench.describe_student()
-    rehearse_run(bench, runs_of(bench.study)[-1])
-    assert bench.describe_student() == before
-    assert not (bench.settings.cache / "runs").exists()
+    inputs = inputs_for([recipe], seeds=1)
+    before = inputs.students.facts()
+    rehearse_run(prepared(inputs)[-1])
+    assert inputs.students.facts() == before
+    assert not (inputs.settings.cache / "runs").exists()
 
 
-def test_the_longest_run_begins_first(make_bench: MakeBench) -> None:
-    bench = make_bench(["mse", "simcse", {"two-views-and-masks": {"method": "simcse-mlm"}}], seeds=1)
-    ordered = labels(longest_first(bench, runs_of(bench.study)))
+def test_the_longest_run_begins_first(inputs_for: MakeInputs) -> None:
+    inputs = inputs_for(["mse", "simcse", {"two-views-and-masks": {"method": "simcse-mlm"}}], seeds=1)
+    ordered = labels(longest_first(prepared(inputs)))
     assert ordered.index("two-views-and-masks") < ordered.index("simcse") < ordered.index("mse")
     assert ordered.index("teacher") < ordered.index("untrained")
 
@@ -101,9 +112,9 @@ def test_makespan_of_a_case_worked_by_hand(slots: int, expected: float) -> None:
     assert makespan([2.0, 3.0, 4.0, 5.0, 6.0], slots) == expected
 
 
-def test_a_backlog_hands_out_in_order_and_puts_back(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backlog_hands_out_in_order_and_puts_back(inputs_for: MakeInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "POLL_SECONDS", 0.0)
-    runs, said = runs_of(make_bench(["mse"], seeds=1).study), list[str]()
+    runs, said = prepared(inputs_for(["mse"], seeds=1)), list[str]()
     left = Backlog(runs, said.append)
     first, second, third = (left.take() for _ in runs)
     assert [first, second, third, left.take()] == [*runs, None]
@@ -111,7 +122,7 @@ def test_a_backlog_hands_out_in_order_and_puts_back(make_bench: MakeBench, monke
     assert left.take() == runs[2]
     for run in runs:
         left.elsewhere(run)
-    assert said == ["waiting for 3 runs that another process is at"]
+    assert said == ["waiting for 3 runs that another process is working on"]
     assert left.take() == runs[0]
     assert [left.lost(runs[2]), left.lost(runs[2])] == [True, False]
     for run in runs:
@@ -151,9 +162,9 @@ def test_estimates_are_for_one_process_and_for_several(monkeypatch: pytest.Monke
     }
 
 
-def test_a_run_that_kills_its_processes_is_given_up(make_bench: MakeBench) -> None:
-    bench = make_bench(["mse"], seeds=1)
-    finished = give_up(bench, runs_of(bench.study)[-1], "its process ended 3 times")
+def test_a_run_that_kills_its_processes_is_given_up(inputs_for: MakeInputs) -> None:
+    inputs = inputs_for(["mse"], seeds=1)
+    finished = give_up(prepared(inputs)[-1], "its process ended 3 times")
     assert finished.record.status == "failed"
     assert "its process ended 3 times" in (finished.record.error or "")
 
@@ -164,10 +175,9 @@ def test_ray_is_asked_for_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         make_engine(EngineOptions(engine="ray"), "cpu")
 
 
-@pytest.mark.parametrize("option", [{"address": "auto"}, {"ship": "file:///tmp"}])
-def test_options_of_a_cluster_are_refused_without_one(option: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"--ship and --address are for --engine ray"):
-        make_engine(EngineOptions(**option), "cpu")  # type: ignore[arg-type]
+def test_the_address_of_a_cluster_is_refused_without_one() -> None:
+    with pytest.raises(UserError, match=r"--address is for --engine ray"):
+        make_engine(EngineOptions(address="auto"), "cpu")
 
 
 def facts(finished: Iterable[Finished]) -> dict[str, dict[str, Any]]:
@@ -183,24 +193,25 @@ def facts(finished: Iterable[Finished]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_workers_give_the_bits_of_one_process_though_they_are_killed(make_bench: MakeBench, tmp_path: Path) -> None:
-    def curves(bench: Workbench) -> dict[str, pd.DataFrame]:
-        paths = (bench.settings.out / "x").glob("*/curve.parquet")
+def test_workers_give_the_bits_of_one_process_though_they_are_killed(inputs_for: MakeInputs, tmp_path: Path) -> None:
+    def curves(inputs: Inputs) -> dict[str, pd.DataFrame]:
+        paths = (inputs.settings.out / "x").glob("*/curve.parquet")
         return {path.parent.name: pd.read_parquet(path).drop(columns="seconds") for path in paths}
 
-    def kill_both(run: Run, share: float) -> None:
-        # That of this run is in the middle of it; the other may be between two runs.
-        if 0 < share < 1 and not killed:
-            killed.extend(multiprocessing.active_children())
-            for process in killed:
-                process.kill()
+    class KillsBoth(Watch):
+        def progress(self, run: Run, share: float) -> None:
+            # That of this run is in the middle of it; the other may be between two runs.
+            if 0 < share < 1 and not killed:
+                killed.extend(multiprocessing.active_children())
+                for process in killed:
+                    process.kill()
 
-    alone, shared = (make_bench(["codir", "mse-pca"], seeds=1, budget={"steps": 60}) for _ in range(2))
-    shared.settings = Settings(tmp_path / "out2", tmp_path / "cache2", None, "cpu", checkpoint_seconds=0.0)
+    alone = inputs_for(["codir", "mse-pca"], seeds=1, budget={"steps": 60})
     said, killed = list[str](), list[BaseProcess]()
-    shared.announce = said.append
-    expected = facts(run_study(alone, in_this_process, lambda run, share: None))
-    found = list(run_study(shared, Workers(Layout(2, 1)), kill_both))
+    settings = Settings(tmp_path / "out2", tmp_path / "cache2", None, "cpu", checkpoint_seconds=0.0)
+    shared = make_inputs(alone.study, settings, said.append)
+    expected = facts(run_part(prepared(alone), in_this_process, Watch()))
+    found = list(run_part(prepared(shared), Workers(Layout(2, 1)), KillsBoth()))
     assert facts(found) == expected
     assert any("exit code -9" in line for line in said)
     one, two = curves(alone), curves(shared)
@@ -210,7 +221,7 @@ def test_workers_give_the_bits_of_one_process_though_they_are_killed(make_bench:
     assert multiprocessing.active_children() == []
 
 
-def test_why_a_worker_cannot_start_is_said(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_a_worker_cannot_start_is_said(inputs_for: MakeInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(process: BaseProcess) -> None:
         raise RuntimeError("an attempt has been made to start a new process")
 
@@ -218,9 +229,9 @@ def test_why_a_worker_cannot_start_is_said(make_bench: MakeBench, monkeypatch: p
         "distilbench.runs.engines.worker_pool._context", lambda device: multiprocessing.get_context("spawn")
     )
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
-    bench = make_bench(["mse"], seeds=1)
+    inputs = inputs_for(["mse"], seeds=1)
     with pytest.raises(RuntimeError, match="an attempt has been made"):
-        list(Workers(Layout(1, 1))(bench, runs_of(bench.study), lambda run, share: None))
+        list(Workers(Layout(1, 1))(prepared(inputs), lambda run, share: None))
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once() -> None:

@@ -16,9 +16,9 @@ import pytest
 from filelock import FileLock
 
 from distilbench.records.record import read_study
-from distilbench.runs import run as running
+from distilbench.runs import recording
 from distilbench.runs.engines.backlog import Backlog
-from distilbench.study.study import Run
+from distilbench.runs.prepare.prepared import PreparedRun
 
 Cli = Callable[..., tuple[int, str]]
 
@@ -51,7 +51,7 @@ def test_a_failed_rescoring_leaves_the_record_as_it_was(
         raise RuntimeError("planted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "version", lambda _: "another version of mteb")
+        patch.setattr(recording, "version", lambda _: "another version of mteb")
         patch.setattr("distilbench.evaluation.score.score", fail)
         code, err = cli(study())
     assert code == 3
@@ -62,7 +62,7 @@ def test_a_failed_rescoring_leaves_the_record_as_it_was(
 @pytest.mark.parametrize(
     "where",
     [
-        "distilbench.runs.run.write_sealed",
+        "distilbench.runs.recording.write_sealed",
         pytest.param("distilbench.runs.trained.write_sealed", marks=pytest.mark.thorough),
         pytest.param("distilbench.training.checkpoints.save_file", marks=pytest.mark.thorough),
     ],
@@ -114,7 +114,7 @@ def test_a_run_of_another_process_is_waited_for(
     monkeypatch.setattr("distilbench.runs.engines.backlog.POLL_SECONDS", 0.05)
     wait = Backlog.elsewhere
 
-    def finish_meanwhile(left: Backlog, run: Run) -> None:
+    def finish_meanwhile(left: Backlog, run: PreparedRun) -> None:
         wait(left, run)
         aside.rename(folder)
         lock.release()
@@ -122,7 +122,7 @@ def test_a_run_of_another_process_is_waited_for(
     monkeypatch.setattr(Backlog, "elsewhere", finish_meanwhile)
     code, err = cli(study())
     assert code == 0
-    assert "waiting for 1 runs that another process is at" in err
+    assert "waiting for 1 runs that another process is working on" in err
     assert err.count("found complete") == 3
 
 

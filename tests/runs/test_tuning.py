@@ -9,15 +9,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from distilbench.cli import verbs
 from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design
 from distilbench.runs import trained as trained_module
 from distilbench.runs import tune as tuning_module
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.prepared import prepare_run
+from distilbench.runs.progress import ProgressBar, Watch
 from distilbench.runs.trained import training_of
-from distilbench.runs.tune import Told, tune, with_tuned
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.rows import method_entry
 from distilbench.study.search_space import Sampler, at, space_of
 from distilbench.study.sections import TuneSpec
@@ -88,7 +89,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
+def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Inputs:
     study = Study.model_validate(
         {
             "name": "tuned",
@@ -104,34 +105,38 @@ def tunable(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path
             "train": {"batch_size": 16, "max_length": 32},
         }
     )
-    made = Workbench(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
-    # What is reported has no part in the choice: a task that is looked at would fail.
-    made.__dict__["tasks"] = []
-    return made
+    made = make_inputs(study, Settings(out=tmp_path / "out", cache=tmp_path / "cache", mirror=None, device="cpu"))
+    # What is reported has no part in the choice.
+    return replace(made, tasks=list)
 
 
-def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
     def counted(*given: Any, **named: Any) -> Any:
         trained.append(given[0].seed)
         return train(*given, **named)
 
-    def kill(_entry: Any, number: int, _trial: Trial, _known: bool) -> None:
-        if len(trained) == 4:
-            raise Killed
+    class Kills(Watch):
+        def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+            if len(trained) == 4:
+                raise Killed
+
+    class Listens(Watch):
+        def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+            there.append(known)
 
     monkeypatch.setattr(trained_module, "train", counted)
     with pytest.raises(Killed):
-        tune(tunable, Told(trial=kill))
+        tune(tunable, Kills())
     folder = tunable.settings.out / "tuned"
     before = read_design(folder).tuning
     assert before is not None and [len(item.trials) for item in before.methods] == [3]
 
-    known: list[bool] = []
-    found = tune(tunable, Told(trial=lambda _entry, _number, _trial, there: known.append(there)))
+    there: list[bool] = []
+    found = tune(tunable, Listens())
     assert trained == [7] * 6
-    assert known == [True] * 4 + [False] * 2
+    assert there == [True] * 4 + [False] * 2
     assert found.methods[0] == before.methods[0]
     assert read_design(folder).tuning == found
     assert [len(item.trials) for item in found.methods] == [3, 3]
@@ -144,12 +149,12 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Workbench, m
     assert best.hyperparameters.items() <= rows["ibkd-tuned"].hyperparameters.items()
     assert rows["ibkd-tuned"].hyperparameters["temperature"] == 0.5
     assert [rows[label].tuning_trials for label in rows] == [0, 0, 3, 3]
-    ids = [final.run_id(run) for run in runs_of(final.study)]
+    ids = [prepare_run(final, run).id for run in runs_of(final.study)]
     assert len(set(ids)) == len(ids)
     assert not {run for item in found.methods for trial in item.trials for run in trial.runs} & set(ids)
 
 
-def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Workbench, labelled_file: Path) -> None:
+def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Inputs, labelled_file: Path) -> None:
     class Task:
         name, is_retrieval = "Shared", False
 
@@ -157,14 +162,14 @@ def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Workbench, labelled
             table = pd.read_csv(labelled_file)
             yield "default", "test", {"sentence1": table["anchor"].str.upper(), "sentence2": table["positive"]}
 
-    tunable.__dict__["tasks"] = [Task()]
+    shared: Any = [Task()]
     with pytest.raises(UserError, match="tune: 120 pairs of dev are also in the task Shared"):
-        tune(tunable)
+        tune(replace(tunable, tasks=lambda: shared), Watch())
     assert not (tunable.settings.out / "tuned" / TUNING_FILE).exists()
 
 
 def test_a_trial_that_fails_is_a_trial(
-    tunable: Workbench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tunable: Inputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing = iter([True, False, False])
 
@@ -174,9 +179,8 @@ def test_a_trial_that_fails_is_a_trial(
         return training_of(*given)
 
     monkeypatch.setattr(tuning_module, "training_of", fail_once)
-    one = replace(tunable, study=tunable.study.model_copy(update={"methods": tunable.study.methods[:1]}))
-    one.__dict__["tasks"] = []
-    final = verbs._tuned(one)
+    one = tunable.with_methods(tunable.study.methods[:1])
+    final = with_tuned(one, tune(one, ProgressBar("tuned")))
     assert [entry.label for entry in final.study.methods] == ["simcse", "simcse-tuned"]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[trial ")]
     assert [line.split("] simcse: temperature ")[0] for line in told] == ["[trial 1/3", "[trial 2/3", "[trial 3/3"]

@@ -106,9 +106,9 @@ def test_the_trainer_ends_at_the_same_student(made: Setting, method: str) -> Non
         # The rival's libraries warn of each other.
         warnings.simplefilter("ignore")
         quiet_libraries()
-        bench = made.bench([METHODS[method]])
-        theirs, make_loss = rival_of(made, bench, method)
-        order = BatchOrder(bench.corpus.lengths(), BATCH, seed_for(SEED, "batches"))
+        inputs = made.inputs([METHODS[method]])
+        theirs, make_loss = rival_of(made, inputs, method)
+        order = BatchOrder(inputs.text.corpus.lengths(), BATCH, seed_for(SEED, "batches"))
         sampler = _Fixed([order[step].tolist() for step in range(STEPS)])
         ours = contestants(made, method)[OURS](0)()
         other = theirs.contestant(make_loss, batch_sampler=sampler)(0)()

@@ -12,11 +12,13 @@ import yaml
 
 from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
+from distilbench.runs.prepare.inputs import inputs_of_parts
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import prepare
 from distilbench.runs.trained import training_of
-from distilbench.runs.workbench import workbenches
 from distilbench.study.ablation import designs, parts
 from distilbench.study.budget import Ledger
-from distilbench.study.study import Study, runs_of
+from distilbench.study.study import Study
 from distilbench.study.study_file import load_study
 from distilbench.training.teacher_store import FINAL, TeacherStore
 
@@ -167,10 +169,12 @@ def test_eight_cells_of_three_seeds_cost_one_teacher_pass(
     monkeypatch.setattr(TeacherStore, "ensure", counted)
     settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu")
     ledgers = []
-    for bench in workbenches(parts(made), settings, lambda _: None):
-        for run in (run for run in runs_of(bench.study) if run.role == "method"):
-            ledgers.append(Ledger())
-            training_of(bench, run, ledgers[-1], lambda _: None)
+    all_inputs = inputs_of_parts(parts(made), settings)
+    for inputs in all_inputs:
+        preflight(inputs)
+    for run in (run for runs in prepare(all_inputs) for run in runs if run.cell.role == "method"):
+        ledgers.append(Ledger())
+        training_of(run, ledgers[-1], lambda _: None)
     assert len(ledgers) == 8 * 3
     # The layers that the cells read differ; the first pass stores them all, and every later run reads the store.
     assert sum(passed) == 64
@@ -190,14 +194,14 @@ def test_parts_that_store_signals_otherwise_have_stores_and_runs_of_their_own(
         text={"source": str(text_file), "evaluation_text": "keep"},
     )
     settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu")
-    whole, small = workbenches(parts(made), settings, said.append)
-    runs = [next(run for run in runs_of(bench.study) if run.role == "method") for bench in (whole, small)]
-    assert whole.run_id(runs[0]) != small.run_id(runs[1])
-    # Records from before there was a choice do not state it.
-    assert "signals" not in whole.identity(runs[0])["train"] and small.identity(runs[1])["train"]["signals"] == "int8"
-    for bench in (whole, small):
-        bench.store.ensure(np.arange(8))
-    values, rounded = (bench.store.read(FINAL, np.arange(8)) for bench in (whole, small))
+    prepared = prepare(inputs_of_parts(parts(made), settings, said.append))
+    runs = [next(run for run in runs if run.cell.role == "method") for runs in prepared]
+    assert runs[0].id != runs[1].id
+    assert [run.identity["train"]["signals"] for run in runs] == ["float32", "int8"]
+    stores = [run.store(run.stages[0]) for run in runs]
+    for store in stores:
+        store.ensure(np.arange(8))
+    values, rounded = (store.read(FINAL, np.arange(8)) for store in stores)
     assert 0 < (values - rounded).abs().max() < 0.01
     assert [text.rpartition(", in ")[2] for text in said if "MB of disk" in text] == ["float32", "int8"]
 

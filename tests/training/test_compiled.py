@@ -16,9 +16,9 @@ from distilbench.core.errors import UserError
 from distilbench.models.encoder import Encoder, layer_stack
 from distilbench.study.budget import Budget, Ledger
 from distilbench.training.compiled import compiled
-from distilbench.training.loop import Cell, train
+from distilbench.training.loop import TrainingJob, train
 
-MakeCell = Callable[..., Cell]
+MakeJob = Callable[..., TrainingJob]
 STEPS = 50
 
 # What torch's compiler does on the way, and does not show to its users.
@@ -42,46 +42,44 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     return graphs
 
 
-def with_(cell: Cell, **chosen: Any) -> Cell:
-    """A cell without dropout, trained with some choices."""
-    for module in cell.student.modules():
+def with_(job: TrainingJob, **chosen: Any) -> TrainingJob:
+    """A job without dropout, trained with some choices."""
+    for module in job.student.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return replace(cell, spec=cell.spec.model_copy(update=chosen))
+    return replace(job, spec=job.spec.model_copy(update=chosen))
 
 
 def weights(model: Encoder) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def vectors(cell: Cell) -> Tensor:
+def vectors(job: TrainingJob) -> Tensor:
     """What the student makes of some of the text. Weights without effect, as the keys' biases, follow rounding."""
-    ids, mask = cell.text.corpus.batch(np.arange(20))
+    ids, mask = job.text.corpus.batch(np.arange(20))
     with torch.inference_mode():
-        found: Tensor = cell.student(ids, mask).final
+        found: Tensor = job.student(ids, mask).final
     return found
 
 
 # Pooled layers, read by hooks on the blocks; attention maps and scores, taken from inside of them.
 @pytest.mark.parametrize("name", ["codir", "internal-kd"])
 @pytest.mark.no_cover
-def test_fifty_steps_end_at_the_same_student(
-    make_cell: MakeCell, traced: list[torch.fx.GraphModule], name: str
-) -> None:
+def test_fifty_steps_end_at_the_same_student(make_job: MakeJob, traced: list[torch.fx.GraphModule], name: str) -> None:
     students, losses = [], []
     for how in (None, "default"):
-        cell = with_(make_cell(name, budget=Budget("steps", STEPS)), compile=how)
+        job = with_(make_job(name, budget=Budget("steps", STEPS)), compile=how)
         assert not traced
-        found = train(cell, Ledger())
-        students.append(vectors(cell))
+        found = train(job, Ledger())
+        students.append(vectors(job))
         losses.append([row["loss"] for row in found.curve])
     assert traced
     torch.testing.assert_close(students[0], students[1], atol=1e-5, rtol=0)
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
-def test_blocks_are_plain_outside_of_it(make_cell: MakeCell, traced: list[torch.fx.GraphModule]) -> None:
-    student = make_cell("mse").student
+def test_blocks_are_plain_outside_of_it(make_job: MakeJob, traced: list[torch.fx.GraphModule]) -> None:
+    student = make_job("mse").student
     _, blocks = layer_stack(student.backbone)
     names = list(student.state_dict())
     with compiled(student, "default"):
@@ -93,21 +91,21 @@ def test_blocks_are_plain_outside_of_it(make_cell: MakeCell, traced: list[torch.
 
 
 @pytest.mark.no_cover
-def test_parts_of_a_batch_are_not_compiled(make_cell: MakeCell, traced: list[torch.fx.GraphModule]) -> None:
+def test_parts_of_a_batch_are_not_compiled(make_job: MakeJob, traced: list[torch.fx.GraphModule]) -> None:
     def trained(**chosen: Any) -> Tensor:
-        cell = with_(make_cell("mse", budget=Budget("steps", 2)), micro_batch=4, **chosen)
-        train(cell, Ledger())
-        return weights(cell.student)
+        job = with_(make_job("mse", budget=Budget("steps", 2)), micro_batch=4, **chosen)
+        train(job, Ledger())
+        return weights(job.student)
 
     assert torch.equal(trained(), trained(compile="default"))
     assert not traced
 
 
-def test_a_machine_that_cannot_compile_is_told(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_compile_is_told(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     def backend(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no C++ compiler was found")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    cell = with_(make_cell("mse", budget=Budget("steps", 1)), compile="default")
+    job = with_(make_job("mse", budget=Budget("steps", 1)), compile="default")
     with pytest.raises(UserError, match=r"train\.compile default: .*no C\+\+ compiler was found.*leave train\.compile"):
-        train(cell, Ledger())
+        train(job, Ledger())

@@ -19,12 +19,13 @@ from distilbench.core.machine import Settings
 from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.cutting import PACKAGED_NAME, find_model
 from distilbench.models.encoder import Encoder
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study
-from distilbench.training.loop import Cell, train
+from distilbench.training.loop import TrainingJob, train
 from distilbench.training.signals import SignalSource
 from distilbench_methods.base import Method
+from tests.conftest import store_for
 
 GRADED = Path(distilbench.data.embedded.__file__).parent / "sts.tsv"
 HELD_OUT_SHARE, BATCH, STEPS = 0.25, 16, 30
@@ -48,8 +49,8 @@ OFTEN = {"mse", "ibkd", "codir", "internal-kd", "simcse", "margin-mse"}
 class Benches(NamedTuple):
     """The same study on two texts."""
 
-    seen: Workbench
-    unseen: Workbench
+    seen: Inputs
+    unseen: Inputs
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Benches:
     return Benches(*made)
 
 
-def _bench(folder: Path, pairs: pd.DataFrame) -> Workbench:
+def _bench(folder: Path, pairs: pd.DataFrame) -> Inputs:
     (folder / "text.txt").write_text("\n".join(dict.fromkeys([*pairs["sentence1"], *pairs["sentence2"]])))
     alike = pairs[pairs["score"] >= 3].copy()
     alike["negative"] = np.roll(alike["sentence2"], 7)
@@ -85,14 +86,15 @@ def _bench(folder: Path, pairs: pd.DataFrame) -> Workbench:
             "train": {"batch_size": BATCH, "max_length": 64},
         }
     )
-    return Workbench(study, Settings(out=folder, cache=folder / "cache", mirror=None, device="cpu"))
+    return make_inputs(study, Settings(out=folder, cache=folder / "cache", mirror=None, device="cpu"))
 
 
-def held_out_loss(bench: Workbench, method: Method, student: Encoder, aux: nn.ModuleDict) -> float:
+def held_out_loss(inputs: Inputs, method: Method, student: Encoder, aux: nn.ModuleDict) -> float:
     """What the method optimises on a batch of held-out rows; dropout is on where the method lives by it."""
-    needs, rows_B = method.needs(bench.dims_for(student)), np.arange(BATCH)
-    source = SignalSource(needs, student, bench.teacher, bench.text_of(needs), bench.store_of(needs), seed=5)
-    bench.store_of(needs).ensure(source.sentences_read(0, rows_B))
+    needs, rows_B = method.needs(inputs.dims_for(student)), np.arange(BATCH)
+    store = store_for(inputs, needs)
+    source = SignalSource(needs, student, inputs.teacher.encoder, inputs.text_of(needs), store, seed=5)
+    store.ensure(source.sentences_read(0, rows_B))
     student.train(needs.student_views == 2)
     with seeded(1), torch.no_grad():
         signals = source(0, rows_B)
@@ -111,26 +113,26 @@ def test_it_learns(benches: Benches, name: str) -> None:
     seen, unseen = benches
     (entry,) = (entry for entry in seen.study.methods if entry.label == name)
     method = entry.stages[0].build()
-    student = seen.student(1)
+    student = seen.students.build(1)
     needs = method.needs(seen.dims_for(student))
     with seeded(seed_for(1, "aux")):
         untrained_aux = method.build_aux(seen.dims_for(student))
     before = held_out_loss(unseen, method, student, untrained_aux)
-    student = seen.student(1)
-    cell = Cell(
+    student = seen.students.build(1)
+    job = TrainingJob(
         method=method,
         student=student,
-        teacher=seen.teacher,
+        teacher=seen.teacher.encoder,
         text=seen.text_of(needs),
-        store=seen.store_of(needs),
+        store=store_for(seen, needs),
         spec=seen.study.train,
         budget=Budget("steps", STEPS),
         seed=1,
     )
     if name in SLOW:
         steps, rate = SLOW[name]
-        spec = cell.spec.model_copy(update={"learning_rate": rate})
-        cell = replace(cell, spec=spec, budget=Budget("steps", steps))
-    trained = train(cell, Ledger())
+        spec = job.spec.model_copy(update={"learning_rate": rate})
+        job = replace(job, spec=spec, budget=Budget("steps", steps))
+    trained = train(job, Ledger())
     assert not trained.diverged
     assert held_out_loss(unseen, method, student, trained.aux) < before

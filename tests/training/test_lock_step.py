@@ -16,19 +16,22 @@ from distilbench.core.machine import Settings
 from distilbench.models.encoder import Encoder
 from distilbench.records.record import to_dict
 from distilbench.runs.engines import in_process as here
-from distilbench.runs.run import run_study
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import prepare, prepare_run
+from distilbench.runs.progress import Watch
+from distilbench.runs.study_run import run_part
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.sections import BudgetSpec
-from distilbench.study.study import Study, runs_of
+from distilbench.study.study import Run, Study, runs_of
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.lock_step import LockStep
-from distilbench.training.loop import Cell, train
+from distilbench.training.loop import TrainingJob, train
 from distilbench.training.online import all_layers, chosen, online_layers, pass_online
 from distilbench.training.signals import dims_of
 from distilbench_methods.base import Needs
 
-MakeCell = Callable[..., Cell]
+MakeJob = Callable[..., TrainingJob]
 METHODS = ["internal-kd", "minilm", "tinybert"]
 STEPS = 6
 
@@ -49,35 +52,35 @@ def counted_passes(teacher: Encoder) -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def cell_of(make_cell: MakeCell) -> Callable[[str], Cell]:
+def job_of(make_job: MakeJob) -> Callable[[str], TrainingJob]:
     """A training of a few steps by a method, whose stored signals are there: the teacher then runs online only."""
     for name in METHODS:
-        train(make_cell(name, budget=Budget("steps", STEPS)), Ledger())
-    return lambda name: make_cell(name, budget=Budget("steps", STEPS))
+        train(make_job(name, budget=Budget("steps", STEPS)), Ledger())
+    return lambda name: make_job(name, budget=Budget("steps", STEPS))
 
 
-def side_by_side(cells: list[Cell]) -> tuple[LockStep, list[Cell]]:
-    needs = [cell.method.needs(dims_of(cell.student, cell.teacher, len(cell.text))) for cell in cells]
+def side_by_side(cells: list[TrainingJob]) -> tuple[LockStep, list[TrainingJob]]:
+    needs = [job.method.needs(dims_of(job.student, job.teacher, len(job.text))) for job in cells]
     lock_step = LockStep(needs)
-    return lock_step, [replace(cell, company=lock_step) for cell in cells]
+    return lock_step, [replace(job, company=lock_step) for job in cells]
 
 
-def ended(cell: Cell, **further: Any) -> tuple[Any, ...]:
+def ended(job: TrainingJob, **further: Any) -> tuple[Any, ...]:
     """What a training comes to, but for times and memory."""
     ledger = Ledger()
-    trained = train(cell, ledger, **further)
-    weights = {name: value.tolist() for name, value in cell.student.state_dict().items()}
+    trained = train(job, ledger, **further)
+    weights = {name: value.tolist() for name, value in job.student.state_dict().items()}
     curve = [{**row, "seconds": None} for row in trained.curve]
     return weights, curve, ledger.as_dict() | {"seconds": None, "peak_memory_bytes": None}
 
 
-def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(cell_of: Callable[[str], Cell]) -> None:
-    cells = [cell_of(name) for name in METHODS]
+def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(job_of: Callable[[str], TrainingJob]) -> None:
+    cells = [job_of(name) for name in METHODS]
     with counted_passes(cells[0].teacher) as passes:
-        alone = [ended(cell) for cell in cells]
+        alone = [ended(job) for job in cells]
     assert len(passes) == STEPS * len(METHODS)
 
-    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    lock_step, cells = side_by_side([job_of(name) for name in METHODS])
     before = torch.get_rng_state()
     with counted_passes(cells[0].teacher) as passes:
         together = [found for _, found in lock_step.run(cells, ended)]
@@ -87,7 +90,7 @@ def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(cell_of: Ca
 
 
 def test_the_time_of_a_pass_is_charged_to_all_that_it_serves(
-    cell_of: Callable[[str], Cell], monkeypatch: pytest.MonkeyPatch
+    job_of: Callable[[str], TrainingJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, real = [0.0], pass_online
 
@@ -95,7 +98,7 @@ def test_the_time_of_a_pass_is_charged_to_all_that_it_serves(
         now[0] += 100.0
         return real(*arguments)
 
-    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    lock_step, cells = side_by_side([job_of(name) for name in METHODS])
     monkeypatch.setattr(distilbench.training.lock_step, "pass_online", slow_pass)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     ledgers = [Ledger() for _ in cells]
@@ -133,14 +136,14 @@ class Fatal(Checkpoints):
             raise Killed
 
 
-def test_one_that_goes_on_from_a_checkpoint_is_waited_for(cell_of: Callable[[str], Cell], tmp_path: Path) -> None:
-    alone = [ended(cell_of(name)) for name in METHODS]
+def test_one_that_goes_on_from_a_checkpoint_is_waited_for(job_of: Callable[[str], TrainingJob], tmp_path: Path) -> None:
+    alone = [ended(job_of(name)) for name in METHODS]
     checkpoints = Fatal(tmp_path / "kept", 0)
     with pytest.raises(Killed):
-        ended(cell_of(METHODS[0]), checkpoints=checkpoints)
+        ended(job_of(METHODS[0]), checkpoints=checkpoints)
     resumed = [checkpoints.load(), None, None]
 
-    lock_step, cells = side_by_side([cell_of(name) for name in METHODS])
+    lock_step, cells = side_by_side([job_of(name) for name in METHODS])
     with counted_passes(cells[0].teacher) as passes:
         found = lock_step.run([0, 1, 2], lambda number: ended(cells[number], resumed=resumed[number]))
         together = dict(found)
@@ -214,10 +217,22 @@ def test_one_pass_gives_what_each_asks_for() -> None:
     assert given(second) == {"attention": [3], "qkv": [4]}
 
 
-def facts(bench: Workbench, said: list[str]) -> dict[tuple[str, int], dict[str, Any]]:
+class Listener(Watch):
+    """Writes down which run goes on."""
+
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def progress(self, run: Run, share: float) -> None:
+        self._said.append(f"{run.entry.label} {run.seed}")
+
+
+def facts(inputs: Inputs, said: list[str]) -> dict[tuple[str, int], dict[str, Any]]:
     """All of a study's records but what is measured anew in every run."""
+    preflight(inputs)
+    (prepared,) = prepare([inputs])
     found = {}
-    for item in run_study(bench, here.in_this_process, lambda run, share: said.append(f"{run.entry.label} {run.seed}")):
+    for item in run_part(prepared, here.in_this_process, Listener(said)):
         values = to_dict(item.record)
         ledger = values["ledger"] | {"seconds": None, "peak_memory_bytes": None}
         found[item.run.entry.label, item.run.seed] = values | {"ledger": ledger, "environment": None, "speed": None}
@@ -242,25 +257,25 @@ def test_a_study_goes_side_by_side_seed_by_seed(
         "train": {"batch_size": 8, "max_length": 64},
     }
     benches = [
-        Workbench(Study.model_validate(values), Settings(tmp_path / name / "out", tmp_path / name, None, "cpu"))
+        make_inputs(Study.model_validate(values), Settings(tmp_path / name / "out", tmp_path / name, None, "cpu"))
         for name in ("together", "alone")
     ]
-    benches[1].origin = benches[0]
+    benches[1] = replace(benches[1], teacher=benches[0].teacher)
     said: list[str] = []
-    with counted_passes(benches[0].teacher) as passes:
+    with counted_passes(benches[0].teacher.encoder) as passes:
         together = facts(benches[0], said)
     side_by_side_passes = len(passes)
     assert said[said.index("internal-kd 2") + 1] == "minilm 2"
     assert said.index("minilm 1") < said.index("mse 1") < said.index("internal-kd 2")
     monkeypatch.setattr(here, "MOST_SIDE_BY_SIDE", 1)
-    with counted_passes(benches[0].teacher) as passes:
+    with counted_passes(benches[0].teacher.encoder) as passes:
         alone = facts(benches[1], [])
     assert together == alone
     assert len(passes) - side_by_side_passes == 2 * 6
 
 
-def test_a_budget_in_seconds_is_spent_alone(bench: Workbench) -> None:
-    run = next(run for run in runs_of(bench.study) if run.entry.label == "internal-kd")
-    by_the_clock = bench.study.model_copy(update={"budget": BudgetSpec(seconds=5)})
-    assert here._asks_online(bench, run)
-    assert not here._asks_online(Workbench(by_the_clock, bench.settings), run)
+def test_a_budget_in_seconds_is_spent_alone(inputs: Inputs) -> None:
+    run = next(run for run in runs_of(inputs.study) if run.entry.label == "internal-kd")
+    by_the_clock = inputs.study.model_copy(update={"budget": BudgetSpec(seconds=5)})
+    assert prepare_run(inputs, run).asks_online
+    assert not prepare_run(make_inputs(by_the_clock, inputs.settings), run).asks_online

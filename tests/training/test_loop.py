@@ -20,58 +20,58 @@ from distilbench.data.batches import BatchOrder
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger
 from distilbench.training.gradient_cache import backward_in_parts
-from distilbench.training.loop import Cell, Trained, train
+from distilbench.training.loop import Trained, TrainingJob, train
 from distilbench.training.signals import SignalSource, dims_of
 from distilbench.training.teacher_store import TeacherStore
 from distilbench_methods.base import Dims, Method, Needs, Signals
 
-MakeCell = Callable[..., Cell]
+MakeJob = Callable[..., TrainingJob]
 METHODS = list(distilbench_methods.registry())
 
 
-def make_dims(cell: Cell) -> Dims:
-    return dims_of(cell.student, cell.teacher, len(cell.text))
+def make_dims(job: TrainingJob) -> Dims:
+    return dims_of(job.student, job.teacher, len(job.text))
 
 
 def weights(model: Encoder) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def trained(cell: Cell) -> tuple[Tensor, Ledger, Trained]:
+def trained(job: TrainingJob) -> tuple[Tensor, Ledger, Trained]:
     ledger = Ledger()
-    result = train(cell, ledger)
-    return weights(cell.student), ledger, result
+    result = train(job, ledger)
+    return weights(job.student), ledger, result
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.no_cover
-def test_a_run_is_repeatable_bit_for_bit_and_touches_nothing_else(make_cell: MakeCell, name: str) -> None:
-    cell = make_cell(name)
-    teacher = weights(cell.teacher)
-    first, ledger, result = trained(cell)
-    assert torch.equal(teacher, weights(cell.teacher))
+def test_a_run_is_repeatable_bit_for_bit_and_touches_nothing_else(make_job: MakeJob, name: str) -> None:
+    job = make_job(name)
+    teacher = weights(job.teacher)
+    first, ledger, result = trained(job)
+    assert torch.equal(teacher, weights(job.teacher))
     torch.manual_seed(123)
     torch.rand(5)
     state = torch.get_rng_state()
-    again, other_ledger, other = trained(make_cell(name))
+    again, other_ledger, other = trained(make_job(name))
     assert torch.equal(first, again)
     assert torch.equal(state, torch.get_rng_state())
     assert [row["loss"] for row in result.curve] == [row["loss"] for row in other.curve]
     assert ledger.student_flops == other_ledger.student_flops
-    assert not torch.equal(first, trained(make_cell(name, seed=2))[0])
+    assert not torch.equal(first, trained(make_job(name, seed=2))[0])
 
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.no_cover
-def test_batches_of_any_size_will_do(make_cell: MakeCell, name: str) -> None:
-    cell = make_cell(name, budget=Budget("steps", 6))
-    lengths = cell.text.lengths()
-    cell = replace(cell, spec=cell.spec.model_copy(update={"batch_tokens": 3 * int(lengths.max())}))
-    _, ledger, result = trained(cell)
+def test_batches_of_any_size_will_do(make_job: MakeJob, name: str) -> None:
+    job = make_job(name, budget=Budget("steps", 6))
+    lengths = job.text.lengths()
+    job = replace(job, spec=job.spec.model_copy(update={"batch_tokens": 3 * int(lengths.max())}))
+    _, ledger, result = trained(job)
     assert not result.diverged and ledger.steps == 6
-    rows = ledger.sentences // (1 + cell.method.needs(make_dims(cell)).candidates)
-    assert 6 * 3 <= rows < 6 * cell.spec.batch_size
-    order = BatchOrder(lengths, cell.spec.batch_size, seed_for(cell.seed, "batches"), cell.spec.batch_tokens)
+    rows = ledger.sentences // (1 + job.method.needs(make_dims(job)).candidates)
+    assert 6 * 3 <= rows < 6 * job.spec.batch_size
+    order = BatchOrder(lengths, job.spec.batch_size, seed_for(job.seed, "batches"), job.spec.batch_tokens)
     assert rows == sum(len(order[step]) for step in range(6))
     assert ledger.epochs == pytest.approx(6 / order.batches_in_epoch(0))
 
@@ -93,33 +93,33 @@ class Spy(Method):
         return {"zero": signals.student_BS.sum() * 0}
 
 
-def test_all_methods_of_a_seed_see_the_same_batches_and_start_alike(make_cell: MakeCell) -> None:
+def test_all_methods_of_a_seed_see_the_same_batches_and_start_alike(make_job: MakeJob) -> None:
     one: list[Any] = []
     two: list[Any] = []
-    first, second = make_cell(Spy(seen=one)), make_cell(Spy(seen=two, views=2))
+    first, second = make_job(Spy(seen=one)), make_job(Spy(seen=two, views=2))
     assert torch.equal(weights(first.student), weights(second.student))
     trained(first)
     trained(second)
     assert one == two
     other: list[Any] = []
-    trained(make_cell(Spy(seen=other), seed=2))
+    trained(make_job(Spy(seen=other), seed=2))
     assert [rows for rows, *_ in one] != [rows for rows, *_ in other]
 
 
-def test_two_views_pay_twice(make_cell: MakeCell) -> None:
-    once, twice = (trained(make_cell(Spy(seen=[], views=views)))[1] for views in (1, 2))
+def test_two_views_pay_twice(make_job: MakeJob) -> None:
+    once, twice = (trained(make_job(Spy(seen=[], views=views)))[1] for views in (1, 2))
     assert (twice.sentences, twice.student_passes) == (once.sentences, 2 * once.student_passes)
     assert twice.student_flops == 2 * once.student_flops
 
 
 @pytest.mark.parametrize("currency", ["steps", "sentences", "tokens", "flops", "seconds"])
 def test_no_currency_is_overspent_by_more_than_a_step_and_progress_is_complete(
-    make_cell: MakeCell, currency: str
+    make_job: MakeJob, currency: str
 ) -> None:
-    reference = trained(make_cell("mse"))[1]
+    reference = trained(make_job("mse"))[1]
     amount = reference.spent(currency) * 1.05
     seen: list[Any] = []
-    ledger = trained(make_cell(Spy(seen=seen), budget=Budget(currency, amount)))[1]
+    ledger = trained(make_job(Spy(seen=seen), budget=Budget(currency, amount)))[1]
     progress = [share for _, share, _ in seen]
     assert progress[0] == 0
     assert progress == sorted(progress)
@@ -129,38 +129,38 @@ def test_no_currency_is_overspent_by_more_than_a_step_and_progress_is_complete(
         assert ledger.spent(currency) / amount - 1 <= largest + 0.1
 
 
-def test_a_text_shorter_than_the_budget_is_read_again(make_cell: MakeCell) -> None:
-    ledger = trained(make_cell("mse", budget=Budget("sentences", 1000)))[1]
+def test_a_text_shorter_than_the_budget_is_read_again(make_job: MakeJob) -> None:
+    ledger = trained(make_job("mse", budget=Budget("sentences", 1000)))[1]
     assert ledger.sentences == 1008
     assert ledger.epochs == pytest.approx(1008 / 400)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_ledgers_flops_are_those_that_torch_counts(
-    make_cell: MakeCell, name: str, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = make_cell(name, budget=Budget("steps", 1))
-    cell.store.ensure(torch.arange(len(cell.text.corpus)).numpy())
+    job = make_job(name, budget=Budget("steps", 1))
+    job.store.ensure(torch.arange(len(job.text.corpus)).numpy())
     # What is logged is not charged.
-    monkeypatch.setattr(type(cell.method), "diagnostics", Method.diagnostics)
+    monkeypatch.setattr(type(job.method), "diagnostics", Method.diagnostics)
     with FlopCounterMode(display=False) as counter:
-        ledger = trained(cell)[1]
+        ledger = trained(job)[1]
     counted = ledger.student_flops + ledger.teacher_flops_online
     assert counter.get_total_flops() == pytest.approx(counted, rel=0.01)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_gradient_caching_is_the_whole_batch(make_cell: MakeCell, name: str) -> None:
+def test_gradient_caching_is_the_whole_batch(make_job: MakeJob, name: str) -> None:
     found = []
     for part_size in (16, 6):
-        cell = make_cell(name)
-        student, dims = without_dropout(cell.student).train(), make_dims(cell)
+        job = make_job(name)
+        student, dims = without_dropout(job.student).train(), make_dims(job)
         torch.manual_seed(0)
-        aux = cell.method.build_aux(dims)
-        source = SignalSource(cell.method.needs(dims), student, cell.teacher, cell.text, cell.store, seed=1)
+        aux = job.method.build_aux(dims)
+        source = SignalSource(job.method.needs(dims), student, job.teacher, job.text, job.store, seed=1)
         rows_B = torch.arange(16).numpy()
-        cell.store.ensure(source.sentences_read(0, rows_B))
-        method = cell.method
+        job.store.ensure(source.sentences_read(0, rows_B))
+        method = job.method
 
         def loss_of(signals: Signals, method: Method = method, aux: nn.ModuleDict = aux) -> dict[str, Tensor]:
             return method.loss(signals, aux, 0.0)
@@ -176,12 +176,12 @@ def test_gradient_caching_is_the_whole_batch(make_cell: MakeCell, name: str) -> 
     torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
-def test_training_in_parts_is_charged_for_the_further_pass(make_cell: MakeCell) -> None:
-    whole, parts = make_cell("mse"), make_cell("mse")
+def test_training_in_parts_is_charged_for_the_further_pass(make_job: MakeJob) -> None:
+    whole, parts = make_job("mse"), make_job("mse")
     parts = replace(parts, spec=parts.spec.model_copy(update={"micro_batch": 5}))
     ledger, larger = trained(whole)[1], trained(parts)[1]
     with FlopCounterMode(display=False) as counter:
-        trained(replace(parts, student=make_cell("mse").student))
+        trained(replace(parts, student=make_job("mse").student))
     assert larger.student_passes == ledger.student_passes
     assert larger.student_flops == pytest.approx(4 / 3 * ledger.student_flops, rel=0.02)
     assert counter.get_total_flops() == pytest.approx(larger.student_flops, rel=0.01)
@@ -194,11 +194,11 @@ def without_dropout(student: Encoder) -> Encoder:
     return student
 
 
-def test_gradient_caching_replays_dropout(make_cell: MakeCell) -> None:
-    cell = make_cell("simcse")
-    cell.student.train()
-    needs = cell.method.needs(make_dims(cell))
-    source = SignalSource(needs, cell.student, cell.teacher, cell.text, cell.store, seed=1)
+def test_gradient_caching_replays_dropout(make_job: MakeJob) -> None:
+    job = make_job("simcse")
+    job.student.train()
+    needs = job.method.needs(make_dims(job))
+    source = SignalSource(needs, job.student, job.teacher, job.text, job.store, seed=1)
     rows_B = torch.arange(16).numpy()
 
     def loss_of(signals: Signals) -> dict[str, Tensor]:
@@ -206,16 +206,16 @@ def test_gradient_caching_replays_dropout(make_cell: MakeCell) -> None:
 
     torch.manual_seed(3)
     backward_in_parts(source, 0, rows_B, 4, loss_of, nullcontext)
-    cached = gradients(cell.student)
+    cached = gradients(job.student)
     torch.manual_seed(3)
     batch = source.batch(0, rows_B)
     parts = [source.student_signals(batch.part(start, start + 4)) for start in range(0, 16, 4)]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     loss_of(source.complete(0, rows_B, batch, joined))["loss"].backward()
-    torch.testing.assert_close(gradients(cell.student), cached)
+    torch.testing.assert_close(gradients(job.student), cached)
     torch.manual_seed(4)
     backward_in_parts(source, 0, rows_B, 4, loss_of, nullcontext)
-    assert not torch.allclose(gradients(cell.student), cached, rtol=1e-2)
+    assert not torch.allclose(gradients(job.student), cached, rtol=1e-2)
 
 
 def gradients(model: Encoder) -> Tensor:
@@ -239,18 +239,16 @@ class Exploding(Method):
         return {"bad": signals.student_BS.sum() * (float("nan") if progress > 0.3 else 1.0)}
 
 
-def test_divergence_stops_the_run_and_keeps_its_curve(make_cell: MakeCell) -> None:
-    _, ledger, result = trained(make_cell(Exploding(), budget=Budget("steps", 100)))
+def test_divergence_stops_the_run_and_keeps_its_curve(make_job: MakeJob) -> None:
+    _, ledger, result = trained(make_job(Exploding(), budget=Budget("steps", 100)))
     assert result.diverged
     assert 30 < ledger.steps < 50
     assert len(result.curve) >= 3
 
 
-def test_bf16_stays_close_to_fp32(make_cell: MakeCell) -> None:
-    full = make_cell("mse", budget=Budget("steps", 30))
-    half = replace(
-        make_cell("mse", budget=Budget("steps", 30)), spec=full.spec.model_copy(update={"precision": "bf16"})
-    )
+def test_bf16_stays_close_to_fp32(make_job: MakeJob) -> None:
+    full = make_job("mse", budget=Budget("steps", 30))
+    half = replace(make_job("mse", budget=Budget("steps", 30)), spec=full.spec.model_copy(update={"precision": "bf16"}))
     wide, narrow = trained(full)[2].curve[-1]["loss"], trained(half)[2].curve[-1]["loss"]
     assert narrow == pytest.approx(wide, rel=0.05)
 
@@ -287,16 +285,16 @@ STEP_SECONDS = 2e-3
 
 
 def test_an_accelerator_is_not_waited_for_at_every_step_and_its_time_is_charged(
-    make_cell: MakeCell, accelerator: list[int], monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, accelerator: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distilbench.training.loop.STORE_AHEAD", 25)
-    _, ledger, _ = trained(make_cell("mse", budget=Budget("steps", 61)))
+    _, ledger, _ = trained(make_job("mse", budget=Budget("steps", 61)))
     assert sum(accelerator) == 61
     assert [count for count in accelerator if count] == [1, 10, 10, 4, 6, 10, 9, 1, 10]
     assert ledger.seconds["train"] >= 61 * STEP_SECONDS
 
 
-def test_a_budget_in_seconds_knows_the_time_after_every_step(make_cell: MakeCell, accelerator: list[int]) -> None:
-    _, ledger, _ = trained(make_cell("mse", budget=Budget("seconds", 0.2)))
+def test_a_budget_in_seconds_knows_the_time_after_every_step(make_job: MakeJob, accelerator: list[int]) -> None:
+    _, ledger, _ = trained(make_job("mse", budget=Budget("seconds", 0.2)))
     assert sum(accelerator) == ledger.steps > 1
     assert max(accelerator) == 1

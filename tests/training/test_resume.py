@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 import distilbench_methods
 from distilbench.core.machine import Settings
+from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.trained import Training, training_of
-from distilbench.runs.workbench import Workbench
 from distilbench.study.budget import Budget, Ledger
-from distilbench.study.study import Run, Study, runs_of
+from distilbench.study.study import Study, runs_of
 from distilbench.training import checkpoints as checkpoint
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import DevSet, Response, shares, views_of
-from distilbench.training.loop import Cell, Trained, train
+from distilbench.training.loop import Trained, TrainingJob, train
 from distilbench.training.signals import Batch, SignalSource
 
-MakeCell = Callable[..., Cell]
+MakeJob = Callable[..., TrainingJob]
 STEPS = 12
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in distilbench_methods.registry()),
@@ -57,11 +58,11 @@ class Fatal(Checkpoints):
         super().save(take)
 
 
-def trained(cell: Cell, **further: Any) -> tuple[dict[str, Tensor], dict[str, Any], Trained]:
+def trained(job: TrainingJob, **further: Any) -> tuple[dict[str, Tensor], dict[str, Any], Trained]:
     """The student's and the heads' tensors, the ledger without times, and the rest."""
     ledger = Ledger()
-    result = train(cell, ledger, **further)
-    tensors = {**checkpoint.tensors_of("student", cell.student), **checkpoint.tensors_of("aux", result.aux)}
+    result = train(job, ledger, **further)
+    tensors = {**checkpoint.tensors_of("student", job.student), **checkpoint.tensors_of("aux", result.aux)}
     return tensors, timeless(ledger.as_dict()), result
 
 
@@ -76,21 +77,21 @@ def assert_equal(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=str)
 def test_a_killed_training_ends_in_the_same_bits(
-    make_cell: MakeCell, name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distilbench.training.loop.LOG_EVERY", 1)
     budget = Budget("steps", STEPS)
-    tensors, ledger, result = trained(make_cell(name, budget=budget, **settings))
+    tensors, ledger, result = trained(make_job(name, budget=budget, **settings))
     for lives in (4, 3):
         with pytest.raises(Killed):
             killed = Fatal(tmp_path / "checkpoint", lives)
-            train(make_cell(name, budget=budget, **settings), Ledger(), checkpoints=killed, resumed=killed.load())
+            train(make_job(name, budget=budget, **settings), Ledger(), checkpoints=killed, resumed=killed.load())
     again = Checkpoints(tmp_path / "checkpoint", 1e9)
     resumed = again.load()
     assert resumed is not None
     assert resumed.facts["step"] == 7
     rest, rest_ledger, rest_result = trained(
-        make_cell(name, budget=budget, **settings), checkpoints=again, resumed=resumed
+        make_job(name, budget=budget, **settings), checkpoints=again, resumed=resumed
     )
     assert_equal(tensors, rest)
     assert ledger == rest_ledger
@@ -98,16 +99,21 @@ def test_a_killed_training_ends_in_the_same_bits(
     assert [timeless(row) for row in result.curve] == [timeless(row) for row in rest_result.curve]
 
 
-def response_of(cell: Cell, bench: Workbench, points: int = 3) -> Response:
-    return Response(DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher)), cell.budget, points)
+def dev_of(inputs: Inputs) -> DevSet:
+    assert inputs.labelled is not None
+    return DevSet.of(inputs.labelled.text, views_of(inputs.labelled.text, inputs.teacher.encoder))
+
+
+def response_of(job: TrainingJob, inputs: Inputs, points: int = 3) -> Response:
+    return Response(dev_of(inputs), job.budget, points)
 
 
 @pytest.mark.parametrize("name", ["simcse", "codir", "internal-kd", "hpd"])
-def test_watching_changes_nothing_and_is_not_charged(make_cell: MakeCell, bench: Workbench, name: str) -> None:
-    alone, ledger, _ = trained(make_cell(name, budget=Budget("steps", STEPS)))
-    cell = make_cell(name, budget=Budget("steps", STEPS))
-    response = response_of(cell, bench)
-    watched, watched_ledger, _ = trained(cell, response=response)
+def test_watching_changes_nothing_and_is_not_charged(make_job: MakeJob, inputs: Inputs, name: str) -> None:
+    alone, ledger, _ = trained(make_job(name, budget=Budget("steps", STEPS)))
+    job = make_job(name, budget=Budget("steps", STEPS))
+    response = response_of(job, inputs)
+    watched, watched_ledger, _ = trained(job, response=response)
     assert_equal(alone, watched)
     assert ledger == watched_ledger
     assert [row["share"] for row in response.rows] == [0.25, 0.5, 1.0]
@@ -122,43 +128,44 @@ def test_shares_double_up_to_the_whole() -> None:
     assert shares(4) == (0.125, 0.25, 0.5, 1.0)
 
 
-def test_a_dev_score_is_spearmans_correlation_with_the_gold(bench: Workbench) -> None:
-    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
-    assert len(dev.pairs_P2) == 2 * len(bench.labelled)
-    assert dev.look(bench.teacher)[0] == pytest.approx(1.0)
-    assert abs(dev.look(bench.student(1))[0]) < 0.95
+def test_a_dev_score_is_spearmans_correlation_with_the_gold(inputs: Inputs) -> None:
+    dev = dev_of(inputs)
+    assert inputs.labelled is not None
+    assert len(dev.pairs_P2) == 2 * len(inputs.labelled.text)
+    assert dev.look(inputs.teacher.encoder)[0] == pytest.approx(1.0)
+    assert abs(dev.look(inputs.students.build(1))[0]) < 0.95
     upside_down = replace(dev, gold_P=-dev.gold_P)
-    assert upside_down.look(bench.teacher)[0] == pytest.approx(-1.0)
+    assert upside_down.look(inputs.teacher.encoder)[0] == pytest.approx(-1.0)
 
 
-def test_vectors_that_are_all_equal_have_no_dev_score(bench: Workbench) -> None:
+def test_vectors_that_are_all_equal_have_no_dev_score(inputs: Inputs) -> None:
     head = nn.Linear(16, 3)
     nn.init.zeros_(head.weight)
-    dev = DevSet.of(bench.labelled, views_of(bench.labelled, bench.teacher))
-    assert torch.isnan(torch.tensor(dev.look(bench.student(1), head)[0]))
+    dev = dev_of(inputs)
+    assert torch.isnan(torch.tensor(dev.look(inputs.students.build(1), head)[0]))
 
 
-def test_the_best_weights_on_dev_ship_and_survive_a_kill(make_cell: MakeCell, bench: Workbench, tmp_path: Path) -> None:
-    def make() -> Cell:
-        cell = make_cell("simcse", budget=Budget("steps", STEPS))
-        return replace(cell, spec=cell.spec.model_copy(update={"checkpoint": "best-on-dev", "learning_rate": 0.05}))
+def test_the_best_weights_on_dev_ship_and_survive_a_kill(make_job: MakeJob, inputs: Inputs, tmp_path: Path) -> None:
+    def make() -> TrainingJob:
+        job = make_job("simcse", budget=Budget("steps", STEPS))
+        return replace(job, spec=job.spec.model_copy(update={"checkpoint": "best-on-dev", "learning_rate": 0.05}))
 
-    cell = make()
-    response = response_of(cell, bench, points=4)
-    tensors, _, _ = trained(cell, response=response)
+    job = make()
+    response = response_of(job, inputs, points=4)
+    tensors, _, _ = trained(job, response=response)
     scores = [row["score"] for row in response.rows]
     best = max(range(4), key=lambda place: scores[place])
     assert best < 3, "the test needs a student that gets worse at the end"
     assert [row.get("chosen", False) for row in response.rows] == [place == best for place in range(4)]
     assert response.dev is not None
-    assert response.dev.look(cell.student)[0] == scores[best]
+    assert response.dev.look(job.student)[0] == scores[best]
 
     again = make()
-    other = response_of(again, bench, points=4)
+    other = response_of(again, inputs, points=4)
     with pytest.raises(Killed):
         train(again, Ledger(), response=other, checkpoints=Fatal(tmp_path / "c", STEPS - 1))
     last = make()
-    rows = response_of(last, bench, points=4)
+    rows = response_of(last, inputs, points=4)
     rest, _, _ = trained(last, response=rows, resumed=Checkpoints(tmp_path / "c", 0).load())
     assert_equal(tensors, rest)
     assert [timeless(row) for row in rows.rows] == [timeless(row) for row in response.rows]
@@ -182,11 +189,11 @@ def scarce(monkeypatch: pytest.MonkeyPatch, most_rows: int) -> list[int]:
     return tried
 
 
-def test_out_of_memory_halves_what_passes_at_a_time(make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, ledger, _ = trained(make_cell("ibkd"))
+def test_out_of_memory_halves_what_passes_at_a_time(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, ledger, _ = trained(make_job("ibkd"))
     with monkeypatch.context() as patch:
         tried = scarce(patch, 5)
-        parts, parts_ledger, _ = trained(make_cell("ibkd"))
+        parts, parts_ledger, _ = trained(make_job("ibkd"))
     assert tried[:4] == [16, 8, 4, 4]
     assert set(tried[4:]) == {4}
     assert (parts_ledger["micro_batch"], parts_ledger["out_of_memory"]) == (4, 2)
@@ -197,12 +204,12 @@ def test_out_of_memory_halves_what_passes_at_a_time(make_cell: MakeCell, monkeyp
 
 
 def test_one_row_too_many_is_a_failure_and_so_is_any_other_error(
-    make_cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         tried = scarce(patch, 0)
         with pytest.raises(RuntimeError, match="can't allocate"):
-            trained(make_cell("mse"))
+            trained(make_job("mse"))
     assert tried == [16, 8, 4, 2, 1]
 
     def fail(*_: object) -> None:
@@ -210,14 +217,14 @@ def test_one_row_too_many_is_a_failure_and_so_is_any_other_error(
 
     monkeypatch.setattr(SignalSource, "student_signals", fail)
     with pytest.raises(RuntimeError, match="another reason"):
-        trained(make_cell("mse"))
+        trained(make_job("mse"))
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_from(
-    make_cell: MakeCell, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_job: MakeJob, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Killed):
-        train(make_cell("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
+        train(make_job("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
     file = tmp_path / "c" / checkpoint.TENSORS_FILE
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -227,10 +234,10 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(
 
 
 def test_a_checkpoint_of_another_format_is_not_gone_on_from(
-    make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Killed):
-        train(make_cell("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
+        train(make_job("mse"), Ledger(), checkpoints=Fatal(tmp_path / "c", 2))
     monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
     assert Checkpoints(tmp_path / "c", 0).load() is None
 
@@ -258,7 +265,7 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch:
 
 
 @pytest.fixture
-def recipe(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Workbench:
+def recipe(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Inputs:
     study = Study.model_validate(
         {
             "name": "x",
@@ -275,7 +282,7 @@ def recipe(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
         }
     )
     settings = Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu", checkpoint_seconds=0)
-    return Workbench(study, settings)
+    return make_inputs(study, settings)
 
 
 def files(training: Training) -> dict[str, bytes]:
@@ -287,9 +294,10 @@ def files(training: Training) -> dict[str, bytes]:
     "lives", [pytest.param(3, marks=pytest.mark.thorough), 10, pytest.param(13, marks=pytest.mark.thorough)]
 )
 def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
-    recipe: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
+    recipe: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: int
 ) -> None:
-    run = next(run for run in runs_of(recipe.study) if run.role == "method")
+    cell = next(run for run in runs_of(recipe.study) if run.role == "method")
+    run = prepare_run(recipe, cell)
     left = lives
     original = Checkpoints.save
 
@@ -303,12 +311,12 @@ def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save)
         with pytest.raises(Killed):
-            training_of(recipe, run, Ledger(), lambda _: None)
+            training_of(run, Ledger(), lambda _: None)
     assert any((recipe.settings.cache / "checkpoints").iterdir())
     ledger, twin_ledger = Ledger(), Ledger()
-    resumed = training_of(recipe, run, ledger, lambda _: None)
-    other = Workbench(recipe.study, replace(recipe.settings, cache=tmp_path / "other", checkpoint_seconds=1e9))
-    twin = training_of(other, run, twin_ledger, lambda _: None)
+    resumed = training_of(run, ledger, lambda _: None)
+    other = make_inputs(recipe.study, replace(recipe.settings, cache=tmp_path / "other", checkpoint_seconds=1e9))
+    twin = training_of(prepare_run(other, cell), twin_ledger, lambda _: None)
     assert files(resumed) == files(twin)
     assert timeless(ledger.as_dict()) == timeless(twin_ledger.as_dict())
     assert resumed.curve.drop(columns="seconds").equals(twin.curve.drop(columns="seconds"))
@@ -317,12 +325,12 @@ def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
     assert not any((recipe.settings.cache / "checkpoints").iterdir())
 
 
-def test_a_damaged_model_is_trained_again(recipe: Workbench, caplog: pytest.LogCaptureFixture) -> None:
-    run: Run = next(run for run in runs_of(recipe.study) if run.role == "floor")
-    first = training_of(recipe, run, Ledger(), lambda _: None)
+def test_a_damaged_model_is_trained_again(recipe: Inputs, caplog: pytest.LogCaptureFixture) -> None:
+    run = prepare_run(recipe, next(run for run in runs_of(recipe.study) if run.role == "floor"))
+    first = training_of(run, Ledger(), lambda _: None)
     before, file = files(first), first.model.folder / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-    assert files(training_of(recipe, run, Ledger(), lambda _: None)) == before
+    assert files(training_of(run, Ledger(), lambda _: None)) == before
     assert "model/model.safetensors is not as it was written" in caplog.text

@@ -14,14 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distilbench.data.corpus import Corpus, build_or_open
-from distilbench.data.labelled import LabelledText
+from distilbench.data.corpus import Corpus, TextRequest, build_or_open
+from distilbench.data.labelled import LabelledText, RowsRequest
 from distilbench.data.labelled import build_or_open as open_labelled
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
-from distilbench.study.sections import RowType, StudentSpec, TextSpec
-from distilbench.study.study import Study
+from distilbench.study.sections import LabelledSpec, RowType, StudentSpec, TextSpec
 from distilbench.training.signals import SignalSource, negative_rows, outside_rows, sent
 from distilbench.training.teacher_store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
 from distilbench_methods.base import Needs, num_masked
@@ -34,19 +33,8 @@ def teacher(teacher_folder: Path) -> Encoder:
 
 @pytest.fixture
 def corpus(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Corpus:
-    study = Study.model_validate(
-        {
-            "name": "x",
-            "teacher": "x",
-            "student": {"layers": 1},
-            "text": TextSpec(source=str(text_file)),
-            "budget": {"steps": 1},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["embedded"],
-        }
-    )
-    return build_or_open(study, teacher_folder, "key", tmp_path, None)
+    request = TextRequest(TextSpec(source=str(text_file)), 128, 64, None, None)
+    return build_or_open(request, teacher_folder, "key", tmp_path)
 
 
 def direct(teacher: Encoder, corpus: Corpus, rows: np.ndarray, layers: tuple[int, ...] = ()) -> torch.Tensor:
@@ -196,18 +184,8 @@ def test_outside_rows_are_those_not_in_the_batch_and_uniform() -> None:
 @pytest.fixture
 def labelled(teacher_folder: Path, labelled_file: Path, tmp_path: Path) -> Callable[..., LabelledText]:
     def build(**section: object) -> LabelledText:
-        values = {
-            "name": "x",
-            "teacher": "x",
-            "student": {"layers": 1},
-            "text": TextSpec(source=str(labelled_file)),
-            "labelled": {"source": str(labelled_file), **section},
-            "budget": {"steps": 1},
-            "methods": ["mse"],
-            "seeds": 1,
-            "tasks": ["embedded"],
-        }
-        return open_labelled(Study.model_validate(values), teacher_folder, str(section), tmp_path, None)
+        spec = LabelledSpec.model_validate({"source": str(labelled_file), **section})
+        return open_labelled(RowsRequest(spec, "labelled", 128, 64, None, None), teacher_folder, str(section), tmp_path)
 
     return build
 

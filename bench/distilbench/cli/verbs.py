@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from distilbench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
-    from distilbench.records.design import Trial
     from distilbench.records.record import Record
     from distilbench.runs.plan import Plan
-    from distilbench.runs.workbench import Workbench
-    from distilbench.study.rows import MethodEntry
 
 FINE, FAILED, COULD_NOT_EVALUATE = 0, 1, 3
 """Exit codes; the command line itself ends with 2 for wrong use and 130 when interrupted."""
@@ -46,53 +45,36 @@ def run(arguments: argparse.Namespace) -> int:
     study = load_study(arguments.study, arguments.overrides, arguments.limit, arguments.budget)
     chosen = settings(arguments.out, arguments.mirror, arguments.device, writing=not arguments.dry_run)
     chosen = replace(chosen, checkpoint_seconds=arguments.checkpoint_seconds)
-    from distilbench.records.design import write_ablations
-    from distilbench.runs.engines import EngineOptions, layouts_of, make_engine
-    from distilbench.runs.workbench import workbenches
-    from distilbench.study.ablation import designs, parts
+    from distilbench.runs.engines import EngineOptions
+    from distilbench.runs.progress import ProgressBar
 
-    benches = workbenches(parts(study), chosen, announce=lambda text: say(f"{study.name}: {text}"))
-    options = EngineOptions(arguments.jobs, arguments.threads, arguments.gpu_share, arguments.engine, arguments.address)
+    options = EngineOptions(
+        jobs=arguments.jobs,
+        threads=arguments.threads,
+        gpu_share=arguments.gpu_share,
+        engine=arguments.engine,
+        address=arguments.address,
+    )
+    watch = ProgressBar(study.name)
     if arguments.dry_run:
-        from distilbench.runs.plan import make_plan, planned_tuning
+        from distilbench.runs.plan import plan_study, planned_tuning
 
-        for bench in benches:
-            _print_plan(bench, make_plan(bench, layouts_of(options, chosen.device)))
+        for plan in plan_study(study, chosen, options, watch.announce):
+            _print_plan(plan)
         if study.tune:
             _console().print(planned_tuning(study))
         return FINE
-    if study.ablate:
-        write_ablations(chosen.out / benches[0].name, designs(study))
-    if study.tune:
-        benches = [_tuned(benches[0])]
-    from distilbench.runs.progress import run_with_progress
+    from distilbench.runs.study_run import run_study
 
-    finished = run_with_progress(benches, make_engine(options, chosen.device))
-    return _summary(benches[0], list({item.record.run_id: item.record for item in finished}.values()))
+    finished = run_study(study, chosen, options, watch)
+    return _summary(chosen.out, list({item.record.run_id: item.record for item in finished}.values()))
 
 
-def _tuned(bench: Workbench) -> Workbench:
-    """The study's final runs, after its methods were tuned."""
-    from distilbench.runs.tune import Told, tune, with_tuned
-
-    total = bench.study.tune.trials if bench.study.tune else 0
-
-    def on_trial(entry: MethodEntry, number: int, trial: Trial, known: bool) -> None:
-        outcome = trial.error if trial.score is None else f"dev {100 * trial.score:.2f}"
-        settings = ", ".join(
-            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-            for name, value in trial.hyperparameters.items()
-        )
-        say(f"[trial {number + 1}/{total}] {entry.label}: {settings}: {outcome}{' (found complete)' if known else ''}")
-
-    return with_tuned(bench, tune(bench, Told(trial=on_trial)))
-
-
-def _summary(bench: Workbench, records: list[Record]) -> int:
+def _summary(out: Path, records: list[Record]) -> int:
     from distilbench.report import terminal_table
 
     _console().print(terminal_table(records))
-    folder = bench.settings.out / bench.name
+    folder = out / records[0].study
     say(f"records: {folder}    report: distilbench report {folder} --out reports")
     failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
     if failed:
@@ -100,11 +82,11 @@ def _summary(bench: Workbench, records: list[Record]) -> int:
     return COULD_NOT_EVALUATE if failed else FINE
 
 
-def _print_plan(bench: Workbench, plan: Plan) -> None:
+def _print_plan(plan: Plan) -> None:
     from rich.table import Column, Table
 
     method = Column("method", overflow="fold")
-    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=bench.study.name)
+    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=plan.study)
     for item in plan.runs:
         flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
         seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"
@@ -112,7 +94,7 @@ def _print_plan(bench: Workbench, plan: Plan) -> None:
     console = _console()
     console.print(table)
     to_do = [item for item in plan.runs if item.state == "to do"]
-    console.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {bench.settings.device}")
+    console.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
     console.print(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
     for name, (layout, left) in plan.estimates.items():
         threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
@@ -303,9 +285,9 @@ def diff(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     from distilbench.core.machine import cache_folder
-    from distilbench.runs.export import ship
+    from distilbench.runs.export import export_run
 
-    _console().print(str(ship(arguments.run, arguments.out, cache_folder(), onnx=arguments.onnx)), soft_wrap=True)
+    _console().print(str(export_run(arguments.run, arguments.out, cache_folder(), onnx=arguments.onnx)), soft_wrap=True)
     return FINE
 
 

@@ -31,7 +31,7 @@ from distilbench.data.text import read_sentences, source_key, source_names
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.data.tokens import padded
 from distilbench.records.record import dump_json
-from distilbench.study.study import Study
+from distilbench.study.sections import TextSpec
 
 SENTENCES_FILE = "sentences.parquet"
 TOKENIZE_AT_ONCE = 4096
@@ -92,14 +92,28 @@ class Corpus:
         return padded(self.tokens, self.offsets, rows_B, self.pad_id)
 
 
-def corpus_key(study: Study, tokenizer_sha256: str, mirror: Path | None) -> str:
+@dataclass(frozen=True)
+class TextRequest:
+    """A plain text that is asked for."""
+
+    spec: TextSpec
+    max_length: int
+    """Tokens of a sentence, special tokens included; what is longer is cut."""
+    batch_size: int
+    """A text of fewer sentences is refused."""
+    limit: int | None
+    """Most sentences, for a smoke run."""
+    mirror: Path | None
+
+
+def corpus_key(request: TextRequest, tokenizer_sha256: str) -> str:
     """Hash of all that decides the tokens."""
     return key_of(
         protocol=PROTOCOL,
-        text=source_key(study.text, mirror),
+        text=source_key(request.spec, request.mirror),
         tokenizer=tokenizer_sha256,
-        max_length=study.train.max_length,
-        limit=study.limit,
+        max_length=request.max_length,
+        limit=request.limit,
     )
 
 
@@ -124,29 +138,29 @@ def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
     return folder
 
 
-def build_or_open(study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None) -> Corpus:
-    """The tokenised text of a study, made if it is not there yet.
+def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Path) -> Corpus:
+    """The tokenised text that is asked for, made if it is not there yet.
 
     Raises `UserError` for unreadable text and for text with fewer sentences than a batch.
     """
 
     def make(folder: Path) -> None:
         everything = folder / "everything.parquet"
-        wanted_N = _sample(study, write_all(everything, read_sentences(study.text, mirror)))
-        _check_size(study, int(wanted_N.sum()))
+        wanted_N = _sample(request, write_all(everything, read_sentences(request.spec, request.mirror)))
+        _check_size(request, int(wanted_N.sum()))
         sentences = compress(stored_sentences(everything), wanted_N)
-        write_corpus(folder, sentences, load_tokenizer(model_folder), study.train.max_length)
+        write_corpus(folder, sentences, load_tokenizer(model_folder), request.max_length)
         everything.unlink()
 
     folder = made(cache, key, make)
-    corpus = open_corpus(folder, key, ", ".join(source_names(study.text)))
+    corpus = open_corpus(folder, key, ", ".join(source_names(request.spec)))
     # Also of a text that was there: how it is cut into batches is no part of its key.
-    _check_size(study, len(corpus))
+    _check_size(request, len(corpus))
     return corpus
 
 
 def without(
-    study: Study, model_folder: Path, key: str, rows: NDArray[np.int64], count: int, cache: Path
+    request: TextRequest, model_folder: Path, key: str, rows: NDArray[np.int64], count: int, cache: Path
 ) -> tuple[str, Callable[[], Corpus]]:
     """A text of `count` sentences without some of them: its key, and how to make or open it.
 
@@ -159,15 +173,13 @@ def without(
     def make(folder: Path) -> None:
         left_N = np.ones(count, dtype=bool)
         left_N[rows] = False
-        _check_size(study, int(left_N.sum()), f"after {len(rows)} that are evaluation text were left out, ")
-        write_corpus(
-            folder, compress(texts_of(cache, key), left_N), load_tokenizer(model_folder), study.train.max_length
-        )
+        _check_size(request, int(left_N.sum()), f"after {len(rows)} that are evaluation text were left out, ")
+        write_corpus(folder, compress(texts_of(cache, key), left_N), load_tokenizer(model_folder), request.max_length)
 
     def open_it() -> Corpus:
-        corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(study.text)))
+        corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(request.spec)))
         # Also of a text that was there: how it is cut into batches is no part of its key.
-        _check_size(study, len(corpus), f"after {len(rows)} that are evaluation text were left out, ")
+        _check_size(request, len(corpus), f"after {len(rows)} that are evaluation text were left out, ")
         return corpus
 
     return shorter, open_it
@@ -188,16 +200,16 @@ def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     )
 
 
-def _check_size(study: Study, count: int, before: str = "") -> None:
-    if count >= study.train.batch_size:
+def _check_size(request: TextRequest, count: int, before: str = "") -> None:
+    if count >= request.batch_size:
         return
-    source = f"text.source {', '.join(source_names(study.text))}"
+    source = f"text.source {', '.join(source_names(request.spec))}"
     what, cure = f"{source} has {count} distinct sentences", "give more text"
-    for option, size in (("--limit", study.limit), ("text.sentences", study.text.sentences)):
+    for option, size in (("--limit", request.limit), ("text.sentences", request.spec.sentences)):
         if size == count:
             what, cure = f"{option} {count} takes {count} sentences of {source}", f"raise {option}"
     raise UserError(
-        f"{before}{what}, fewer than train.batch_size {study.train.batch_size}; {cure} or choose a smaller batch size"
+        f"{before}{what}, fewer than train.batch_size {request.batch_size}; {cure} or choose a smaller batch size"
     )
 
 
@@ -205,10 +217,10 @@ def _folder(cache: Path, key: str) -> Path:
     return cache / "corpora" / key
 
 
-def _sample(study: Study, distinct_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _sample(request: TextRequest, distinct_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of the sentences the text is made of, [N]."""
     count = int(distinct_N.sum())
-    wanted = min(size for size in (study.text.sentences, study.limit, count) if size is not None)
+    wanted = min(size for size in (request.spec.sentences, request.limit, count) if size is not None)
     if wanted == count:
         return distinct_N
     # The same prefix of one permutation for every size, so that a larger sample contains the smaller one.

@@ -23,7 +23,6 @@ from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, writ
 from distilbench.data.text import EMBEDDED, embedded_key, numbers, read_column, resolve
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.study.sections import LabelledSpec
-from distilbench.study.study import Study
 
 Section = Literal["labelled", "dev"]
 """Sections of a study that name rows of texts: to train on, and to watch the students by."""
@@ -61,33 +60,47 @@ class LabelledText:
 Text = Corpus | LabelledText
 
 
-def labelled_key(study: Study, tokenizer_sha256: str, mirror: Path | None, section: Section = "labelled") -> str:
-    """Hash of all that decides the rows of a section of the study, which it must have."""
-    spec = _spec(study, section)
-    source = embedded_key() if spec.source == EMBEDDED else file_sha256(resolve(spec.source, mirror, section))
+@dataclass(frozen=True)
+class RowsRequest:
+    """A labelled text that is asked for."""
+
+    spec: LabelledSpec
+    section: Section
+    """Of the study, for messages; a text to train on must fill a batch."""
+    max_length: int
+    """Tokens of a text, special tokens included; what is longer is cut."""
+    batch_size: int
+    limit: int | None
+    """Most rows, for a smoke run."""
+    mirror: Path | None
+
+
+def labelled_key(request: RowsRequest, tokenizer_sha256: str) -> str:
+    """Hash of all that decides the rows."""
+    spec = request.spec
+    embedded = spec.source == EMBEDDED
+    source = embedded_key() if embedded else file_sha256(resolve(spec.source, request.mirror, request.section))
     return key_of(
         protocol=PROTOCOL,
         source=source,
         labelled=spec.model_dump(exclude={"source", "points"}),
         tokenizer=tokenizer_sha256,
-        max_length=study.train.max_length,
-        limit=study.limit,
+        max_length=request.max_length,
+        limit=request.limit,
     )
 
 
-def build_or_open(
-    study: Study, model_folder: Path, key: str, cache: Path, mirror: Path | None, section: Section = "labelled"
-) -> LabelledText:
-    """The tokenised rows of a section of the study, made if they are not there yet.
+def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Path) -> LabelledText:
+    """The tokenised rows that are asked for, made if they are not there yet.
 
     Raises `UserError` for unreadable text, and for text to train on with fewer rows than a batch.
     """
-    spec = _spec(study, section)
+    spec = request.spec
 
     def make(folder: Path) -> None:
-        table = _sample(spec, study.limit, _read(spec, mirror, section))
+        table = _sample(spec, request.limit, _read(spec, request.mirror, request.section))
         texts, rows_RC = _distinct(table[[*range(columns_of(spec))]].to_numpy(dtype=object))
-        write_corpus(folder, texts, load_tokenizer(model_folder), study.train.max_length)
+        write_corpus(folder, texts, load_tokenizer(model_folder), request.max_length)
         np.save(folder / "rows.npy", rows_RC)
         if spec.scores:
             np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
@@ -98,21 +111,12 @@ def build_or_open(
         rows_RC=np.load(folder / "rows.npy"),
         scores=np.load(folder / "scores.npy") if spec.scores else None,
     )
-    if section == "labelled" and len(text) < study.train.batch_size:
+    if request.section == "labelled" and len(text) < request.batch_size:
         raise UserError(
-            f"labelled.source {spec.source} gives {len(text)} rows, fewer than train.batch_size "
-            f"{study.train.batch_size}; give more text or choose a smaller batch size"
+            f"labelled.source {spec.source} gives {len(text)} rows, fewer than train.batch_size {request.batch_size}; "
+            "give more text or choose a smaller batch size"
         )
     return text
-
-
-def _spec(study: Study, section: Section) -> LabelledSpec:
-    spec: LabelledSpec | None = getattr(study, section)
-    if spec is None:
-        raise UserError(
-            f"the study has no {section} text; add {section}: {{source: FILE, columns: [anchor, positive, negative]}}"
-        )
-    return spec
 
 
 def columns_of(spec: LabelledSpec) -> int:

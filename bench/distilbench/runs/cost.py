@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from distilbench.data.batches import LEAST_ROWS
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.prepared import PreparedRun, PreparedStage
 from distilbench.study.budget import synchronize
-from distilbench.study.rows import Stage
 from distilbench.study.sections import TrainSpec
-from distilbench.study.study import Run
-from distilbench_methods.base import Needs
 
 PROBE_TOKENS = 32
 PROBE_STEPS = 3
@@ -22,31 +20,32 @@ TYPICAL_TOKENS = 24
 """Tokens per sentence that the estimate assumes while the text is not tokenised yet."""
 
 
-def training_flops(bench: Workbench, run: Run, tokens: float, rate: float) -> float:
-    """FLOPs of the whole budget, from those of one typical step of each stage."""
-    return sum(
-        _stage_flops(bench, stage, needs, tokens, rate) * stage.share for stage, needs in bench.stages(run.entry)
-    )
+def training_flops(run: PreparedRun, tokens: float, rate: float) -> float:
+    """FLOPs of the whole budget, from those of one typical step of each stage.
+
+    `tokens` is the mean length of a sentence, `rate` the FLOPs per second, which a budget in seconds needs.
+    """
+    return sum(_stage_flops(run.inputs, stage, tokens, rate) * stage.stage.share for stage in run.stages)
 
 
-def _stage_flops(bench: Workbench, stage: Stage, needs: Needs, tokens: float, rate: float) -> float:
+def _stage_flops(inputs: Inputs, prepared: PreparedStage, tokens: float, rate: float) -> float:
     """FLOPs of a whole budget spent on one stage."""
-    length = round(tokens)
-    batch_size = _rows_of_a_batch(bench.study.train, length)
+    needs, budget, length = prepared.needs, inputs.budget, round(tokens)
+    batch_size = _rows_of_a_batch(inputs.study.train, length)
     passes = batch_size * (needs.student_views + needs.masked_tokens + needs.candidates)
-    step = 3 * bench.untrained.forward_flops(passes, length)
-    step += stage.build().extra_flops(bench.dims, batch_size, length)
+    step = 3 * inputs.students.untrained.forward_flops(passes, length)
+    step += prepared.stage.build().extra_flops(inputs.dims, batch_size, length)
     if needs.teacher_online:
-        step += bench.teacher.forward_flops(batch_size, length)
-    amount, sentences = bench.budget.amount, batch_size * (1 + needs.candidates)
+        step += inputs.teacher.encoder.forward_flops(batch_size, length)
+    sentences = batch_size * (1 + needs.candidates)
     steps = {
-        "steps": amount,
-        "sentences": amount / sentences,
-        "tokens": amount / (sentences * tokens),
-        "flops": amount / step,
-        "seconds": amount * rate / step,
+        "steps": budget.amount,
+        "sentences": budget.amount / sentences,
+        "tokens": budget.amount / (sentences * tokens),
+        "flops": budget.amount / step,
+        "seconds": budget.amount * rate / step,
     }
-    return step * steps[bench.budget.currency]
+    return step * steps[budget.currency]
 
 
 def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
@@ -55,11 +54,11 @@ def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
     return max(LEAST_ROWS, min(spec.batch_size, spec.batch_tokens // length))
 
 
-def flops_per_second(bench: Workbench) -> float:
+def flops_per_second(inputs: Inputs) -> float:
     """Measured on a few forward and backward passes of the study's own student."""
-    student = bench.student(bench.study.seeds[0]).train()
-    shape = (_rows_of_a_batch(bench.study.train, PROBE_TOKENS), PROBE_TOKENS)
-    ids = torch.ones(shape, dtype=torch.long, device=bench.settings.device)
+    student = inputs.students.build(inputs.study.seeds[0]).train()
+    shape = (_rows_of_a_batch(inputs.study.train, PROBE_TOKENS), PROBE_TOKENS)
+    ids = torch.ones(shape, dtype=torch.long, device=inputs.settings.device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:
             synchronize()
@@ -70,23 +69,30 @@ def flops_per_second(bench: Workbench) -> float:
     return PROBE_STEPS * 3 * student.forward_flops(*shape) / elapsed
 
 
-def run_flops(bench: Workbench, runs: list[Run]) -> list[float]:
+def run_flops(runs: Sequence[PreparedRun]) -> list[float]:
     """FLOPs of each run, training and scoring, estimated: for their order, and for how much is left."""
-    rate = flops_per_second(bench) if bench.budget.currency == "seconds" else 1.0
-    tokens = float(bench.corpus.lengths().mean())
-    texts = sum(task.num_texts for task in bench.tasks)
-    found = []
-    for run in runs:
-        # A static student looks vectors up: next to nothing.
-        model = {"ceiling": bench.teacher, "reference": None}.get(run.role, bench.untrained)
-        scoring = model.forward_flops(texts, TYPICAL_TOKENS) if model else 0.0
-        found.append(scoring + (training_flops(bench, run, tokens, rate) if run.role == "method" else 0.0))
-    return found
+    rates: dict[int, float] = {}
+    return [_run_flops(run, rates) for run in runs]
 
 
-def longest_first(bench: Workbench, runs: list[Run]) -> list[Run]:
+def _run_flops(run: PreparedRun, rates: dict[int, float]) -> float:
+    """`rates`: FLOPs per second by inputs, filled where a budget in seconds needs them."""
+    inputs, role = run.inputs, run.cell.role
+    # A static student looks vectors up: next to nothing.
+    models = {"ceiling": inputs.teacher.encoder, "reference": None}
+    model = models.get(role, inputs.students.untrained)
+    scoring = model.forward_flops(sum(task.num_texts for task in inputs.tasks()), TYPICAL_TOKENS) if model else 0.0
+    if role != "method":
+        return scoring
+    if inputs.budget.currency == "seconds" and id(inputs) not in rates:
+        rates[id(inputs)] = flops_per_second(inputs)
+    tokens = float(inputs.text.corpus.lengths().mean())
+    return scoring + training_flops(run, tokens, rates.get(id(inputs), 1.0))
+
+
+def longest_first(runs: Sequence[PreparedRun]) -> list[PreparedRun]:
     """The order in which several workers are done soonest: what is long is not left for the end."""
-    costs = run_flops(bench, runs)
+    costs = run_flops(runs)
     return [runs[place] for place in sorted(range(len(runs)), key=lambda place: -costs[place])]
 
 

@@ -15,7 +15,7 @@ from distilbench.runs.trained import MODEL_FOLDER
 CITATION = "distilbench, a benchmark of text-embedding distillation"
 
 
-def ship(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path:
+def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path:
     """Copy the model of a run's folder, `results/<study>/<run_id>`, to `out`, with its card completed.
 
     `onnx` adds the model as an ONNX graph. Raises `UserError` when the record or the model is not there, or is not what

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
+from distilbench.core.machine import Settings
 from distilbench.evaluation.tasks.profiles import PROFILES, expand
 from distilbench.runs.cost import TYPICAL_TOKENS, flops_per_second, makespan, training_flops
-from distilbench.runs.engines import Layout
-from distilbench.runs.preflight import check_methods
-from distilbench.runs.run import known_record
+from distilbench.runs.engines import EngineOptions, Layout, layouts_of
+from distilbench.runs.prepare.inputs import Inputs, inputs_of_parts
+from distilbench.runs.prepare.preflight import check_methods
+from distilbench.runs.prepare.prepared import PreparedRun, prepare
+from distilbench.runs.prepare.texts import Announce
+from distilbench.runs.recording import known_record
 from distilbench.runs.trained import is_trained
-from distilbench.runs.workbench import Workbench
+from distilbench.study.ablation import parts
 from distilbench.study.search_space import rows_to_tune, space_of
-from distilbench.study.study import Run, Study, runs_of
-from distilbench.training.teacher_store import store_size, stored_rows
+from distilbench.study.study import Run, Study
+from distilbench.training.teacher_store import stored_rows
 
 
 @dataclass(frozen=True)
@@ -34,49 +38,65 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study's runs, with what is cached."""
+    """The runs of one part of a study, with what is cached."""
 
+    study: str
     runs: list[PlannedRun]
     text: str
     signals: str
+    device: str
     estimates: dict[str, tuple[Layout, float]]
     """Seconds of training that are left, for each way to run it."""
 
 
-def make_plan(bench: Workbench, layouts: dict[str, Layout]) -> Plan:
+def plan_study(study: Study, settings: Settings, options: EngineOptions, announce: Announce) -> list[Plan]:
+    """A plan for each part of a study."""
+    layouts = layouts_of(options, settings.device)
+    return [make_plan(inputs, layouts) for inputs in inputs_of_parts(parts(study), settings, announce)]
+
+
+def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
     """Look at the caches and estimate the rest. Trains nothing, and writes nothing but what of a cached text has to go.
 
     Raises `UserError` for methods that do not fit the models and for tasks that are not there, as the run would.
     """
-    check_methods(bench)
-    _check_tasks(bench)
-    built = bench.text_is_built
-    tokens = float(bench.corpus.lengths().mean()) if built else TYPICAL_TOKENS
-    rate = flops_per_second(bench)
-    runs = [_planned(bench, run, tokens, rate) for run in runs_of(bench.study)]
-    text = f"{len(bench.corpus)} sentences, tokenised" if built else "not tokenised yet"
-    signals = _signals(bench) if built else "not stored yet"
+    check_methods(inputs)
+    _check_tasks(inputs)
+    text = inputs.text
+    tokens = float(text.corpus.lengths().mean()) if text.is_built else TYPICAL_TOKENS
+    rate = flops_per_second(inputs)
+    (prepared,) = prepare([inputs])
+    runs = [_planned(run, tokens, rate) for run in prepared]
     to_do = [item.student_flops or 0.0 for item in runs if item.state == "to do"]
-    estimates = {name: (layout, _seconds(bench, to_do, layout)) for name, layout in layouts.items()}
-    return Plan(runs, text, signals, estimates)
+    return Plan(
+        study=inputs.study.name,
+        runs=runs,
+        text=f"{len(text.corpus)} sentences, tokenised" if text.is_built else "not tokenised yet",
+        signals=_signals(prepared) if text.is_built else "not stored yet",
+        device=inputs.settings.device,
+        estimates={name: (layout, _seconds(inputs, to_do, layout)) for name, layout in layouts.items()},
+    )
 
 
-def _signals(bench: Workbench) -> str:
-    arrays, kind = bench.store_arrays, bench.study.train.signals
-    if not arrays:
+def _signals(runs: list[PreparedRun]) -> str:
+    inputs, kind = runs[0].inputs, runs[0].inputs.study.train.signals
+    stages = [stage for run in runs for stage in run.stages if not stage.needs.candidates and stage.arrays]
+    if not stages:
         return "none are stored"
-    size = store_size(bench.teacher, arrays, len(bench.corpus), kind)
-    return f"{stored_rows(bench.store_folder, arrays)} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
+    arrays = stages[0].arrays
+    size = inputs.stores.size(arrays, len(inputs.text.corpus), kind)
+    rows = stored_rows(inputs.stores.folder(inputs.text.key, kind), arrays)
+    return f"{rows} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
 
 
-def _seconds(bench: Workbench, flops: list[float], layout: Layout) -> float:
+def _seconds(inputs: Inputs, flops: list[float], layout: Layout) -> float:
     """Seconds that trainings of so many FLOPs take, at the speed of one of them with its share of the threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(layout.threads)
-    rate = flops_per_second(bench)
+    rate = flops_per_second(inputs)
     torch.set_num_threads(before)
     # Runs that share a GPU share its speed too.
-    slots = layout.jobs if bench.settings.device == "cpu" else max(1, len(layout.devices))
+    slots = layout.jobs if inputs.settings.device == "cpu" else max(1, len(layout.devices))
     return makespan(flops, min(slots, layout.jobs)) / rate
 
 
@@ -94,22 +114,20 @@ def planned_tuning(study: Study) -> str:
     )
 
 
-def _check_tasks(bench: Workbench) -> None:
+def _check_tasks(inputs: Inputs) -> None:
     # The names of a profile are right: tasks are loaded, which takes time, to check others only.
-    if not set(expand(bench.study.tasks)) <= {name for names in PROFILES.values() for name in names}:
-        bench.tasks  # noqa: B018
+    if not set(expand(inputs.study.tasks)) <= {name for names in PROFILES.values() for name in names}:
+        inputs.tasks()
 
 
-def _planned(bench: Workbench, run: Run, tokens: float, rate: float) -> PlannedRun:
-    run_id = bench.run_id(run)
-    if run.role != "method":
-        return PlannedRun(run, run_id, _state(bench, run), "-", None, None)
-    flops = training_flops(bench, run, tokens, rate)
-    budget = f"{bench.budget.amount:g} {bench.budget.currency}"
-    return PlannedRun(run, run_id, _state(bench, run), budget, flops, flops / rate)
+def _planned(run: PreparedRun, tokens: float, rate: float) -> PlannedRun:
+    if run.cell.role != "method":
+        return PlannedRun(run.cell, run.id, _state(run), "-", None, None)
+    flops, budget = training_flops(run, tokens, rate), run.inputs.budget
+    return PlannedRun(run.cell, run.id, _state(run), f"{budget.amount:g} {budget.currency}", flops, flops / rate)
 
 
-def _state(bench: Workbench, run: Run) -> str:
-    if known_record(bench, run) is not None:
+def _state(run: PreparedRun) -> str:
+    if known_record(run) is not None:
         return "recorded"
-    return "trained" if is_trained(bench, run) else "to do"
+    return "trained" if is_trained(run) else "to do"

@@ -1,59 +1,92 @@
-"""What the terminal shows while a study runs."""
+"""What is told while a study runs: nothing, or a line for each finished run and, on a terminal, a bar."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from distilbench.records.design import Trial
 from distilbench.runs.cost import run_flops
-from distilbench.runs.run import Engine, Finished, run_study
-from distilbench.runs.workbench import Workbench
-from distilbench.study.study import Run, runs_of
+from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.run import Finished
+from distilbench.study.study import Run
 
 MOST_NAMED = 2
 SPEED_SECONDS = 600.0
 """The time over which the speed is measured that the remaining time follows from."""
 
 
-def run_with_progress(benches: Sequence[Workbench], engine: Engine) -> list[Finished]:
-    """Run the parts of a study with a line for each finished run and, on a terminal, a bar; what was finished."""
-    total, found = sum(len(runs_of(bench.study)) for bench in benches), list[Finished]()
-    for bench in benches:
-        found += _part(bench, engine, len(found), total)
-    return found
+class Watch:
+    """Is told how far a study is, and shows nothing of it."""
+
+    def announce(self, text: str) -> None:
+        """Hear of something that takes time, or that the reader should know."""
+
+    def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+        """Hear of a trial of a row: which of how many, and whether it was there already."""
+
+    def begin(self, runs: Sequence[PreparedRun]) -> None:
+        """Hear of all runs of the study, before the first of them."""
+
+    def progress(self, run: Run, share: float) -> None:
+        """Hear what share of a run is done: 0 when it begins."""
+
+    def finished(self, item: Finished) -> Finished:
+        """Hear of a run that is done, and give it back."""
+        return item
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """The study ended, or was ended."""
 
 
-def _part(bench: Workbench, engine: Engine, before: int, total: int) -> list[Finished]:
-    """The runs of one part in its order; `before` of the study's `total` are done."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    runs = runs_of(bench.study)
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        speed_estimate_period=SPEED_SECONDS,
-    ) as bar:
-        shown = _Shown(bench, runs, bar, before, total)
-        for item in run_study(bench, engine, shown.on_progress):
-            shown.on_finished(item)
-    return sorted(shown.finished, key=lambda item: runs.index(item.run))
+class ProgressBar(Watch):
+    """Writes lines to stderr; in a terminal or a notebook with a bar below them."""
 
-
-class _Shown:
-    def __init__(self, bench: Workbench, runs: list[Run], bar: Progress, before: int, total: int) -> None:
-        self.finished: list[Finished] = []
-        self._bench, self._runs, self._bar, self._before, self._total = bench, runs, bar, before, total
-        self._task = bar.add_task(bench.study.name, total=None)
+    def __init__(self, study: str) -> None:
+        self._study = study
+        self._console = Console(stderr=True, highlight=False)
+        shows_a_bar = self._console.is_terminal or self._console.is_jupyter
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(
+            *columns,
+            console=self._console,
+            transient=True,
+            disable=not shows_a_bar,
+            speed_estimate_period=SPEED_SECONDS,
+        )
+        self._task = self._bar.add_task(study, total=None)
+        self._runs: list[PreparedRun] = []
+        self._done: list[Finished] = []
         self._shares: dict[tuple[str, int], float] = {}
         self._costs: dict[tuple[str, int], float] = {}
 
-    def on_progress(self, run: Run, share: float) -> None:
+    def announce(self, text: str) -> None:
+        self._say(f"{self._study}: {text}")
+
+    def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+        score = trial.error if trial.score is None else f"dev {100 * trial.score:.2f}"
+        settings = ", ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in trial.hyperparameters.items()
+        )
+        number, total = place
+        self._say(f"[trial {number}/{total}] {label}: {settings}: {score}{' (found complete)' if known else ''}")
+
+    def begin(self, runs: Sequence[PreparedRun]) -> None:
+        self._runs = list(runs)
+
+    def progress(self, run: Run, share: float) -> None:
         if self._bar.disable:
             return
         if not self._costs:
@@ -61,24 +94,41 @@ class _Shown:
         self._shares[_name(run)] = share
         self._update()
 
-    def on_finished(self, item: Finished) -> None:
-        self.finished.append(item)
+    def finished(self, item: Finished) -> Finished:
+        self._done.append(item)
         self._shares.pop(_name(item.run), None)
-        sys.stderr.write(f"[{self._before + len(self.finished)}/{self._total}] {_one_line(item)}\n")
+        self._say(f"[{len(self._done)}/{len(self._runs)}] {_one_line(item)}")
         if self._costs:
             self._update()
+        return item
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        # A line that goes past the bar would be overwritten by it; one that is wrapped could not be searched for.
+        if self._bar.disable:
+            sys.stderr.write(f"{line}\n")
+        else:
+            self._console.print(line, markup=False, soft_wrap=True)
 
     def _weigh(self) -> None:
         """The remaining time goes by what the runs that are not done are estimated to cost."""
-        done = {_name(item.run) for item in self.finished}
-        left = [run for run in self._runs if _name(run) not in done]
-        self._costs = dict(zip(map(_name, left), run_flops(self._bench, left), strict=True))
+        done = {_name(item.run) for item in self._done}
+        left = [run for run in self._runs if _name(run.cell) not in done]
+        self._costs = dict(zip((_name(run.cell) for run in left), run_flops(left), strict=True))
         self._bar.reset(self._task, total=sum(self._costs.values()))
 
     def _update(self) -> None:
-        done = sum(self._costs.get(_name(item.run), 0.0) for item in self.finished)
+        done = sum(self._costs.get(_name(item.run), 0.0) for item in self._done)
         begun = sum(self._costs.get(name, 0.0) * share for name, share in self._shares.items())
-        states = Counter(item.record.status == "failed" for item in self.finished)
+        states = Counter(item.record.status == "failed" for item in self._done)
         names = ", ".join(f"{label} seed {seed}" for label, seed in list(self._shares)[:MOST_NAMED])
         more = "" if len(self._shares) <= MOST_NAMED else " and others"
         description = f"{len(self._shares)} running ({names}{more}), {states[False]} done, {states[True]} failed"

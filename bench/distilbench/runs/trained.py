@@ -27,12 +27,12 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.record import CURVE_FILE, Status, dump_json
-from distilbench.runs.workbench import Workbench
+from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger, peak_memory_bytes
-from distilbench.study.study import Run
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import Response
-from distilbench.training.loop import Cell, Trained, rehearse, train
+from distilbench.training.loop import Trained, TrainingJob, rehearse, train
+from distilbench.training.online import ALONE, Company
 from distilbench.training.teacher_store import array_names
 
 MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
@@ -53,73 +53,78 @@ class Training:
     """`start`: hash of the student's first weights. `batches`: hash over the rows of all batches, in their order."""
 
 
-def trained_folder(bench: Workbench, run: Run) -> Path:
+def trained_folder(run: PreparedRun) -> Path:
     """Where a run's model lies in the cache."""
-    return bench.settings.cache / "runs" / bench.run_id(run)
+    return run.inputs.settings.cache / "runs" / run.id
 
 
-def is_trained(bench: Workbench, run: Run) -> bool:
+def is_trained(run: PreparedRun) -> bool:
     """Whether a run's model lies in the cache; whether it is damaged is not looked at."""
-    return is_sealed(trained_folder(bench, run))
+    return is_sealed(trained_folder(run))
 
 
-def training_of(bench: Workbench, run: Run, ledger: Ledger, on_progress: Progress) -> Training:
+def training_of(run: PreparedRun, ledger: Ledger, on_progress: Progress, company: Company = ALONE) -> Training:
     """A run's model, trained if it is not in the cache undamaged. The caller holds the run's lock.
 
-    The run's new ledger becomes that of its training, whenever that was.
+    The run's new ledger becomes that of its training, whenever that was. `company`: trainings that go on beside it.
     """
-    if run.role == "ceiling":
-        return Training(bench.teacher_model)
-    folder, checkpoints = trained_folder(bench, run), _checkpoints(bench, run)
-    if not (is_sound(folder, "the model") and _is_of(folder, bench.run_id(run))):
+    if run.cell.role == "ceiling":
+        return Training(run.inputs.teacher.stored)
+    folder, checkpoints = trained_folder(run), _checkpoints(run)
+    if not (is_sound(folder, "the model") and _is_of(folder, run.id)):
         clear_up(folder)
-        _train(bench, run, folder, ledger, checkpoints, on_progress)
+        _train(run, folder, ledger, checkpoints, on_progress, company)
     checkpoints.drop()
     stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
-    stored.pop("run_id", None)
+    del stored["run_id"]
     ledger.restore(stored.pop("ledger"))
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
-    return Training(StoredModel(bench.run_id(run), folder / MODEL_FOLDER), curve, **stored)
+    return Training(StoredModel(run.id, folder / MODEL_FOLDER), curve, **stored)
 
 
 def _is_of(folder: Path, run_id: str) -> bool:
-    """Whether a model that is whole is the one that its folder is named after; early versions did not write that."""
-    written: str = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8")).get("run_id", run_id)
-    return written == run_id
+    """Whether a model that is whole is the one that its folder is named after."""
+    return bool(json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))["run_id"] == run_id)
 
 
-def rehearse_run(bench: Workbench, run: Run) -> None:
+def rehearse_run(run: PreparedRun) -> None:
     """Compute all teacher signals that the training of a run will read, unless its model is there.
 
     Whoever trains it later, and in whatever order with others, then reads the same bits.
     """
-    if run.role != "method" or is_trained(bench, run):
+    if is_trained(run):
         return
-    reads = [needs for _, needs in bench.stages(run.entry) if array_names(needs)]
-    if not all(bench.store_of(needs).is_full() for needs in reads):
+    reads = [stage for stage in run.stages if array_names(stage.needs)]
+    if not all(run.store(stage).is_full() for stage in reads):
         # Only the student's shape counts; a recipe puts heads on it.
-        student = deepcopy(bench.untrained)
-        _Stages(bench, run, student, Ledger(), _checkpoints(bench, run)).rehearse()
+        student = deepcopy(run.inputs.students.untrained)
+        _Stages(run, student, Ledger(), _checkpoints(run)).rehearse()
 
 
-def _checkpoints(bench: Workbench, run: Run) -> Checkpoints:
-    folder = bench.settings.cache / "checkpoints" / bench.run_id(run)
-    return Checkpoints(folder, bench.settings.checkpoint_seconds)
+def _checkpoints(run: PreparedRun) -> Checkpoints:
+    settings = run.inputs.settings
+    return Checkpoints(settings.cache / "checkpoints" / run.id, settings.checkpoint_seconds)
 
 
 def _train(
-    bench: Workbench, run: Run, folder: Path, ledger: Ledger, checkpoints: Checkpoints, on_progress: Progress
+    run: PreparedRun,
+    folder: Path,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    on_progress: Progress,
+    company: Company,
 ) -> None:
+    students, role = run.inputs.students, run.cell.role
     with ledger.phase("setup"):
-        student = bench.student(run.seed) if run.role != "reference" else bench.static_student(ledger)
+        student = students.build(run.cell.seed) if role != "reference" else students.static(ledger)
     identity = {"start": _sha256(student)}
-    stages = _Stages(bench, run, student, ledger, checkpoints)
-    if run.role == "method":
+    stages = _Stages(run, student, ledger, checkpoints, company)
+    if role == "method":
         stages.train(on_progress)
         identity["batches"] = key_of(stages=stages.batches)
     ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
     facts = {
-        "run_id": bench.run_id(run),
+        "run_id": run.id,
         "status": "diverged" if stages.diverged else "completed",
         "ledger": ledger.as_dict(),
         "response": stages.response.rows,
@@ -127,7 +132,7 @@ def _train(
     }
 
     def write(path: Path) -> None:
-        export(student, bench.tokenizer, path / MODEL_FOLDER, _card(bench, run))
+        export(student, run.inputs.teacher.tokenizer, path / MODEL_FOLDER, _card(run))
         if stages.curve:
             pd.DataFrame(stages.curve).to_parquet(path / CURVE_FILE, index=False)
         dump_json(facts, path / TRAINING_FILE)
@@ -138,10 +143,11 @@ def _train(
 class _Stages:
     """The training of one run: its stages one after the other, each with its share of the budget."""
 
-    def __init__(self, bench: Workbench, run: Run, student: Encoder, ledger: Ledger, checkpoints: Checkpoints) -> None:
-        self.bench, self.run, self.student, self.ledger, self.checkpoints = bench, run, student, ledger, checkpoints
-        points = bench.study.dev.points if bench.study.dev else 0
-        self.response = Response(bench.dev, bench.budget, points) if run.role == "method" else Response()
+    def __init__(
+        self, run: PreparedRun, student: Encoder, ledger: Ledger, checkpoints: Checkpoints, company: Company = ALONE
+    ) -> None:
+        self.run, self.student, self.ledger, self.checkpoints, self.company = run, student, ledger, checkpoints, company
+        self.response = _response(run)
         self.curve: list[dict[str, float]] = []
         self.batches: list[str] = []
         self.diverged = False
@@ -152,65 +158,71 @@ class _Stages:
         if resumed is not None:
             self.curve, self.batches = resumed.facts["context"]["curve"], resumed.facts["context"]["batches"]
         begun, spent = len(self.batches), 0.0
-        for number, stage in enumerate(self.run.entry.stages):
+        for number, stage in enumerate(self.run.stages):
             if number < begun:
                 self._take_over(number)
             else:
                 self.checkpoints.context = {"curve": self.curve, "batches": self.batches}
-                report = partial(_report_share, on_progress, spent, stage.share)
+                report = partial(_report_share, on_progress, spent, stage.stage.share)
                 trained = self._train_stage(number, spent, resumed if number == begun else None, report)
                 self.curve = self.curve + [{"stage": number + 1, **row} for row in trained.curve]
                 self.batches = [*self.batches, trained.batches_sha256]
                 self.diverged = trained.diverged
             if self.diverged:
                 return
-            spent += stage.share
+            spent += stage.stage.share
 
     def rehearse(self) -> None:
         """Fill the teacher's stores with all that the stages will read."""
         spent = 0.0
-        for number, stage in enumerate(self.run.entry.stages):
-            rehearse(self._cell(number, spent), self.ledger)
+        for number, stage in enumerate(self.run.stages):
+            rehearse(self._job(number, spent), self.ledger)
             self._take_over(number)
-            spent += stage.share
+            spent += stage.stage.share
 
     def _train_stage(self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress) -> Trained:
         with self.ledger.phase("setup"):
-            cell = self._cell(number, spent)
+            job = self._job(number, spent)
         trained = train(
-            cell, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed
+            job, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed
         )
-        head = cell.method.exported_head(trained.aux)
+        head = job.method.exported_head(trained.aux)
         if head is not None:
             put_on(self.student, head)
             self.ledger.extra_parameters -= num_parameters(head)
         return trained
 
-    def _cell(self, number: int, spent: float) -> Cell:
-        bench, stage = self.bench, self.run.entry.stages[number]
-        method, spec = stage.build(), bench.study.train
-        if number < len(self.run.entry.stages) - 1:
+    def _job(self, number: int, spent: float) -> TrainingJob:
+        inputs, prepared = self.run.inputs, self.run.stages[number]
+        method, spec = prepared.stage.build(), inputs.study.train
+        if number < len(self.run.stages) - 1:
             spec = spec.model_copy(update={"checkpoint": "last"})
-        needs = method.needs(bench.dims_for(self.student))
-        return Cell(
+        return TrainingJob(
             method=method,
             student=self.student,
-            teacher=bench.teacher,
-            text=bench.text_of(needs),
-            store=bench.store_of(needs),
+            teacher=inputs.teacher.encoder,
+            text=self.run.text(prepared),
+            store=self.run.store(prepared),
             spec=spec,
-            budget=bench.budget.share(spent, spent + stage.share),
-            seed=stage_seed(self.run.seed, number),
-            company=bench.company,
+            budget=inputs.budget.share(spent, spent + prepared.stage.share),
+            seed=stage_seed(self.run.cell.seed, number),
+            company=self.company,
         )
 
     def _take_over(self, number: int) -> None:
         """Give the student the shape that a stage left it in; its weights come with the snapshot."""
-        method = self.run.entry.stages[number].build()
+        method = self.run.stages[number].stage.build()
         with seeded(0):
-            head = method.exported_head(method.build_aux(self.bench.dims_for(self.student)))
+            head = method.exported_head(method.build_aux(self.run.inputs.dims_for(self.student)))
         if head is not None:
             put_on(self.student, head.to(self.student.device))
+
+
+def _response(run: PreparedRun) -> Response:
+    dev = run.inputs.dev
+    if dev is None or run.inputs.study.dev is None or run.cell.role != "method":
+        return Response()
+    return Response(dev.dev_set, run.inputs.budget, run.inputs.study.dev.points)
 
 
 def _report_share(on_progress: Progress, before: float, own: float, share: float) -> None:
@@ -237,17 +249,18 @@ def _sha256(student: Encoder) -> str:
     return digest.hexdigest()
 
 
-def _card(bench: Workbench, run: Run) -> str:
+def _card(run: PreparedRun) -> str:
+    inputs, entry = run.inputs, run.cell.entry
     return model_card(
         {
-            "Run": bench.run_id(run),
-            "Study": bench.name,
-            "Method": run.entry.name,
-            "Hyperparameters": json.dumps(run.entry.hyperparameters, sort_keys=True),
-            "Teacher": bench.teacher_model.name,
-            "Text": bench.study.text.source,
-            "Budget": f"{bench.budget.amount:g} {bench.budget.currency}" if run.role == "method" else "none",
-            "Seed": run.seed,
+            "Run": run.id,
+            "Study": inputs.name,
+            "Method": entry.name,
+            "Hyperparameters": json.dumps(entry.hyperparameters, sort_keys=True),
+            "Teacher": inputs.teacher.name,
+            "Text": inputs.study.text.source,
+            "Budget": f"{inputs.budget.amount:g} {inputs.budget.currency}" if run.cell.role == "method" else "none",
+            "Seed": run.cell.seed,
         },
-        licence_of(bench.teacher_model.folder),
+        licence_of(inputs.teacher.folder),
     )

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrainingJob:
     """Everything that the training by one method works on."""
 
     method: Method
@@ -76,7 +76,7 @@ def learning_rate(progress: float, spec: TrainSpec) -> float:
 
 
 def train(
-    cell: Cell,
+    job: TrainingJob,
     ledger: Ledger,
     on_progress: Callable[[float], None] = lambda _: None,
     *,
@@ -89,35 +89,35 @@ def train(
     Global random state is left as it was found. A training that goes on from a snapshot ends in the same bits, on a
     CPU, as one that was never stopped; it needs the student as it was when the training began, heads included.
     """
-    return _Loop(cell, ledger, response or Response(), checkpoints).run(on_progress, resumed)
+    return _Loop(job, ledger, response or Response(), checkpoints).run(on_progress, resumed)
 
 
-def rehearse(cell: Cell, ledger: Ledger) -> None:
+def rehearse(job: TrainingJob, ledger: Ledger) -> None:
     """Fill the store with all that a training will read, and charge the ledger as that would. Trains nothing.
 
     What passes the teacher together decides the last bits of its vectors: the store is asked for the same blocks in the
     same order as by the training. Of a budget in seconds nobody knows the end.
     """
-    if cell.budget.currency != "seconds":
-        _Loop(cell, ledger, Response(), None).rehearse()
+    if job.budget.currency != "seconds":
+        _Loop(job, ledger, Response(), None).rehearse()
 
 
 class _Loop:
     """The state of one training."""
 
-    def __init__(self, cell: Cell, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
-        self.cell, self.ledger, self.response, self.checkpoints = cell, ledger, response, checkpoints
-        self.dims: Dims = dims_of(cell.student, cell.teacher, len(cell.text))
-        self.needs: Needs = cell.method.needs(self.dims)
-        with seeded(seed_for(cell.seed, "aux")):
-            self.aux = cell.method.build_aux(self.dims).to(cell.student.device)
+    def __init__(self, job: TrainingJob, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
+        self.job, self.ledger, self.response, self.checkpoints = job, ledger, response, checkpoints
+        self.dims: Dims = dims_of(job.student, job.teacher, len(job.text))
+        self.needs: Needs = job.method.needs(self.dims)
+        with seeded(seed_for(job.seed, "aux")):
+            self.aux = job.method.build_aux(self.dims).to(job.student.device)
         ledger.extra_parameters += num_parameters(self.aux)
         ledger.state_bytes += sum(buffer.nbytes for buffer in self.aux.buffers())
-        seed, spec = seed_for(cell.seed, "batches"), cell.spec
-        self.order = BatchOrder(cell.text.lengths(), spec.batch_size, seed, spec.batch_tokens)
-        draws = seed_for(cell.seed, "negatives")
-        self.source = SignalSource(self.needs, cell.student, cell.teacher, cell.text, cell.store, draws, cell.company)
-        self.parameters = [*cell.student.parameters(), *self.aux.parameters()]
+        seed, spec = seed_for(job.seed, "batches"), job.spec
+        self.order = BatchOrder(job.text.lengths(), spec.batch_size, seed, spec.batch_tokens)
+        draws = seed_for(job.seed, "negatives")
+        self.source = SignalSource(self.needs, job.student, job.teacher, job.text, job.store, draws, job.company)
+        self.parameters = [*job.student.parameters(), *self.aux.parameters()]
         self.optimizer = _optimizer(self.parameters, spec)
         self.step = 0
         self.curve: list[dict[str, float]] = []
@@ -128,45 +128,45 @@ class _Loop:
         self.best_row: int | None = None
 
     def run(self, on_progress: Callable[[float], None], resumed: Snapshot | None) -> Trained:
-        cell, ledger = self.cell, self.ledger
+        job, ledger = self.job, self.ledger
         if resumed is None:
             self._fit()
         diverged = False
-        cell.student.train()
-        with seeded(seed_for(cell.seed, "dropout")), compiled(cell.student, cell.spec.compile):
+        job.student.train()
+        with seeded(seed_for(job.seed, "dropout")), compiled(job.student, job.spec.compile):
             if resumed is not None:
                 self._restore(resumed)
-            while (progress := cell.budget.progress(ledger)) < 1 and not diverged:
+            while (progress := job.budget.progress(ledger)) < 1 and not diverged:
                 self._fill_store()
-                if cell.company.count > 1:
+                if job.company.count > 1:
                     self._settle()
-                cell.company.turn(self.step)
+                job.company.turn(self.step)
                 # While an accelerator works, the next batch is made ready, unless the clock decides when to stop.
-                with ledger.phase("train", wait=cell.budget.currency == "seconds"):
+                with ledger.phase("train", wait=job.budget.currency == "seconds"):
                     signals, terms, grad_norm = self._update(progress)
-                ledger.add("train", cell.company.take_spared_seconds())
+                ledger.add("train", job.company.take_spared_seconds())
                 self._charge()
                 self.step += 1
-                if (self.step - 1) % LOG_EVERY == 0 or cell.budget.progress(ledger) >= 1:
+                if (self.step - 1) % LOG_EVERY == 0 or job.budget.progress(ledger) >= 1:
                     self._settle()
                     row = self._curve_row(progress, terms, grad_norm, signals)
                     self.curve.append(row)
                     diverged = not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"])
-                    on_progress(min(1.0, cell.budget.progress(ledger)))
+                    on_progress(min(1.0, job.budget.progress(ledger)))
                 if self.response.due(ledger):
                     self._settle()
                     self._watch()
-                if self.checkpoints is not None and not diverged and self.checkpoints.due(cell.company.count):
+                if self.checkpoints is not None and not diverged and self.checkpoints.due(job.company.count):
                     self._settle()
                     with ledger.phase("checkpoint"):
                         self.checkpoints.save(self._snapshot)
         self._choose()
-        cell.student.eval()
+        job.student.eval()
         return Trained(self.aux, diverged, self.curve, self.batches_sha256)
 
     def rehearse(self) -> None:
         self._rows_to_fit()
-        while self.cell.budget.progress(self.ledger) < 1:
+        while self.job.budget.progress(self.ledger) < 1:
             self._fill_store()
             self._charge()
             self.step += 1
@@ -178,24 +178,24 @@ class _Loop:
 
     def _watch(self) -> None:
         """Score the student on the dev pairs, and keep its weights if they are to be chosen by that."""
-        score = self.response.add(self.cell.student, self.cell.method.exported_head(self.aux), self.ledger)
+        score = self.response.add(self.job.student, self.job.method.exported_head(self.aux), self.ledger)
         known = -math.inf if self.best_row is None else self.response.rows[self.best_row]["score"]
-        if self.cell.spec.checkpoint == "best-on-dev" and score > known:
-            self.best = {**tensors_of("student", self.cell.student), **tensors_of("aux", self.aux)}
+        if self.job.spec.checkpoint == "best-on-dev" and score > known:
+            self.best = {**tensors_of("student", self.job.student), **tensors_of("aux", self.aux)}
             self.best_row = len(self.response.rows) - 1
 
     def _choose(self) -> None:
         if self.best_row is None:
             return
         chosen = Snapshot(self.best, {})
-        self.cell.student.load_state_dict(chosen.below("student"))
+        self.job.student.load_state_dict(chosen.below("student"))
         self.aux.load_state_dict(chosen.below("aux"))
         self.response.rows[self.best_row]["chosen"] = True
 
     def _snapshot(self) -> Snapshot:
         states = self.optimizer.state_dict()["state"]
         tensors = {
-            **tensors_of("student", self.cell.student),
+            **tensors_of("student", self.job.student),
             **tensors_of("aux", self.aux),
             **{f"optimizer.{index}.{name}": value for index, kept in states.items() for name, value in kept.items()},
             **{f"random.{number}": state for number, state in enumerate(generator_states())},
@@ -214,7 +214,7 @@ class _Loop:
 
     def _restore(self, snapshot: Snapshot) -> None:
         facts = snapshot.facts
-        self.cell.student.load_state_dict(snapshot.below("student"))
+        self.job.student.load_state_dict(snapshot.below("student"))
         self.aux.load_state_dict(snapshot.below("aux"))
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in snapshot.below("optimizer").items():
@@ -231,37 +231,37 @@ class _Loop:
 
     def _fit(self) -> None:
         """Show the method some of the teacher's vectors, where it asks for them."""
-        cell, rows = self.cell, self._rows_to_fit()
+        job, rows = self.job, self._rows_to_fit()
         if len(rows):
             with self.ledger.phase("train"), torch.no_grad():
-                cell.method.fit(self.aux, cell.store.read(FINAL, rows).to(cell.student.device))
+                job.method.fit(self.aux, job.store.read(FINAL, rows).to(job.student.device))
 
     def _rows_to_fit(self) -> NDArray[np.int64]:
         """Have the sentences whose vectors the method is to see before it trains, and charge them."""
-        cell, count = self.cell, min(self.needs.fit_rows, len(self.cell.text.corpus))
-        rng = np.random.default_rng(seed_for(cell.seed, "fit"))
-        rows = np.sort(rng.permutation(len(cell.text.corpus))[:count]) if count else np.empty(0, np.int64)
+        job, count = self.job, min(self.needs.fit_rows, len(self.job.text.corpus))
+        rng = np.random.default_rng(seed_for(job.seed, "fit"))
+        rows = np.sort(rng.permutation(len(job.text.corpus))[:count]) if count else np.empty(0, np.int64)
         if count:
             with self.ledger.phase("teacher"):
-                cell.store.ensure(rows)
-            self.ledger.student_flops += cell.method.fit_flops(self.dims, count)
+                job.store.ensure(rows)
+            self.ledger.student_flops += job.method.fit_flops(self.dims, count)
             self._charge_stored(rows)
         return rows
 
     def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:
         """One step: loss, gradients, new weights, new state."""
-        cell = self.cell
-        begin_step(cell.spec.compile)
-        _set_learning_rate(self.optimizer, learning_rate(progress, cell.spec))
+        job = self.job
+        begin_step(job.spec.compile)
+        _set_learning_rate(self.optimizer, learning_rate(progress, job.spec))
         signals, terms = self._backward(progress)
-        if frozen := cell.method.frozen_layers(self.aux):
-            _drop_gradients(cell.student.lowest(frozen))
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, cell.spec.max_grad_norm)
+        if frozen := job.method.frozen_layers(self.aux):
+            _drop_gradients(job.student.lowest(frozen))
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, job.spec.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             signals = detached(signals)
-            cell.method.after_step(signals, self.aux, progress)
+            job.method.after_step(signals, self.aux, progress)
         return signals, {name: term.detach() for name, term in terms.items()}, norm
 
     def _backward(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
@@ -283,13 +283,13 @@ class _Loop:
                 torch.cuda.empty_cache()
 
     def _backward_in_parts(self, progress: float) -> tuple[Signals, dict[str, Tensor]]:
-        cell, rows_B = self.cell, self.order[self.step]
+        job, rows_B = self.job, self.order[self.step]
 
         def loss_of(signals: Signals) -> dict[str, Tensor]:
-            return cell.method.loss(signals, self.aux, progress)
+            return job.method.loss(signals, self.aux, progress)
 
         if self.part_size < len(rows_B):
-            with plain(cell.spec.compile):
+            with plain(job.spec.compile):
                 return backward_in_parts(self.source, self.step, rows_B, self.part_size, loss_of, self._autocast)
         with self._autocast():
             signals = self.source(self.step, rows_B)
@@ -298,9 +298,9 @@ class _Loop:
         return signals, terms
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.cell.spec.precision == "fp32":
+        if self.job.spec.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.cell.student.device.type, dtype=torch.bfloat16)
+        return torch.autocast(self.job.student.device.type, dtype=torch.bfloat16)
 
     def _fill_store(self) -> None:
         """Have the teacher's signals for the next batches, once for some of them."""
@@ -313,22 +313,22 @@ class _Loop:
         rows = [self.source.sentences_read(step, self.order[step]) for step in range(first, self.filled_to)]
         self._settle()
         with self.ledger.phase("teacher"):
-            self.cell.store.ensure(np.unique(np.concatenate(rows)))
+            self.job.store.ensure(np.unique(np.concatenate(rows)))
 
     def _known_end(self) -> int:
         """The first step that the budget cannot pay for, or where that is not known, one that is far enough."""
-        budget, ledger = self.cell.budget, self.ledger
+        budget, ledger = self.job.budget, self.ledger
         left = budget.amount + budget.start - ledger.spent(budget.currency)
         if budget.currency == "sentences":
-            left /= self.cell.spec.batch_size * (1 + self.needs.candidates)
+            left /= self.job.spec.batch_size * (1 + self.needs.candidates)
         elif budget.currency != "steps":
             left = STORE_AHEAD
         return self.step + math.ceil(left)
 
     def _charge(self) -> None:
-        cell, needs, ledger, rows_B = self.cell, self.needs, self.ledger, self.order[self.step]
-        sentences = cell.text.sentences(rows_B, 1 + needs.candidates).ravel()
-        num_tokens = cell.text.corpus.width(sentences)
+        job, needs, ledger, rows_B = self.job, self.needs, self.ledger, self.order[self.step]
+        sentences = job.text.sentences(rows_B, 1 + needs.candidates).ravel()
+        num_tokens = job.text.corpus.width(sentences)
         passes = len(sentences) + len(rows_B) * (needs.student_views - 1 + needs.masked_tokens)
         # Forward once and backward at twice its price; gradient caching passes forward once more.
         price = 4 if self.part_size < len(rows_B) else 3
@@ -336,29 +336,29 @@ class _Loop:
         self.batches_sha256 = hashlib.sha256(self.batches_sha256.encode() + rows_B.tobytes()).hexdigest()
         ledger.steps += 1
         ledger.sentences += len(sentences)
-        ledger.tokens += cell.text.corpus.num_tokens(sentences)
+        ledger.tokens += job.text.corpus.num_tokens(sentences)
         ledger.epochs += 1 / self.order.batches_in_epoch(self.step)
         ledger.student_passes += passes
-        ledger.student_flops += price * cell.student.forward_flops(passes, num_tokens)
-        ledger.student_flops += cell.method.extra_flops(self.dims, len(rows_B), num_tokens)
+        ledger.student_flops += price * job.student.forward_flops(passes, num_tokens)
+        ledger.student_flops += job.method.extra_flops(self.dims, len(rows_B), num_tokens)
         self._charge_stored(self.source.sentences_read(self.step, rows_B))
         if needs.teacher_online:
             ledger.teacher_sentences_online += len(rows_B)
-            ledger.teacher_flops_online += cell.teacher.forward_flops(len(rows_B), num_tokens)
+            ledger.teacher_flops_online += job.teacher.forward_flops(len(rows_B), num_tokens)
 
     def _charge_stored(self, sentences: NDArray[np.int64]) -> None:
         if not len(sentences):
             return
-        mean_length = round(self.cell.text.corpus.num_tokens(sentences) / len(sentences))
+        mean_length = round(self.job.text.corpus.num_tokens(sentences) / len(sentences))
         self.ledger.teacher_sentences_stored += len(sentences)
-        self.ledger.teacher_flops_stored += self.cell.teacher.forward_flops(len(sentences), mean_length)
+        self.ledger.teacher_flops_stored += self.job.teacher.forward_flops(len(sentences), mean_length)
 
     def _curve_row(
         self, progress: float, terms: dict[str, Tensor], grad_norm: Tensor, signals: Signals
     ) -> dict[str, float]:
-        cell, ledger = self.cell, self.ledger
+        job, ledger = self.job, self.ledger
         with torch.no_grad():
-            diagnostics = cell.method.diagnostics(signals, self.aux)
+            diagnostics = job.method.diagnostics(signals, self.aux)
         return {
             "step": ledger.steps,
             "sentences": ledger.sentences,
@@ -366,7 +366,7 @@ class _Loop:
             "flops": ledger.spent("flops"),
             "seconds": ledger.spent("seconds"),
             "progress": progress,
-            "lr": learning_rate(progress, cell.spec),
+            "lr": learning_rate(progress, job.spec),
             "grad_norm": float(grad_norm),
             "loss": float(sum(float(term) for term in terms.values())),
             **{f"term_{name}": float(term) for name, term in terms.items()},

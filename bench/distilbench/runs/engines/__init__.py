@@ -1,8 +1,8 @@
 """Where runs are executed: in this process, in worker processes, on a Ray cluster.
 
-An engine takes a study's missing runs and yields each as it is finished (`distilbench.runs.run.Engine`). All of
-them take runs through `finish_run` of the same module: the same locks, records and checkpoints, and on a CPU, with
-equal threads, equal bits.
+An engine takes a study's missing runs and yields each as it is finished (`engine.Engine`). All of them take runs
+through `distilbench.runs.run.finish_run`: the same locks, records and checkpoints, and on a CPU, with equal threads,
+equal bits.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from distilbench.core.errors import UserError
 from distilbench.runs.engines.layout import Layout, cores, default_threads, make_layout
 
 if TYPE_CHECKING:
-    from distilbench.runs.run import Engine
+    from distilbench.runs.engines.engine import Engine
 
 __all__ = ["EngineOptions", "Layout", "layouts_of", "make_engine"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """What the command line says about where runs are executed."""
+    """Where runs are executed."""
 
     jobs: int | None = None
+    """Runs at a time, each in a process of its own; unset, this process takes one after the other."""
     threads: int | None = None
+    """CPU threads of each run; unset, OMP_NUM_THREADS or the cores divided by the jobs."""
     gpu_share: float = 1.0
+    """Most of a GPU's memory that a run may take, above 0 and at most 1."""
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     """Of a Ray cluster."""
-    ship: str | None = None
-    """URI through which nodes get what they need that share no file system with the driver."""
 
 
 def make_engine(options: EngineOptions, device: str) -> Engine:
@@ -43,8 +44,8 @@ def make_engine(options: EngineOptions, device: str) -> Engine:
         from distilbench.runs.engines.on_ray import OnRay
 
         return OnRay(options, device)
-    if options.ship or options.address:
-        raise UserError("--ship and --address are for --engine ray; leave them out, or add it")
+    if options.address:
+        raise UserError("--address is for --engine ray; leave it out, or add that")
     from distilbench.runs.engines.in_process import in_this_process
     from distilbench.runs.engines.worker_pool import Workers
 
@@ -54,14 +55,14 @@ def make_engine(options: EngineOptions, device: str) -> Engine:
 
 def layouts_of(options: EngineOptions, device: str) -> dict[str, Layout]:
     """The ways in which a study could be run, for their estimated times."""
-    found = {"in this process": Layout(1, options.threads or default_threads(1))}
+    layouts = {"in this process": Layout(1, options.threads or default_threads(1))}
     jobs = options.jobs or cores()
     if jobs > 1 and device == "cpu":
-        found[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads)
+        layouts[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads)
     elif options.jobs:
-        found[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads, options.gpu_share)
+        layouts[f"--jobs {jobs}"] = make_layout(jobs, device, options.threads, options.gpu_share)
     if options.engine == "ray":
         from distilbench.runs.engines.on_ray import OnRay
 
-        found["--engine ray"] = OnRay(options, device).layout()
-    return found
+        layouts["--engine ray"] = OnRay(options, device).layout()
+    return layouts

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from distilbench.runs.workbench import Announce
-from distilbench.study.study import Run
+from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.prepare.texts import Announce
 
 POLL_SECONDS = 1.0
-"""How long a run is left alone that another process is at."""
+"""How long a run is left alone that another process is working on."""
 MOST_LOSSES = 3
 """Processes that a run may take down with it before it counts as failed."""
 
@@ -18,19 +18,19 @@ MOST_LOSSES = 3
 class Backlog:
     """Runs in the order in which they are to begin. One that was handed out is left until it is done."""
 
-    def __init__(self, runs: list[Run], announce: Announce) -> None:
-        self._waiting: list[tuple[float, Run]] = [(0.0, run) for run in runs]
+    def __init__(self, runs: list[PreparedRun], announce: Announce) -> None:
+        self._waiting: list[tuple[float, PreparedRun]] = [(0.0, run) for run in runs]
         self._announce = announce
         self._left = len(runs)
-        self._losses = Counter[tuple[str, int]]()
-        self._elsewhere: set[tuple[str, int]] = set()
+        self._losses = Counter[str]()
+        self._elsewhere: set[str] = set()
         self._announced = False
 
     def __bool__(self) -> bool:
         """Whether some run is not done."""
         return self._left > 0
 
-    def take(self, wanted: Callable[[Run], bool] = lambda _: True) -> Run | None:
+    def take(self, wanted: Callable[[PreparedRun], bool] = lambda _: True) -> PreparedRun | None:
         """The next run, or the next of those that are wanted; None when there is none at the moment."""
         for place, (due, run) in enumerate(self._waiting):
             if due <= time.monotonic() and wanted(run):
@@ -38,26 +38,22 @@ class Backlog:
                 return run
         return None
 
-    def done(self, run: Run) -> None:
+    def done(self, run: PreparedRun) -> None:
         self._left -= 1
-        self._elsewhere.discard(_name(run))
+        self._elsewhere.discard(run.id)
 
-    def elsewhere(self, run: Run) -> None:
-        """Try a run again later: another process is at it."""
-        self._elsewhere.add(_name(run))
+    def elsewhere(self, run: PreparedRun) -> None:
+        """Try a run again later: another process is working on it."""
+        self._elsewhere.add(run.id)
         self._waiting.append((time.monotonic() + POLL_SECONDS, run))
         if len(self._elsewhere) == self._left and not self._announced:
             self._announced = True
-            self._announce(f"waiting for {self._left} runs that another process is at")
+            self._announce(f"waiting for {self._left} runs that another process is working on")
 
-    def lost(self, run: Run) -> bool:
+    def lost(self, run: PreparedRun) -> bool:
         """Try a run again whose process ended without a word; False if that happened too often."""
-        self._losses[_name(run)] += 1
-        again = self._losses[_name(run)] < MOST_LOSSES
+        self._losses[run.id] += 1
+        again = self._losses[run.id] < MOST_LOSSES
         if again:
             self._waiting.insert(0, (0.0, run))
         return again
-
-
-def _name(run: Run) -> tuple[str, int]:
-    return run.entry.label, run.seed

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 from distilbench.core.errors import UserError
 from distilbench.runs.cost import longest_first
 from distilbench.runs.engines.backlog import MOST_LOSSES, POLL_SECONDS, Backlog
-from distilbench.runs.engines.depot import Depot
+from distilbench.runs.engines.engine import OnProgress
 from distilbench.runs.engines.layout import Layout, told_threads
 from distilbench.runs.engines.ray_board import Board
-from distilbench.runs.engines.ray_task import Answer, Order, execute, installed
-from distilbench.runs.engines.shipping import Shipment, fetch_model, fetch_record, send_model, ship
-from distilbench.runs.run import Finished, OnProgress, give_up, known_record
-from distilbench.runs.workbench import Workbench
-from distilbench.study.study import Run
+from distilbench.runs.engines.ray_task import Answer, TaskOrder, execute, installed
+from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.run import Finished, give_up
 
 if TYPE_CHECKING:
     from distilbench.runs.engines import EngineOptions
@@ -41,7 +40,6 @@ class OnRay:
         self._layout = _layout(options, device)
         self._on_gpu = device == "cuda"
         self._most = options.jobs
-        self._depot = Depot(options.ship) if options.ship else None
         if not self._slots():
             gpus = f" and {self._layout.gpu_share:g} of a GPU" if self._on_gpu else ""
             raise UserError(
@@ -49,52 +47,27 @@ class OnRay:
                 "choose other --threads or another --gpu-share"
             )
 
-    def __call__(self, bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Iterator[Finished]:
-        arrived = list(self._arrived(bench, runs))
-        yield from arrived
-        left = [run for run in runs if run not in [item.run for item in arrived]]
-        if left:
-            yield from self._execute(bench, left, on_progress)
-
-    def _arrived(self, bench: Workbench, runs: list[Run]) -> Iterator[Finished]:
-        """What nodes sent that another driver did not live to fetch."""
-        for run in runs if self._depot else []:
-            self._bring(bench, run)
-            known = known_record(bench, run)
-            if known is not None:
-                yield Finished(run, known, reused=True)
-
-    def _bring(self, bench: Workbench, run: Run) -> None:
-        if self._depot:
-            fetch_model(bench, run, self._depot)
-            fetch_record(bench, run, self._depot)
-
-    def _execute(self, bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Iterator[Finished]:
+    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[Finished]:
         ray = self._ray
-        shipment = None
-        if self._depot:
-            shipment = ship(bench, self._depot)
-            for trained in runs:
-                send_model(bench, trained, self._depot)
-        backlog = Backlog(longest_first(bench, runs), bench.announce)
+        backlog = Backlog(longest_first(runs), runs[0].inputs.announce)
         board, task = self._board(), self._task()
-        order = ray.put(pickle.dumps(_order(bench, self._layout, shipment)))
-        begun: list[Run] = []
+        order = ray.put(pickle.dumps(_order(runs[0].inputs, self._layout)))
+        begun: list[PreparedRun] = []
         waiting: dict[Any, int] = {}
         try:
             while backlog:
                 # One more than there is room for: a cluster that grows by itself has to see that more is wanted.
                 room = min(self._slots() + 1, self._most or len(runs))
                 while len(waiting) < room and (run := backlog.take()) is not None:
-                    waiting[task.remote(order, run, board, len(begun))] = len(begun)
+                    waiting[task.remote(order, run.cell, board, len(begun))] = len(begun)
                     begun.append(run)
                 for ref in ray.wait(list(waiting), timeout=POLL_SECONDS)[0] if waiting else _nap():
-                    finished = self._hear(bench, backlog, ref, begun[waiting.pop(ref)])
+                    finished = self._hear(backlog, ref, begun[waiting.pop(ref)])
                     if finished is not None:
                         yield finished
                 for number, share in ray.get(board.read.remote()).items():
                     if number in waiting.values():
-                        on_progress(begun[number], share)
+                        on_progress(begun[number].cell, share)
         finally:
             for ref in waiting:
                 ray.cancel(ref, force=True)
@@ -124,23 +97,22 @@ class OnRay:
         """What the cluster's runs get, and how many of them go on at a time."""
         return replace(self._layout, jobs=min(self._slots(), self._most or self._slots()))
 
-    def _hear(self, bench: Workbench, backlog: Backlog, ref: Any, run: Run) -> Finished | None:
+    def _hear(self, backlog: Backlog, ref: Any, run: PreparedRun) -> Finished | None:
         try:
             answer: Answer = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
-            name = f"{run.entry.label} seed {run.seed}"
             if backlog.lost(run):
-                bench.announce(f"{name} was lost with its process or node ({type(error).__name__}); it is begun again")
+                why = type(error).__name__
+                run.inputs.announce(f"{run.name} was lost with its process or node ({why}); it is begun again")
                 return None
             backlog.done(run)
-            return give_up(bench, run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
+            return give_up(run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
         if isinstance(answer, UserError):
             raise answer
         if answer is None:
             backlog.elsewhere(run)
             return None
         backlog.done(run)
-        self._bring(bench, run)
         return answer
 
 
@@ -189,11 +161,11 @@ def _room(resources: dict[str, float], layout: Layout, on_gpu: bool) -> int:
     return min(by_cpu, int(resources.get("GPU", 0)) * int(1 / layout.gpu_share + 1e-9)) if on_gpu else by_cpu
 
 
-def _order(bench: Workbench, layout: Layout, shipment: Shipment | None) -> Order:
-    given = bench.settings
+def _order(inputs: Inputs, layout: Layout) -> TaskOrder:
+    given = inputs.settings
     mirror = given.mirror.absolute() if given.mirror else None
     there = replace(given, out=given.out.absolute(), cache=given.cache.absolute(), mirror=mirror)
-    return Order(bench.study, there, layout, Path.cwd(), installed(), shipment)
+    return TaskOrder(inputs.study, there, layout, Path.cwd(), installed())
 
 
 def _nap() -> list[Any]:

@@ -13,13 +13,14 @@ from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines.layout import Layout, use
+from distilbench.runs.prepare.inputs import make_inputs
+from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.run import finish_run
-from distilbench.runs.workbench import Workbench
 from distilbench.study.study import Run, Study
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkerOrder:
     """What a worker is started with."""
 
     study: Study
@@ -27,7 +28,7 @@ class Order:
     layout: Layout
 
 
-def work(order: Order, driver: Connection) -> None:
+def work(order: WorkerOrder, driver: Connection) -> None:
     """Execute the runs that come in. Answers each with shares from 0 to 1, then with what `finish_run` gave.
 
     A `UserError`, which ends the study, is answered as it is.
@@ -37,12 +38,12 @@ def work(order: Order, driver: Connection) -> None:
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     quiet_libraries()
     use(order.layout)
-    bench = Workbench(order.study, order.settings)
+    inputs = make_inputs(order.study, order.settings)
     while True:
         run: Run = driver.recv()
         try:
             driver.send(0.0)
-            driver.send(finish_run(bench, run, driver.send))
+            driver.send(finish_run(prepare_run(inputs, run), driver.send))
         except UserError as error:
             driver.send(error)
 

@@ -16,11 +16,11 @@ from typing import cast
 from distilbench.core.errors import UserError
 from distilbench.runs.cost import longest_first
 from distilbench.runs.engines.backlog import MOST_LOSSES, POLL_SECONDS, Backlog
+from distilbench.runs.engines.engine import OnProgress
 from distilbench.runs.engines.layout import Layout
-from distilbench.runs.engines.worker import Order, work
-from distilbench.runs.run import Finished, OnProgress, give_up
-from distilbench.runs.workbench import Workbench
-from distilbench.study.study import Run
+from distilbench.runs.engines.worker import WorkerOrder, work
+from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.run import Finished, give_up
 
 PATIENCE_SECONDS = 5.0
 """How long a worker may take to end when told to."""
@@ -36,16 +36,16 @@ class Workers:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def __call__(self, bench: Workbench, runs: list[Run], on_progress: OnProgress) -> Iterator[Finished]:
-        backlog = Backlog(longest_first(bench, runs), bench.announce)
-        order = Order(bench.study, bench.settings, self.layout)
+    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[Finished]:
+        backlog = Backlog(longest_first(runs), runs[0].inputs.announce)
+        order = WorkerOrder(runs[0].inputs.study, runs[0].inputs.settings, self.layout)
         workers = [_Worker(order, number) for number in range(min(self.layout.jobs, len(runs)))]
         try:
             while backlog:
                 _hand_out(backlog, workers)
                 busy = {worker.pipe: worker for worker in workers if worker.run is not None}
                 for pipe in wait(list(busy), POLL_SECONDS / 4):
-                    finished = _hear(bench, backlog, busy[cast(Connection, pipe)], on_progress)
+                    finished = _hear(backlog, busy[cast(Connection, pipe)], on_progress)
                     if finished is not None:
                         yield finished
         finally:
@@ -54,15 +54,15 @@ class Workers:
 
 
 class _Worker:
-    """A worker process, started when it is first needed, and the run that it is at."""
+    """A worker process, started when it is first needed, and the run that it is working on."""
 
-    def __init__(self, order: Order, number: int) -> None:
+    def __init__(self, order: WorkerOrder, number: int) -> None:
         self._order, self._number = order, number
         self._process: BaseProcess | None = None
         self.pipe: Connection
-        self.run: Run | None = None
+        self.run: PreparedRun | None = None
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: PreparedRun) -> None:
         if self._process is not None and not self._process.is_alive():
             self.stop()
         if self._process is None:
@@ -70,7 +70,7 @@ class _Worker:
         self.run = run
         # One that has just died is noticed when its answer is read.
         with suppress(OSError):
-            self.pipe.send(run)
+            self.pipe.send(run.cell)
 
     def _start(self) -> None:
         context = _context(self._order.settings.device)
@@ -103,18 +103,18 @@ def _hand_out(backlog: Backlog, workers: list[_Worker]) -> None:
             worker.begin(run)
 
 
-def _hear(bench: Workbench, backlog: Backlog, worker: _Worker, on_progress: OnProgress) -> Finished | None:
+def _hear(backlog: Backlog, worker: _Worker, on_progress: OnProgress) -> Finished | None:
     """One message of a worker; a finished run if it was that."""
     run = worker.run
     assert run is not None
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
-        return _bury(bench, backlog, worker, run)
+        return _bury(backlog, worker, run)
     if isinstance(message, UserError):
         raise message
     if isinstance(message, float):
-        on_progress(run, message)
+        on_progress(run.cell, message)
         return None
     worker.run = None
     if message is None:
@@ -125,13 +125,13 @@ def _hear(bench: Workbench, backlog: Backlog, worker: _Worker, on_progress: OnPr
     return finished
 
 
-def _bury(bench: Workbench, backlog: Backlog, worker: _Worker, run: Run) -> Finished | None:
+def _bury(backlog: Backlog, worker: _Worker, run: PreparedRun) -> Finished | None:
     code = worker.stop()
     if backlog.lost(run):
-        bench.announce(f"the process of {run.entry.label} seed {run.seed} ended (exit code {code}); it is begun again")
+        run.inputs.announce(f"the process of {run.name} ended (exit code {code}); it is begun again")
         return None
     backlog.done(run)
-    return give_up(bench, run, f"its process ended {MOST_LOSSES} times without a word, last with exit code {code}")
+    return give_up(run, f"its process ended {MOST_LOSSES} times without a word, last with exit code {code}")
 
 
 def _context(device: str) -> SpawnContext | ForkServerContext:

@@ -1,0 +1,156 @@
+"""What the runs of a study share: teacher, students, texts, tasks, and the teacher's stored signals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilbench.core.machine import Settings
+from distilbench.data.corpus import TextRequest
+from distilbench.data.labelled import RowsRequest, Section, Text
+from distilbench.evaluation.tasks.profiles import expand
+from distilbench.models.cutting import find_model
+from distilbench.models.encoder import Encoder
+from distilbench.runs.prepare.teacher_and_student import Students, Teacher
+from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
+from distilbench.study.budget import Budget
+from distilbench.study.rows import MethodEntry
+from distilbench.study.sections import RowType
+from distilbench.study.study import Study
+from distilbench.training.signals import dims_of
+from distilbench.training.teacher_store import TeacherStore, store_key, store_size
+from distilbench_methods.base import Dims, Needs
+
+if TYPE_CHECKING:
+    from distilbench.evaluation.tasks.by_name import Task
+
+
+class Stores:
+    """The teacher's stored signals, one store for each text."""
+
+    def __init__(self, teacher: Teacher, cache: Path, announce: Announce) -> None:
+        self._teacher, self._cache, self._announce = teacher, cache, announce
+        self._open: dict[tuple[Path, tuple[str, ...]], TeacherStore] = {}
+
+    def folder(self, text_key: str, kind: RowType) -> Path:
+        return self._cache / "signals" / store_key(self._teacher.hashes, text_key, kind)
+
+    def size(self, arrays: Iterable[str], rows: int, kind: RowType) -> int:
+        """Bytes on disk of a full store."""
+        return store_size(self._teacher.encoder, arrays, rows, kind)
+
+    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> TeacherStore:
+        """The store of a text, which holds these arrays."""
+        folder = self.folder(text.key, kind)
+        if (folder, arrays) not in self._open:
+            if arrays and not folder.exists():
+                size = self.size(arrays, len(text.corpus), kind)
+                self._announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
+            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, text.corpus, arrays, kind)
+        return self._open[folder, arrays]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all runs of a study are made from. Each part is read when it is first needed, and once."""
+
+    study: Study
+    settings: Settings
+    teacher: Teacher
+    students: Students
+    text: PlainText
+    labelled: RowsText | None
+    dev: RowsText | None
+    tasks: Tasks
+    stores: Stores
+    announce: Announce
+
+    @property
+    def name(self) -> str:
+        """The study's name; smoke runs have folders of their own, so that they never replace a result."""
+        study = self.study
+        return study.name if study.limit is None else f"{study.name}-limit{study.limit}"
+
+    @property
+    def budget(self) -> Budget:
+        return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
+
+    @property
+    def dims(self) -> Dims:
+        """Shapes for the methods."""
+        return dims_of(self.students.untrained, self.teacher.encoder, self.text.size)
+
+    def dims_for(self, student: Encoder) -> Dims:
+        """Shapes for a method that goes on with a student, which may have got a head since it was new."""
+        return dims_of(student, self.teacher.encoder, len(self.text.corpus))
+
+    def source_of(self, needs: Needs) -> PlainText | RowsText:
+        """Where the text comes from that a method with these needs is trained on."""
+        if not needs.candidates:
+            return self.text
+        assert self.labelled is not None, "a method that learns from rows is refused in a study without"
+        return self.labelled
+
+    def text_of(self, needs: Needs) -> Text:
+        """What a method with these needs is trained on."""
+        source = self.source_of(needs)
+        return source.text if isinstance(source, RowsText) else source.corpus
+
+    def with_methods(self, methods: Iterable[MethodEntry]) -> Inputs:
+        """The same teacher, texts and tasks for other rows."""
+        return replace(self, study=self.study.model_copy(update={"methods": list(methods)}))
+
+
+def make_inputs(study: Study, settings: Settings, announce: Announce = lambda _: None) -> Inputs:
+    """The inputs of a study that has one student, one text and one way to train."""
+    teacher = Teacher(find_model(study.teacher, settings.mirror), settings.device, settings.cache)
+    tasks = cache(partial(_load_tasks, study, settings, announce))
+    return _inputs(study, settings, announce, teacher, tasks, Stores(teacher, settings.cache, announce))
+
+
+def inputs_of_parts(studies: list[Study], settings: Settings, announce: Announce = lambda _: None) -> list[Inputs]:
+    """The inputs of each part of a study, which share teacher, tasks, and a text where they ask for the same."""
+    first = make_inputs(studies[0], settings, announce)
+    parts = [first]
+    for study in studies[1:]:
+        part = _inputs(study, settings, announce, first.teacher, first.tasks, first.stores)
+        alike = next((other.text for other in parts if other.text.request == part.text.request), part.text)
+        parts.append(replace(part, text=alike))
+    return parts
+
+
+def _inputs(
+    study: Study, settings: Settings, announce: Announce, teacher: Teacher, tasks: Tasks, stores: Stores
+) -> Inputs:
+    train = study.train
+    request = TextRequest(study.text, train.max_length, train.batch_size, study.limit, settings.mirror)
+    return Inputs(
+        study=study,
+        settings=settings,
+        teacher=teacher,
+        students=Students(teacher, study.student, study.static),
+        text=PlainText(request, teacher, tasks, settings.cache, announce),
+        labelled=_rows(study, "labelled", settings, teacher, tasks),
+        dev=_rows(study, "dev", settings, teacher, tasks),
+        tasks=tasks,
+        stores=stores,
+        announce=announce,
+    )
+
+
+def _rows(study: Study, section: Section, settings: Settings, teacher: Teacher, tasks: Tasks) -> RowsText | None:
+    spec, train = study.dev if section == "dev" else study.labelled, study.train
+    if spec is None:
+        return None
+    request = RowsRequest(spec, section, train.max_length, train.batch_size, study.limit, settings.mirror)
+    return RowsText(request, teacher, tasks, settings.cache)
+
+
+def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Task]:
+    from distilbench.evaluation.tasks.by_name import load_task
+
+    announce("loading tasks")
+    return [load_task(name, settings.mirror, study.limit) for name in expand(study.tasks)]

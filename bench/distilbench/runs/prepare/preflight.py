@@ -1,0 +1,83 @@
+"""What a study is refused for before anything is trained."""
+
+from __future__ import annotations
+
+from distilbench.core.errors import UserError
+from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.prepared import stages_of
+from distilbench.runs.prepare.texts import RowsText
+from distilbench.study.rows import MethodEntry, Stage
+from distilbench_methods.base import Needs, UnsuitableError
+
+
+def preflight(inputs: Inputs) -> None:
+    """Raise `UserError` for methods that do not fit, and for tasks or text that are not there.
+
+    What of the text is evaluation text is announced.
+    """
+    needs = check_methods(inputs)
+    inputs.tasks()
+    inputs.text.corpus  # noqa: B018
+    if inputs.text.contamination is not None and len(inputs.text.contamination.rows):
+        inputs.announce(str(inputs.text.contamination))
+    if inputs.labelled is not None and any(one.candidates for one in needs):
+        _look_at_labelled(inputs, inputs.labelled)
+    if inputs.dev is not None:
+        inputs.dev.dev_set  # noqa: B018
+        if inputs.study.train.checkpoint == "best-on-dev":
+            _check_dev_is_apart(inputs, inputs.dev, "train.checkpoint best-on-dev", "set train.checkpoint to last")
+        if inputs.study.tune is not None:
+            _check_dev_is_apart(inputs, inputs.dev, "tune", "leave tune out")
+
+
+def check_methods(inputs: Inputs) -> list[Needs]:
+    """What the study's methods ask for.
+
+    Raises `UserError` for methods that do not fit these models, and for sentences longer than the models take.
+    """
+    max_length, positions = inputs.study.train.max_length, inputs.teacher.encoder.max_positions
+    if max_length > positions:
+        raise UserError(
+            f"train.max_length {max_length} is more than the {positions} tokens that {inputs.teacher.name} takes; ask "
+            "for less"
+        )
+    needs = []
+    for entry in inputs.study.methods:
+        try:
+            stages = stages_of(inputs, entry)
+        except UnsuitableError as error:
+            raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
+        for stage, asked in stages:
+            _check_columns(inputs, entry, stage, asked)
+            needs.append(asked)
+    return needs
+
+
+def _check_columns(inputs: Inputs, entry: MethodEntry, stage: Stage, needs: Needs) -> None:
+    columns = inputs.labelled.columns if inputs.labelled else 0
+    if needs.candidates and columns <= needs.candidates:
+        there = f"labelled has {columns} columns" if columns else "the study has no labelled text"
+        raise UserError(
+            f"method {entry.label} ({stage.name}) learns from rows of {1 + needs.candidates} texts, but {there}; "
+            "set labelled.source and labelled.columns"
+        )
+
+
+def _look_at_labelled(inputs: Inputs, labelled: RowsText) -> None:
+    if labelled.pairs_seen:
+        seen = ", ".join(f"{count} of {task}" for task, count in labelled.pairs_seen.items())
+        inputs.announce(f"the labelled text holds test pairs: {seen}; its students are not zero-shot on these")
+
+
+def _check_dev_is_apart(inputs: Inputs, dev: RowsText, what: str, cure: str) -> None:
+    """Refuse to choose weights or settings by pairs that the scores are made of."""
+    from distilbench.evaluation.tasks.overlap import shared_pairs
+
+    texts = list(dev.sentences())
+    pairs = [(texts[first], texts[second]) for first, second in dev.dev_set.pairs_P2]
+    for task in inputs.tasks():
+        if shared := shared_pairs(task, pairs):
+            raise UserError(
+                f"{what}: {len(shared)} pairs of dev are also in the task {task.name}, such as {shared[0][0]!r} with "
+                f"{shared[0][1]!r}; choose by other pairs, or {cure}"
+            )

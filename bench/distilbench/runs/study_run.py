@@ -1,0 +1,116 @@
+"""A whole study: its parts are looked at, its rows tuned where it asks for that, and what is missing is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from distilbench.core.errors import UserError
+from distilbench.core.machine import Settings
+from distilbench.evaluation.calibration import compare, explain, figures
+from distilbench.records.design import write_ablations
+from distilbench.records.record import Record
+from distilbench.runs.engines import EngineOptions, make_engine
+from distilbench.runs.engines.engine import Engine
+from distilbench.runs.prepare.inputs import Inputs, inputs_of_parts
+from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.prepared import PreparedRun, prepare
+from distilbench.runs.progress import Watch
+from distilbench.runs.recording import known_record
+from distilbench.runs.run import Finished, stop_if_disk_is_full
+from distilbench.runs.trained import rehearse_run
+from distilbench.runs.tune import tune, with_tuned
+from distilbench.study.ablation import designs, parts
+from distilbench.study.study import Study
+
+if TYPE_CHECKING:
+    from distilbench.evaluation.tasks.by_name import Task
+
+ANNOUNCE_SECONDS = 60.0
+
+
+def run_study(study: Study, settings: Settings, options: EngineOptions, watch: Watch) -> list[Finished]:
+    """Run what is missing of a study, write its records, and return all of its runs in the study's order.
+
+    A run that fails becomes a record with status `failed` and does not stop the others; it is tried again next time.
+    Raises `UserError` for what a study cannot do, before anything is trained; and for a teacher whose scores are not
+    those that were published of it, unless the study says calibrate: false.
+    """
+    all_inputs = inputs_of_parts(parts(study), settings, watch.announce)
+    engine = make_engine(options, settings.device)
+    if study.ablate:
+        write_ablations(settings.out / all_inputs[0].name, designs(study))
+    if study.tune:
+        all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch))]
+    for inputs in all_inputs:
+        preflight(inputs)
+    prepared = prepare(all_inputs)
+    watch.begin([run for runs in prepared for run in runs])
+    finished: list[Finished] = []
+    with watch:
+        for runs in prepared:
+            places = {(run.cell.entry.label, run.cell.seed): place for place, run in enumerate(runs)}
+            of_part = list(run_part(runs, engine, watch))
+            finished += sorted(of_part, key=lambda item: places[item.run.entry.label, item.run.seed])
+    return finished
+
+
+def run_part(runs: Sequence[PreparedRun], engine: Engine, watch: Watch) -> Iterator[Finished]:
+    """Run what is missing of some runs of equal inputs, the ceiling first, and yield each as it is done."""
+    inputs = runs[0].inputs
+    first = list(runs[:1]) if _published(inputs) else []
+    for finished in _finish_all(first, engine, watch):
+        _refuse_uncalibrated(inputs, finished.record)
+        yield finished
+    yield from _finish_all(list(runs[len(first) :]), engine, watch)
+
+
+def _published(inputs: Inputs) -> list[Task]:
+    """The study's tasks that the teacher has published scores on, where they are to be compared."""
+    # Shortened tasks have no published figures.
+    if not inputs.study.calibrate or inputs.study.limit is not None:
+        return []
+    known = figures(inputs.teacher.stored, inputs.teacher.hashes)
+    return [task for task in inputs.tasks() if task.name in known]
+
+
+def _refuse_uncalibrated(inputs: Inputs, ceiling: Record) -> None:
+    way_out = "mend it, or set calibrate=false to go on without"
+    if ceiling.status != "completed":
+        raise UserError(f"the teacher {inputs.teacher.name} could not be scored ({ceiling.error}); {way_out}")
+    stored, settings = inputs.teacher.stored, inputs.settings
+    examples = {name: facts["examples"] for name, facts in ceiling.tasks.items()}
+    published = figures(stored, inputs.teacher.hashes)
+    compared = compare(published, ceiling.scores, examples, inputs.study.evaluation.precision)
+    wrong = explain(stored, _published(inputs), compared, settings.cache, settings.device)
+    if wrong is not None:
+        raise UserError(f"the teacher {wrong}; {way_out}")
+    inputs.announce(f"the teacher has its published scores on {', '.join(item.task for item in compared)}")
+
+
+def _finish_all(runs: list[PreparedRun], engine: Engine, watch: Watch) -> Iterator[Finished]:
+    missing = []
+    for run in runs:
+        known = known_record(run)
+        if known is None:
+            missing.append(run)
+        else:
+            yield watch.finished(Finished(run.cell, known, reused=True))
+    if missing:
+        _fill_stores(missing)
+        yield from map(watch.finished, engine(missing, watch.progress))
+
+
+def _fill_stores(runs: list[PreparedRun]) -> None:
+    """Have all teacher signals before the first training, in the study's order whoever trains in what order."""
+    announced = time.monotonic()
+    for number, run in enumerate(runs):
+        if time.monotonic() - announced > ANNOUNCE_SECONDS:
+            announced = time.monotonic()
+            run.inputs.announce(f"the teacher's signals are there for {number} of {len(runs)} runs")
+        try:
+            rehearse_run(run)
+        except Exception as error:
+            stop_if_disk_is_full(error)
+            # Whatever else is wrong with a run is found again when it is executed, and goes into its record.
