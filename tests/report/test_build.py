@@ -16,7 +16,6 @@ from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError
 from distilbench.records.design import Design
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
-from distilbench.report import apart
 from distilbench.report.figures.all_figures import seed_spread
 from distilbench.report.figures.drawn import Drawn, reach
 
@@ -59,25 +58,23 @@ def test_the_folder_holds_every_format(built: tuple[Path, Path]) -> None:
     assert {"main.csv", "runs.csv", "scores.csv", "method_section.md", "method_section.tex"} <= tables
 
 
-@pytest.mark.parametrize(
-    "works", [True, pytest.param(False, marks=pytest.mark.thorough)], ids=["a second process draws all", "it fails"]
-)
-def test_the_same_records_give_the_same_bytes(
-    built: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
-) -> None:
+def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
     folder, out = built
-    monkeypatch.setattr(apart, "WORTHWHILE", 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    if works:
-        # Of this process only, which then draws nothing: the other one has modules of its own.
-        monkeypatch.setattr(apart, "_claimed", lambda folder, names: iter(()))
-    else:
-        monkeypatch.setattr(apart, "CALL", "raise SystemExit(1)")
     [page] = report.build(folder, tmp_path)
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
     assert files == sorted(path.relative_to(page.parent) for path in page.parent.rglob("*") if path.is_file())
     assert [str(file) for file in files if (out / file).read_bytes() != (page.parent / file).read_bytes()] == []
+
+
+def test_a_module_in_the_working_directory_is_not_run(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", seed, None, status="failed") for seed in range(30)], curves=False)
+    (tmp_path / "json.py").write_text("import pathlib; pathlib.Path('was-run').touch()\n", encoding="utf-8")
+    command = [Path(sys.executable).with_name("distilbench"), "report", folder, "--out", "out"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    assert (tmp_path / "out" / "demo" / "index.html").is_file()
+    assert not (tmp_path / "was-run").exists()
 
 
 def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Make) -> None:

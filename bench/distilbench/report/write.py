@@ -12,7 +12,6 @@ from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
 from distilbench.records.record import Record, read_study
 from distilbench.report import INDEX_FILE, Options
-from distilbench.report.apart import Apart, drawing_apart
 from distilbench.report.prose import paragraph, settings_table
 from distilbench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
 from distilbench.report.reproduction.ledger import reproduction_tables
@@ -27,11 +26,6 @@ from distilbench.report.tables.verdicts import emphasis, power_notes, power_tabl
 
 def write_report(records: Sequence[Record], folder: Path, target: Path, options: Options) -> None:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
-    with drawing_apart(len(records), folder, options.margin) as apart:
-        _write_report(records, folder, target, options, apart)
-
-
-def _write_report(records: Sequence[Record], folder: Path, target: Path, options: Options, apart: Apart) -> None:
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
     beside = [
@@ -41,7 +35,7 @@ def _write_report(records: Sequence[Record], folder: Path, target: Path, options
     made = _tables(study, inference, design, beside)
 
     def write(out: Path) -> None:
-        from distilbench.report.figures.all_figures import FIGURES
+        from distilbench.report.figures.all_figures import draw_all
         from distilbench.report.figures.drawn import Drawn
         from distilbench.report.page import to_page
 
@@ -50,8 +44,7 @@ def _write_report(records: Sequence[Record], folder: Path, target: Path, options
         _write_tables(study, made, out / "tables")
         write_planes(study, out / "tables")
         given = Drawn(study, curves, inference, design, options.reference)
-        drawn = apart.draw(given, out / "figures")
-        captions = {name: caption for name, (caption, _) in FIGURES.items() if name in drawn}
+        captions = draw_all(given, out / "figures")
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)

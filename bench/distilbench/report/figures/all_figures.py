@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +26,19 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
-def draw_all(given: Drawn, folder: Path, names: Iterable[str]) -> set[str]:
-    """Write those of some figures that the study has data for into `folder`. Returns their names."""
-    drawn = set()
-    for name in names:
+def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
+    """Write every figure that the study has data for into `folder`. Returns name -> caption of those."""
+    captions = {}
+    for name, (caption, draw) in FIGURES.items():
         with styled(name):
-            figure = FIGURES[name][1](given)
+            figure = draw(given)
             if figure is None:
                 continue
             if mark := caution(given.study):
                 figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
             save(figure, folder, name)
-        drawn.add(name)
-    return drawn
+        captions[name] = caption
+    return captions
 
 
 def scores(given: Drawn) -> Figure | None:
@@ -200,10 +200,6 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
         learning_curves,
     ),
 }
-
-
-OF_RECORDS = ("response", "information_plane", "layers", "tasks", "seed_spread", "learning_curves")
-"""Those that show no interval and no verdict."""
 
 
 def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str) -> None:
