@@ -11,8 +11,7 @@ if __name__ == "__main__":
     # A folder that is run is put on the path itself, not as a package.
     sys.path[0] = str(Path(__file__).parents[1])
 
-from distilbench.cli.app import _positive
-from distilbench.cli.verbs import _print_rows, say
+from distilbench.cli.output import FINE, WRONG_USE, print_rows, say
 from distilbench.core.errors import UserError
 from distilbench.core.quiet import quiet_libraries
 from speed.arguments import EPILOG, add_arguments
@@ -22,19 +21,20 @@ from speed.run import speed
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the races that are asked for, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python bench/speed", description=__doc__, epilog=EPILOG)
-    add_arguments(parser, _positive)
+    add_arguments(parser)
     arguments = parser.parse_args(argv)
     quiet_libraries()
     try:
         rows = speed(arguments, lambda text: say(f"speed: {text}"))
     except UserError as error:
         say(f"speed: error: {error}")
-        return 2
+        return WRONG_USE
     shown = [
         {"work": row.work, "against": row.against, "found": row.found, "at least": row.wanted, "note": row.note}
         for row in rows
     ]
-    return _print_rows(shown, False, "How many times as fast: median of the rounds (range), by the wall clock")
+    print_rows(shown, "How many times as fast: median of the rounds (range), by the wall clock")
+    return FINE
 
 
 if __name__ == "__main__":

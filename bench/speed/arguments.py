@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+
+from distilbench.cli.options import positive
 
 PARTS = {
     "train": "MSE, SimCSE and CKD beside sentence-transformers' trainer",
@@ -19,8 +20,7 @@ WHEN_ASKED = ("matrix", "compile")
 EPILOG = "parts: " + "; ".join(f"{name}: {what}" for name, what in PARTS.items())
 
 
-def add_arguments(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
-    """Add them to the verb's parser; `positive` reads whole numbers."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts",
         nargs="+",

@@ -65,7 +65,7 @@ def speed(arguments: argparse.Namespace, announce: Announce) -> list[Row]:
     Raises `UserError` where sentence-transformers, the text or the tasks are missing.
     """
     rival.check_installed()
-    chosen = settings(".", arguments.mirror, arguments.device, writing=False)
+    chosen = settings(out=".", mirror=arguments.mirror, device=arguments.device, writing=False)
     precision, factor = choose_precision(chosen.device)
     options = _options(arguments, precision, chosen)
     rows: list[Row] = []

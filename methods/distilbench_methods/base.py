@@ -17,12 +17,11 @@ from typing import ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
+from distilbench_methods.pooling import LayerPooling
 from distilbench_methods.space import Space, space
 
 NOT_ASKED = cast(Tensor, None)
 """Value of a signal that `Needs` did not declare: reading one fails, which the conformance tests provoke."""
-
-LayerPooling = Literal["mean", "cls"]
 
 
 class UnsuitableError(ValueError):

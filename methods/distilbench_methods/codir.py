@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from distilbench_methods.banks import BankMethod, bank_info_nce, move, new_bank, summarise
 from distilbench_methods.base import (
     Dims,
-    LayerPooling,
     Needs,
     Signals,
     State,
@@ -23,6 +22,7 @@ from distilbench_methods.base import (
     matmul_flops,
 )
 from distilbench_methods.functional import cosine_distance
+from distilbench_methods.pooling import LayerPooling
 from distilbench_methods.space import Space, Span, space
 
 LayerMap = Literal["all", "last", "code"]

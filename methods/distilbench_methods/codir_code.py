@@ -11,8 +11,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from distilbench_methods.banks import NoiseContrast
-from distilbench_methods.base import LayerPooling, Signals
+from distilbench_methods.base import Signals
 from distilbench_methods.codir import LayerContrast, LayerMap
+from distilbench_methods.pooling import LayerPooling
 from distilbench_methods.space import Space, Span, space
 
 

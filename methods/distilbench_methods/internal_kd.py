@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from distilbench_methods.base import (
     Dims,
-    LayerPooling,
     Method,
     Needs,
     Signals,
@@ -25,6 +24,7 @@ from distilbench_methods.base import (
     evenly_spaced,
 )
 from distilbench_methods.functional import cosine_distance, in_full_precision, projection, projection_flops
+from distilbench_methods.pooling import LayerPooling
 from distilbench_methods.space import Choice, Space, Span, space
 
 HeadReduction = Literal["mean", "sum"]

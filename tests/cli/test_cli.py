@@ -330,11 +330,11 @@ def test_a_cuda_device_has_one_name_and_is_the_current_one(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"name of {device}")
-    assert settings(str(tmp_path), None, wanted).device == name
+    assert settings(out=tmp_path, device=wanted).device == name
     assert current == [index]
     assert environment(name)["device"] == f"name of {name}"
     with pytest.raises(UserError, match=r"cuda:2 is not available"):
-        settings(str(tmp_path), None, "cuda:2")
+        settings(out=tmp_path, device="cuda:2")
 
 
 def test_the_first_processor_is_the_processor() -> None:

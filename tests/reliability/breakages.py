@@ -202,8 +202,8 @@ def tried(name: str, candidate: Broken, baseline: Path, options: Options) -> Tri
 
 def bless_model(folder: Path, path: Path) -> Path:
     runs = pd.DataFrame([{"label": "model", "seed": 0, "batches": None, "weights": "of the model"}], index=["run"])
-    example = {"run": "run", "task": "T", "split": "test", "example": "0", "gold": 1.0, "value": 1.0}
-    tasks = {"T": {"data_sha256": "", "main_metric": "cosine_spearman", "type": "STS"}}
+    example = {"run": "run", "task": "T", "split": "test", "example": "0", "gold": 1.0, "value": 1.0, "slices": ""}
+    tasks = {"T": {"data_sha256": "", "main_metric": "cosine_spearman", "type": "STS", "precision": "fp32"}}
     scores = pd.DataFrame({"T": [0.5]}, index=["run"])
     made_up = Scores(runs, scores, pd.DataFrame([example]), tasks, "", None, {})
     bless(with_vectors(made_up, {"run": folder}, "cpu"), path)

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from distilbench.cli.app import INTERRUPTED
+from distilbench.cli.output import INTERRUPTED
 from distilbench.core.machine import Settings
 from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines import EngineOptions

@@ -125,8 +125,7 @@ def main() -> int:
     count = arguments.candidates
     kinds: dict[str, tuple[Any, ...]] = {"same_code": (0.0, [])}
     kinds |= {f"drop_{100 * drop:g}_all_rows": (drop, labels) for drop in DROPS}
-    if clean.examples[SLICES].notna().all():
-        kinds[f"drop_{100 * SLICE_DROP:g}_only_{SLICE}"] = (SLICE_DROP, labels, SLICE)
+    kinds[f"drop_{100 * SLICE_DROP:g}_only_{SLICE}"] = (SLICE_DROP, labels, SLICE)
     kinds |= {f"drop_{100 * DROPS[0]:g}_only_{label}": (DROPS[0], [label]) for label in labels}
     outcome: dict[str, Any] = {
         "candidates": count,

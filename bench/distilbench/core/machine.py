@@ -29,7 +29,14 @@ class Settings:
     """Least time between checkpoints of a training; 0 makes one after every step."""
 
 
-def settings(out: str, mirror: str | None, device: str, *, writing: bool = True) -> Settings:
+def settings(
+    *,
+    out: str | Path = "results",
+    mirror: str | Path | None = None,
+    device: str = "auto",
+    checkpoint_seconds: float = 15.0,
+    writing: bool = True,
+) -> Settings:
     """Check folders and device, and make the device the current one. Folders to write to are made if `writing`.
 
     Raises `UserError` for a folder that cannot be written, or a device that is missing.
@@ -37,7 +44,8 @@ def settings(out: str, mirror: str | None, device: str, *, writing: bool = True)
     folder = mirror or os.environ.get(MIRROR_VARIABLE) or None
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"the mirror {folder} is not a folder; give --mirror DIR or unset {MIRROR_VARIABLE}")
-    chosen = Settings(Path(out), cache_folder(), Path(folder) if folder else None, choose_device(device))
+    there = Path(folder) if folder else None
+    chosen = Settings(Path(out), cache_folder(), there, choose_device(device), checkpoint_seconds)
     if writing:
         writable(chosen.out, "--out")
         writable(chosen.cache, CACHE_VARIABLE)

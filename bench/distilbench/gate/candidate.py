@@ -43,7 +43,7 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     from distilbench.evaluation.tasks.by_name import load_task
     from distilbench.models.model_folder import StoredModel
 
-    chosen = settings(".", mirror, device)
+    chosen = settings(out=".", mirror=mirror, device=device)
     model = StoredModel(folder.resolve().name, folder)
     hashes = model.hashes()
     try:

@@ -20,7 +20,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distilbench.core.errors import UserError
 from distilbench.models.dropout import dropout as drop
-from distilbench_methods.base import LayerPooling, ModelDims
+from distilbench_methods.base import ModelDims
+from distilbench_methods.pooling import LayerPooling
 
 MAPS = "distilbench_maps"
 

@@ -16,7 +16,7 @@ from distilbench.core.hashes import folder_sha256
 from distilbench.data.tokenizer import CODE_OF_ITS_OWN, in_short, read_json
 from distilbench.models.encoder import Dense, Encoder, Normalize, drop_pooler
 from distilbench.models.token_table import TokenTable
-from distilbench_methods.base import LayerPooling
+from distilbench_methods.pooling import LayerPooling
 
 # Modules may lie in folders of any name, so every folder counts.
 WEIGHTS = ("**/*.safetensors",)

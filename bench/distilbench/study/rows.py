@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -14,7 +14,9 @@ import distilbench_methods
 from distilbench.core.errors import one_of, shown
 from distilbench.study.mistakes import message
 from distilbench.study.sections import Label
-from distilbench_methods.base import Method
+
+if TYPE_CHECKING:
+    from distilbench_methods.base import Method
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

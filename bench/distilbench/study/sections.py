@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from distilbench.records.record import Currency
-from distilbench_methods.base import LayerPooling
+from distilbench_methods.pooling import LayerPooling
 
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 """Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""

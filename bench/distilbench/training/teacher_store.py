@@ -33,7 +33,8 @@ from distilbench.models.embed import tokens_per_pass
 from distilbench.models.encoder import Encoder, pool
 from distilbench.study.sections import RowType
 from distilbench.training.row_types import decode, encode, row_bytes
-from distilbench_methods.base import LayerPooling, Needs
+from distilbench_methods.base import Needs
+from distilbench_methods.pooling import LayerPooling
 
 FINAL = "final"
 ROWS_PER_CHUNK = 4096

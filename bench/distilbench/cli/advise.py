@@ -1,0 +1,35 @@
+"""`distilbench advise`: which method to take, from records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from distilbench.cli.options import add_json, not_negative
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_tables, say
+
+HELP = "which method to take, how sure that is, what to run next"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", required=True, type=Path, metavar="DIR", help="a study's folder, or one of them")
+    parser.add_argument("--budget", metavar="CURRENCY=AMOUNT", help="what may be spent, e.g. sentences=50000")
+    parser.add_argument("--size", metavar="PARAMETERS", help="largest student, head included, e.g. 12M")
+    parser.add_argument(
+        "--latency",
+        type=not_negative,
+        metavar="MS",
+        help="longest time for one query, as measured in the study",
+    )
+    add_json(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.report.advise import advise, situation
+
+    wanted = situation(budget=arguments.budget, size=arguments.size, latency=arguments.latency)
+    tables, reasons = advise(arguments.results, wanted)
+    print_tables(tables, as_json=arguments.json)
+    for reason in reasons:
+        say(f"nothing can be said from {reason}")
+    return FINE if tables else COULD_NOT_EVALUATE

@@ -1,0 +1,98 @@
+"""`distilbench check`: the gate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilbench.cli.options import add_device, add_json, add_margin, add_mirror, share
+from distilbench.cli.output import FINE, print_json, say
+
+if TYPE_CHECKING:
+    from distilbench.gate.check import Outcome
+
+
+HELP = "compare results with a blessed baseline"
+EPILOG = "exit codes: 0 pass or improved, 1 regressed, 2 wrong use, 3 inconclusive, not comparable or not evaluated"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, a run's, or a model's")
+    parser.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
+    parser.add_argument("--bless", action="store_true", help="write the candidate as the baseline instead")
+    add_margin(parser, "drop to tolerate")
+    parser.add_argument("--alpha", type=share, default=0.05, metavar="A", help="error of each claim (default: 0.05)")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks of the baseline")
+    parser.add_argument(
+        "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
+    )
+    parser.add_argument("--row", metavar="LABEL", help="the baseline's row that a model folder stands for")
+    parser.add_argument("--changed", action="store_true", help="the model differs on purpose: let its scores decide")
+    parser.add_argument("--drift", action="store_true", help="look for drift in the models of a results folder, too")
+    add_mirror(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--confirm", type=Path, metavar="FOLDER", help="same code, other seeds: what drops must drop here, too"
+    )
+    parser.add_argument("--plan", action="store_true", help="say what to add so that the margin can be shown")
+    parser.add_argument("--history", type=Path, metavar="FILE", help="add the outcome to a file of JSON lines")
+    add_json(parser)
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.gate.candidate import is_model
+    from distilbench.gate.run import Options, bless_candidate, check_candidate
+
+    options = Options(
+        margin=arguments.margin / 100,
+        alpha=arguments.alpha,
+        tasks=tuple(arguments.tasks),
+        row=arguments.row,
+        changed=arguments.changed,
+        drift=arguments.drift,
+        mirror=arguments.mirror,
+        device=arguments.device,
+        confirm=arguments.confirm,
+        slices=arguments.slices,
+    )
+    if options.drift or is_model(arguments.candidate):
+        from distilbench.core.quiet import quiet_libraries
+
+        quiet_libraries()
+    if arguments.bless:
+        for note in bless_candidate(arguments.candidate, arguments.baseline, options):
+            say(note)
+        say(f"{arguments.baseline} and its tables are written; review and commit them")
+        return FINE
+    outcome = check_candidate(arguments.candidate, arguments.baseline, options)
+    if arguments.plan:
+        from distilbench.gate.plan import plan
+
+        outcome = replace(outcome, notes=[*outcome.notes, *plan(outcome.lines, options.margin, options.alpha)])
+    _write(outcome, arguments)
+    say(f"distilbench check: {outcome.verdict}")
+    return outcome.exit_code
+
+
+def _write(outcome: Outcome, arguments: argparse.Namespace) -> None:
+    from distilbench.gate.output import as_table, headline, to_junit, to_text
+
+    if arguments.history:
+        from distilbench.gate.history import append
+
+        append(arguments.history, outcome, str(arguments.candidate), str(arguments.baseline))
+    if arguments.junit:
+        arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
+    if arguments.summary:
+        from distilbench.report.render import to_markdown
+
+        arguments.summary.write_text(to_markdown(as_table(outcome)), encoding="utf-8")
+    if arguments.json:
+        print_json({"headline": headline(outcome), **outcome.as_dict(), "exit_code": outcome.exit_code})
+    else:
+        sys.stdout.write(to_text(outcome))

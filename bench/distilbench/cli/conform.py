@@ -1,0 +1,39 @@
+"""`distilbench conform`: does a method keep its contract?"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from distilbench.cli.options import add_json
+from distilbench.cli.output import FINE, REGRESSED, console, print_json, print_rows, say
+
+HELP = "check that a method keeps its contract"
+EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="hyperparameters, e.g. temperature=0.1")
+    add_json(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    from distilbench.conform.listing import conform_in_words
+
+    outcomes = conform_in_words(arguments.method, arguments.overrides)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if arguments.json:
+        print_json([asdict(outcome) for outcome in outcomes])
+        return REGRESSED if failed else FINE
+    rows = [{"check": item.check, "what it asks": item.promise, "outcome": item.status} for item in outcomes]
+    print_rows(rows, " ".join(["distilbench conform", arguments.method, *arguments.overrides]))
+    for outcome in outcomes:
+        if outcome.explanation:
+            console().print(f"{outcome.check}, {outcome.status}: {outcome.explanation}", markup=False)
+    passed = sum(outcome.status == "passed" for outcome in outcomes)
+    say(f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} not applicable")
+    return REGRESSED if failed else FINE

@@ -1,0 +1,55 @@
+"""`distilbench methods`: the methods that can be compared."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from distilbench.cli.options import add_json
+from distilbench.cli.output import FINE, console, print_json, print_rows
+
+if TYPE_CHECKING:
+    from distilbench.study.method_catalogue import MethodEntry
+
+
+HELP = "list the methods there are"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", help="show this method's hyperparameters and source")
+    parser.add_argument("--markdown", action="store_true", help="the page on all methods in the docs")
+    add_json(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    if arguments.markdown:
+        from distilbench.conform.method_table import markdown
+
+        sys.stdout.write(markdown())
+        return FINE
+    from distilbench.study.method_catalogue import describe_method, describe_methods
+
+    if arguments.name is not None:
+        _print_method(describe_method(arguments.name), as_json=arguments.json)
+        return FINE
+    entries = describe_methods()
+    if arguments.json:
+        print_json([asdict(entry) for entry in entries])
+    else:
+        rows = [{"method": entry.name, "what it does": entry.summary} for entry in entries]
+        print_rows(rows, "Methods (details: distilbench methods NAME)")
+    return FINE
+
+
+def _print_method(entry: MethodEntry, *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(entry)])
+        return
+    out = console()
+    out.print(f"[bold]{entry.name}[/bold]: {entry.summary}\n\nSource: {entry.source}")
+    if entry.unverified:
+        out.print(f"Unverified: {entry.unverified}")
+    if entry.hyperparameters:
+        print_rows([asdict(item) for item in entry.hyperparameters], "Hyperparameters")

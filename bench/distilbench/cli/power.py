@@ -1,0 +1,23 @@
+"""`distilbench power`: what the design of a study can find."""
+
+from __future__ import annotations
+
+import argparse
+
+from distilbench.cli.options import add_json, add_results, not_negative
+from distilbench.cli.output import FINE, print_tables
+
+HELP = "the differences that a study can find, and the seeds it would take"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_results(parser)
+    parser.add_argument("--delta", type=not_negative, metavar="POINTS", help="to be found; default: what was observed")
+    add_json(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.report import power
+
+    print_tables(power(arguments.results, arguments.delta), as_json=arguments.json)
+    return FINE

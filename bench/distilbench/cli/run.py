@@ -1,0 +1,137 @@
+"""`distilbench run`: train, score and record what is missing of a study."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilbench.cli.options import (
+    add_device,
+    add_mirror,
+    add_out,
+    add_study,
+    not_negative,
+    positive,
+    share_of_a_gpu,
+)
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, console, say
+
+if TYPE_CHECKING:
+    from distilbench.records.record import Record
+    from distilbench.runs.plan import Plan
+
+
+HELP = "run a study: train, evaluate, record"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_study(parser)
+    add_mirror(parser)
+    add_device(parser)
+    add_out(parser, "results", "records go to DIR/<study>")
+    parser.add_argument(
+        "--budget",
+        metavar="CURRENCY=AMOUNT",
+        help="steps, sentences, tokens, flops or seconds instead of the study's own budget; a study of its own, with "
+        "records under DIR/<study>-<currency>",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="smoke run: at most N sentences, pairs and queries")
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=not_negative,
+        default=15.0,
+        metavar="S",
+        help="least time between checkpoints of a training (default: 15; 0: after every step)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    _add_engine(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="this machine, or a Ray cluster")
+    parser.add_argument("--address", metavar="ADDRESS", help="of a Ray cluster, or auto (default: RAY_ADDRESS)")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="runs at a time, each in a process of its own")
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads of each run (default: OMP_NUM_THREADS, else the cores divided by the jobs)",
+    )
+    parser.add_argument(
+        "--gpu-share",
+        type=share_of_a_gpu,
+        default=1.0,
+        metavar="SHARE",
+        help="most of a GPU's memory that a run may take; several runs share a GPU if this is less than 1 (default: 1)",
+    )
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    from distilbench.core.machine import settings
+    from distilbench.runs.engines import EngineOptions
+    from distilbench.runs.progress import ProgressBar
+    from distilbench.study.study_file import load_study
+
+    study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
+    chosen = settings(
+        out=arguments.out,
+        mirror=arguments.mirror,
+        device=arguments.device,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+        writing=not arguments.dry_run,
+    )
+    options = EngineOptions(
+        jobs=arguments.jobs,
+        threads=arguments.threads,
+        gpu_share=arguments.gpu_share,
+        engine=arguments.engine,
+        address=arguments.address,
+    )
+    watch = ProgressBar(study.name)
+    if arguments.dry_run:
+        from distilbench.runs.plan import plan_study, planned_tuning
+
+        for plan in plan_study(study, chosen, options, watch.announce):
+            _print_plan(plan)
+        if study.tune:
+            console().print(planned_tuning(study))
+        return FINE
+    from distilbench.runs.study_run import run_study
+
+    finished = run_study(study, chosen, options, watch)
+    return _summary(chosen.out, list({item.record.run_id: item.record for item in finished}.values()))
+
+
+def _summary(out: Path, records: list[Record]) -> int:
+    from distilbench.report import terminal_table
+
+    console().print(terminal_table(records))
+    folder = out / records[0].study
+    say(f"records: {folder}    report: distilbench report {folder} --out reports")
+    failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
+    if failed:
+        say(f"distilbench: {len(failed)} of {len(records)} runs failed: {'; '.join(failed)}")
+    return COULD_NOT_EVALUATE if failed else FINE
+
+
+def _print_plan(plan: Plan) -> None:
+    from rich.table import Column, Table
+
+    method = Column("method", overflow="fold")
+    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=plan.study)
+    for item in plan.runs:
+        flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
+        seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"
+        table.add_row(item.run_id, item.run.entry.label, str(item.run.seed), item.budget, item.state, flops, seconds)
+    out = console()
+    out.print(table)
+    to_do = [item for item in plan.runs if item.state == "to do"]
+    out.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
+    out.print(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
+    for name, (layout, left) in plan.estimates.items():
+        threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
+        out.print(f"  {name}: {left / 3600:.2f} hours ({threads})")

@@ -1,0 +1,32 @@
+"""`distilbench studies`: the studies that come with distilbench."""
+
+from __future__ import annotations
+
+import argparse
+
+from distilbench.cli.options import add_json
+from distilbench.cli.output import FINE, print_json, print_rows
+
+HELP = "list the studies there are"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_json(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.study.study_file import shipped_studies
+
+    rows = [
+        {
+            "study": name,
+            "what it is": path.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# "),
+            "file": str(path),
+        }
+        for name, path in shipped_studies().items()
+    ]
+    if arguments.json:
+        print_json(rows)
+    else:
+        print_rows(rows, "Studies that come with distilbench")
+    return FINE

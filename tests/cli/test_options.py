@@ -1,0 +1,510 @@
+"""Every option of every verb, driven from the command line to what it changes. A new option needs a row here."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from distilbench.cli.app import main, parsers
+from distilbench.evaluation.tasks import content
+from distilbench.evaluation.tasks.by_name import load_task
+from distilbench.records.record import Record, read_study
+from distilbench.runs.engines import EngineOptions, worker_pool
+from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.engines.layout import Layout
+from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.training.checkpoints import Checkpoints
+from tests.conftest import sentences
+
+Cli = Callable[..., tuple[int, str, str]]
+TASK = "DistilbenchSTS"
+SHOWN: dict[tuple[str, str], str] = {}
+"""Verb and option -> the test that shows what the option does."""
+
+
+def shows(verb: str, *options: str) -> Callable[[Any], Any]:
+    """Marks a test as the one that drives some options."""
+
+    def mark(test: Any) -> Any:
+        SHOWN.update({(verb, option): test.__name__ for option in options})
+        return test
+
+    return mark
+
+
+@pytest.fixture(scope="module")
+def place(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a study that has been run: two methods, two seeds, an STS and a retrieval task of its own."""
+    folder = tmp_path_factory.mktemp("options")
+    texts = sentences(240)
+    (folder / "text.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    _write_search(folder / "search", texts)
+    values = {
+        "name": "tiny",
+        "teacher": str(teacher_folder),
+        "student": {"layers": 2, "width": 16},
+        "text": {"source": str(folder / "text.txt"), "evaluation_text": "keep"},
+        "budget": {"steps": 3},
+        "methods": ["mse", "simcse"],
+        "seeds": 2,
+        "tasks": [TASK, {"search": {"source": str(folder / "search")}}],
+        "train": {"batch_size": 16, "max_length": 64},
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(values))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILBENCH_CACHE", str(folder / "cache"))
+        patch.delenv("DISTILBENCH_MIRROR", raising=False)
+        patch.chdir(folder)
+        assert main(["run", "study.yaml"]) == 0
+        assert main(["check", "results/tiny", "--baseline", "blessed.json", "--bless", "--drift"]) == 0
+        yield folder
+
+
+def _write_search(folder: Path, texts: list[str]) -> None:
+    """Queries that are the beginnings of documents, in BEIR's layout."""
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": f"d{n}", "title": "", "text": text} for n, text in enumerate(texts[:60])]
+    queries = [{"_id": f"q{n}", "text": " ".join(text.split()[:4])} for n, text in enumerate(texts[:30])]
+    for name, rows in {"corpus": corpus, "queries": queries}.items():
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    judged = "".join(f"q{n}\td{n}\t1\n" for n in range(30))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+
+
+@pytest.fixture
+def cli(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs distilbench in that folder; gives the exit code, the output and the errors."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(place / "cache"))
+    monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            code = int(str(stopped.code))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def record_of(folder: Path, label: str) -> Record:
+    return next(record for record in read_study(folder) if record.label == label)
+
+
+def run_of(place: Path, label: str) -> Path:
+    """The folder of a row's first run."""
+    return place / "results" / "tiny" / record_of(place / "results" / "tiny", label).run_id
+
+
+def test_every_option_has_a_row() -> None:
+    options = {
+        (verb, action.option_strings[-1] if action.option_strings else action.dest)
+        for verb, parser in parsers().items()
+        for action in parser._actions
+        if action.dest != "help"
+    }
+    assert options - set(SHOWN) == set()
+    assert set(SHOWN) - options == set()
+
+
+# run
+
+
+@shows("run", "study", "--out", "overrides")
+def test_run_writes_records_of_the_changed_study_to_the_folder(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli(
+        "run", "study.yaml", "methods=[mse]", "--out", tmp_path / "elsewhere", "seeds=1", "budget.steps=2"
+    )
+    assert code == 0, err
+    records = read_study(tmp_path / "elsewhere" / "tiny")
+    assert {(record.label, record.seed) for record in records} == {("teacher", 0), ("untrained", 1), ("mse", 1)}
+    assert record_of(tmp_path / "elsewhere" / "tiny", "mse").ledger["steps"] == 2
+
+
+@shows("run", "--dry-run", "--budget")
+def test_a_budget_of_another_currency_is_another_study(cli: Cli, place: Path) -> None:
+    code, out, err = cli("run", "study.yaml", "--budget", "sentences=32", "--dry-run")
+    assert code == 0, err
+    assert "tiny-sentences" in out and re.search(r"\b32\b", out)
+    assert not (place / "results" / "tiny-sentences").exists()
+
+
+@shows("run", "--mirror")
+def test_text_is_read_from_the_mirror(cli: Cli, place: Path, tmp_path: Path) -> None:
+    shutil.copy(place / "text.txt", tmp_path / "mirrored.txt")
+    arguments = (
+        "run",
+        "study.yaml",
+        "text.source=mirror:mirrored.txt",
+        "text.sentences=99",
+        "methods=[mse]",
+        "seeds=1",
+    )
+    code, _, err = cli(*arguments, "--mirror", tmp_path, "--out", tmp_path / "out")
+    assert code == 0, err
+    read = record_of(tmp_path / "out" / "tiny", "mse").text
+    assert (read["source"], read["sentences"]) == ("mirror:mirrored.txt", 99)
+    assert "needs a mirror" in cli(*arguments)[2]
+
+
+@shows("run", "--limit")
+def test_a_limit_shortens_text_and_tasks(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--limit", 20, "--out", tmp_path)
+    assert code == 0, err
+    record = record_of(tmp_path / "tiny-limit20", "mse")
+    assert (record.limit, record.text["sentences"], record.tasks[TASK]["examples"]) == (20, 20, 20)
+
+
+@shows("run", "--device")
+def test_a_run_is_on_the_device_that_was_asked_for(cli: Cli, place: Path) -> None:
+    assert "device: cpu" in cli("run", "study.yaml", "--device", "cpu", "--dry-run")[1]
+    code, _, err = cli("run", "study.yaml", "--device", "cuda:9", "--dry-run")
+    assert (code, "device cuda:9 is not available here" in err) == (2, True)
+
+
+@shows("run", "--checkpoint-seconds")
+@pytest.mark.parametrize(("seconds", "expected"), [("0", 3), ("1000", 0)])
+def test_checkpoints_are_as_frequent_as_asked(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: str, expected: int
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(Checkpoints, "save", lambda *_: saved.append(1))
+    changes = ("methods=[mse]", "seeds=1", f"train.learning_rate={0.001 + 0.001 * expected}")
+    code, _, err = cli("run", "study.yaml", *changes, "--checkpoint-seconds", seconds, "--out", tmp_path)
+    assert (code, len(saved)) == (0, expected), err
+
+
+@shows("run", "--threads")
+def test_a_run_has_the_threads_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        assert cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--threads", 2, "--out", tmp_path)[0] == 0
+    finally:
+        torch.set_num_threads(before)
+    assert record_of(tmp_path / "tiny", "teacher").environment["threads"] == 2
+
+
+@shows("run", "--jobs")
+def test_jobs_are_workers(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts: list[Layout] = []
+
+    class Here:
+        def __init__(self, layout: Layout) -> None:
+            layouts.append(layout)
+
+        def __call__(self, runs: list[PreparedRun], on_progress: Any) -> Any:
+            return in_this_process(runs, on_progress)
+
+    monkeypatch.setattr(worker_pool, "Workers", Here)
+    assert cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--jobs", 3, "--out", tmp_path)[0] == 0
+    assert [layout.jobs for layout in layouts] == [3]
+
+
+@shows("run", "--engine", "--address", "--gpu-share")
+def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distilbench.runs.engines import on_ray
+
+    given: list[EngineOptions] = []
+
+    class Cluster:
+        def __init__(self, options: EngineOptions, _: str) -> None:
+            given.append(options)
+
+        def __call__(self, runs: list[PreparedRun], on_progress: Any) -> Any:
+            return in_this_process(runs, on_progress)
+
+    monkeypatch.setattr(on_ray, "OnRay", Cluster)
+    changes = ("methods=[mse]", "seeds=1", "--out", tmp_path)
+    code, _, err = cli(
+        "run", "study.yaml", *changes, "--engine", "ray", "--address", "a-host:6379", "--gpu-share", "0.25"
+    )
+    assert code == 0, err
+    assert given == [EngineOptions(engine="ray", address="a-host:6379", gpu_share=0.25)]
+    assert "--address is for --engine ray" in cli("run", "study.yaml", "--address", "a-host:6379")[2]
+
+
+# report, power, advise, diff, export
+
+
+@shows("report", "results", "--out")
+def test_a_report_is_made_of_the_results_in_the_folder(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("report", "results/tiny", "--out", tmp_path)
+    assert (code, out.strip()) == (0, str(tmp_path / "tiny" / "index.html")), err
+    assert "simcse" in (tmp_path / "tiny" / "tables" / "main.md").read_text()
+
+
+@shows("report", "--margin")
+def test_a_margin_decides_what_is_equivalent(cli: Cli, tmp_path: Path) -> None:
+    verdicts = {}
+    for margin in ("0", "100"):
+        assert cli("report", "results/tiny", "--out", tmp_path / margin, "--margin", margin)[0] == 0
+        verdicts[margin] = (tmp_path / margin / "tiny" / "tables" / "verdicts.csv").read_text()
+    assert "equivalent" in verdicts["100"] and "equivalent" not in verdicts["0"]
+
+
+@shows("report", "--reference")
+def test_a_reference_is_what_the_others_are_drawn_against(cli: Cli, tmp_path: Path) -> None:
+    figures = []
+    for label in ("mse", "simcse"):
+        assert cli("report", "results/tiny", "--out", tmp_path / label, "--reference", label)[0] == 0
+        figures.append((tmp_path / label / "tiny" / "figures" / "differences.svg").read_bytes())
+    assert figures[0] != figures[1]
+    code, _, err = cli("report", "results/tiny", "--out", tmp_path / "none", "--reference", "msee")
+    assert (code, "did you mean 'mse'?" in err) == (2, True)
+
+
+@shows("power", "results", "--delta", "--json")
+def test_power_is_for_the_difference_that_is_to_be_found(cli: Cli) -> None:
+    answers = [json.loads(cli("power", "results/tiny", "--delta", delta, "--json")[1]) for delta in ("0.5", "20")]
+    assert answers[0] != answers[1]
+    code, out, _ = cli("power", "results/tiny")
+    assert (code, "mse" in out) == (0, True)
+
+
+@shows("advise", "--results", "--budget", "--size", "--latency", "--json")
+def test_advice_is_for_the_situation(cli: Cli) -> None:
+    code, out, _ = cli("advise", "--results", "results/tiny", "--budget", "steps=3", "--size", "1M", "--json")
+    assert (code, "mse" in out) == (0, True)
+    json.loads(out)
+    for option, value in (("--budget", "flops=1"), ("--size", "1"), ("--latency", "0.000001")):
+        code, out, err = cli("advise", "--results", "results/tiny", option, value)
+        assert (code, out, "nothing can be said from" in err) == (3, "", True), option
+
+
+@shows("diff", "first", "second", "--tasks", "--top", "--json")
+def test_two_runs_differ_in_some_examples_of_some_tasks(cli: Cli, place: Path) -> None:
+    runs = [
+        place / "results" / "tiny" / record_of(place / "results" / "tiny", name).run_id for name in ("mse", "simcse")
+    ]
+    code, out, err = cli("diff", *runs, "--tasks", "search", "--top", 2, "--json")
+    assert code == 0, err
+    answer = json.loads(out)
+    assert [row["task"] for row in answer["summary"]] == ["search"]
+    assert len(answer["examples"]) == 2
+    assert "mse -> simcse" in cli("diff", *runs)[1]
+
+
+@shows("diff", "--texts", "--mirror")
+def test_the_texts_of_examples_are_shown(
+    cli: Cli, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [
+        place / "results" / "tiny" / record_of(place / "results" / "tiny", name).run_id for name in ("mse", "simcse")
+    ]
+    arguments = ("diff", *runs, "--tasks", TASK, "--top", 3, "--json")
+    plain, texts = (json.loads(cli(*arguments, *more)[1])["examples"] for more in ([], ["--texts"]))
+    assert set(texts[0]) > set(plain[0])
+    asked: list[Path | None] = []
+
+    def load(name: str, mirror: Path | None, limit: int | None) -> Any:
+        asked.append(mirror)
+        return load_task(name, None, limit)
+
+    monkeypatch.setattr(content, "load_task", load)
+    assert cli(*arguments, "--texts", "--mirror", tmp_path)[0] == 0
+    assert asked == [tmp_path]
+
+
+@shows("export", "run", "--out", "--onnx")
+def test_a_student_is_written_to_a_folder(cli: Cli, place: Path, tmp_path: Path) -> None:
+    run = run_of(place, "mse")
+    code, out, err = cli("export", run, "--out", tmp_path / "model")
+    assert (code, out.strip()) == (0, str(tmp_path / "model")), err
+    assert (tmp_path / "model" / "modules.json").is_file() and not (tmp_path / "model" / "onnx").exists()
+    pytest.importorskip("onnxscript")
+    assert cli("export", run, "--out", tmp_path / "graph", "--onnx")[0] == 0
+    assert (tmp_path / "graph" / "onnx" / "model.onnx").is_file()
+
+
+# check and trend
+
+
+@pytest.fixture
+def worse(cli: Cli, tmp_path: Path) -> Path:
+    """Records of students that were hardly trained, with other seeds."""
+    code, _, err = cli("run", "study.yaml", "seeds=[7, 8]", "budget.steps=1", "--out", tmp_path / "worse")
+    assert code == 0, err
+    return tmp_path / "worse" / "tiny"
+
+
+def checked(cli: Cli, *arguments: object) -> dict[str, Any]:
+    """What check says, as a program reads it."""
+    _, out, err = cli("check", *arguments, "--baseline", "blessed.json", "--json")
+    assert out, err
+    answer: dict[str, Any] = json.loads(out)
+    return answer
+
+
+@shows("check", "candidate", "--baseline", "--json", "--drift")
+def test_results_pass_against_what_was_blessed_from_them(cli: Cli) -> None:
+    answer = checked(cli, "results/tiny", "--drift")
+    assert (answer["exit_code"], answer["verdict"]) == (0, "pass")
+    assert "Drift" in {line["column"] for line in answer["lines"]}
+    assert "Drift" not in {line["column"] for line in checked(cli, "results/tiny")["lines"]}
+
+
+@shows("check", "--bless")
+def test_what_is_blessed_is_written(cli: Cli, tmp_path: Path) -> None:
+    assert cli("check", "results/tiny", "--baseline", tmp_path / "new.json", "--bless")[0] == 0
+    assert cli("check", "results/tiny", "--baseline", tmp_path / "new.json")[0] == 0
+
+
+@shows("check", "--margin", "--alpha", "--plan")
+def test_margin_and_error_decide_and_a_plan_says_what_is_missing(cli: Cli, worse: Path) -> None:
+    wide, narrow = checked(cli, worse, "--margin", "100"), checked(cli, worse, "--margin", "0")
+    assert wide["verdict"] == "pass" and narrow["verdict"] != "pass"
+    sure, bold = (checked(cli, worse, "--margin", "0", "--alpha", alpha)["lines"] for alpha in ("0.001", "0.4"))
+    assert sure != bold
+    without, planned = (checked(cli, worse, "--margin", "1", *more)["notes"] for more in ([], ["--plan"]))
+    assert len(planned) > len(without)
+
+
+@shows("check", "--tasks")
+def test_only_some_tasks_are_checked(cli: Cli) -> None:
+    columns = {line["column"] for line in checked(cli, "results/tiny", "--tasks", "search")["lines"]}
+    assert "search" in columns and TASK not in columns
+
+
+@shows("check", "--slices")
+def test_a_list_of_examples_is_a_row_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    rows = [{"task": "search", "example": f"q{number}", "slice": "beginnings"} for number in range(20)]
+    pd.DataFrame(rows).to_csv(tmp_path / "slices.csv", index=False)
+    columns = {line["column"] for line in checked(cli, "results/tiny", "--slices", tmp_path / "slices.csv")["lines"]}
+    assert "search: beginnings" in columns
+
+
+@shows("check", "--confirm")
+def test_a_drop_counts_where_other_seeds_show_it_too(cli: Cli, worse: Path) -> None:
+    code, _, err = cli("check", worse, "--baseline", "blessed.json", "--margin", 0, "--confirm", worse)
+    assert "has the seeds [7, 8] of the candidate" in err or code != 1
+    answer = checked(cli, worse, "--margin", "0", "--confirm", "results/tiny")
+    assert answer["verdict"] != "regressed"
+
+
+@shows("check", "--row", "--device", "--changed")
+def test_a_model_folder_stands_for_a_row(cli: Cli, place: Path, tmp_path: Path) -> None:
+    models = {}
+    for label in ("mse", "simcse"):
+        run = run_of(place, label)
+        models[label] = tmp_path / label
+        assert cli("export", run, "--out", models[label])[0] == 0
+    arguments = ("check", models["mse"], "--baseline", "blessed.json", "--tasks", TASK)
+    assert "say which row of the baseline the model stands for" in cli(*arguments)[2]
+    assert "cuda:9 is not available" in cli(*arguments, "--row", "mse", "--device", "cuda:9")[2]
+    other = ("check", models["simcse"], "--baseline", "blessed.json", "--tasks", TASK, "--row", "mse", "--json")
+    as_blessed, on_purpose = (json.loads(cli(*other, *more)[1])["lines"] for more in ([], ["--changed"]))
+    assert [line["column"] for line in as_blessed] == ["Drift"]
+    assert TASK in {line["column"] for line in on_purpose}
+
+
+@shows("check", "--mirror")
+def test_a_model_is_scored_on_tasks_of_the_mirror(cli: Cli, place: Path, tmp_path: Path) -> None:
+    run = run_of(place, "mse")
+    assert cli("export", run, "--out", tmp_path / "model")[0] == 0
+    folder = tmp_path / "mirror" / "mteb" / "stsbenchmark-sts"
+    folder.mkdir(parents=True)
+    texts = (place / "text.txt").read_text().splitlines()
+    pairs = {"sentence1": texts[:50], "sentence2": texts[50:100], "score": [float(number % 6) for number in range(50)]}
+    pd.DataFrame(pairs).to_parquet(folder / "test.parquet", index=False)
+    arguments = ("check", tmp_path / "model", "--baseline", tmp_path / "b.json", "--bless", "--tasks", "STSBenchmark")
+    code, _, err = cli(*arguments, "--mirror", tmp_path / "mirror")
+    assert code == 0, err
+    assert (tmp_path / "b.json").is_file()
+    assert cli(*arguments, "--mirror", tmp_path / "nothing")[0] == 2
+
+
+@shows("check", "--junit", "--summary", "--history")
+@shows("trend", "history", "--out")
+def test_the_outcome_is_written_where_it_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("junit.xml", "summary.md", "history.jsonl")]
+    options = [word for pair in zip(("--junit", "--summary", "--history"), files, strict=True) for word in pair]
+    for _ in range(2):
+        assert cli("check", "results/tiny", "--baseline", "blessed.json", *options)[0] == 0
+    assert "<testsuite" in files[0].read_text()
+    assert files[1].read_text().startswith("|") or "| " in files[1].read_text()
+    assert len(files[2].read_text().splitlines()) == 2
+    code, out, err = cli("trend", files[2], "--out", tmp_path / "trend")
+    assert code == 0, err
+    assert any((tmp_path / "trend").iterdir()) and out
+
+
+# listings, calibrate, prefetch, conform
+
+
+@shows("methods", "name", "--json", "--markdown")
+def test_methods_are_listed_shown_and_written_as_a_page(cli: Cli) -> None:
+    assert "ibkd" in cli("methods")[1]
+    assert json.loads(cli("methods", "ibkd", "--json")[1])[0]["name"] == "ibkd"
+    assert cli("methods", "--markdown")[1].startswith("#")
+
+
+@shows("tasks", "--json")
+def test_tasks_are_listed(cli: Cli) -> None:
+    assert "sts7" in cli("tasks")[1]
+    assert "sts7" in {row["profile"] for row in json.loads(cli("tasks", "--json")[1])}
+
+
+@shows("studies", "--json")
+def test_studies_are_listed(cli: Cli) -> None:
+    assert "demo" in cli("studies")[1]
+    assert "demo" in {row["study"] for row in json.loads(cli("studies", "--json")[1])}
+
+
+@shows("calibrate", "--teacher", "--tasks", "--mirror", "--device", "--json")
+def test_calibration_is_of_a_model_on_tasks_of_the_mirror(
+    cli: Cli, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distilbench.core.machine import Settings
+    from distilbench.evaluation import calibration
+
+    asked: list[tuple[str, list[str] | None, Settings]] = []
+
+    def answer(teacher: str, tasks: list[str] | None, settings: Settings) -> Any:
+        asked.append((teacher, tasks, settings))
+        figure = calibration.Compared("STS12", 0.5, 0.5, 10, 10, "a table")
+        return type(calibrated)([figure], {}, None)
+
+    calibrated = calibration.calibrate_by_name(
+        str(teacher_folder), [TASK], Settings(tmp_path, tmp_path / "cache", None, "cpu")
+    )
+    assert calibrated.compared == []
+    code, _, err = cli("calibrate", "--teacher", teacher_folder, "--tasks", TASK)
+    assert (code, "nothing to compare" in err) == (3, True)
+    monkeypatch.setattr(calibration, "calibrate_by_name", answer)
+    options = ("--teacher", "some/model", "--tasks", "STS12", "STS13", "--mirror", tmp_path, "--device", "cpu")
+    code, out, _ = cli("calibrate", *options, "--json")
+    assert (code, json.loads(out)[0]["verdict"]) == (0, "agrees")
+    ((teacher, tasks, settings),) = asked
+    assert (teacher, tasks, settings.mirror, settings.device) == ("some/model", ["STS12", "STS13"], tmp_path, "cpu")
+
+
+@shows("prefetch", "study", "overrides", "--out", "--json")
+def test_the_parts_of_a_changed_study_are_looked_for(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("prefetch", "study.yaml", "--out", tmp_path / "mirror", "--json", f"tasks=[{TASK}]")
+    assert code == 0, err
+    assert {(row["kind"], row["state"]) for row in json.loads(out)} == {
+        (k, "there") for k in ("teacher", "text", "task")
+    }
+    assert [row["name"] for row in json.loads(out) if row["kind"] == "task"] == [TASK]
+
+
+@shows("conform", "method", "overrides", "--json")
+def test_a_method_is_checked_with_its_settings(cli: Cli) -> None:
+    code, out, err = cli("conform", "mse", "--json", "metric=cosine")
+    assert code == 0, err
+    assert {row["status"] for row in json.loads(out)} <= {"passed", "not applicable"}
+    assert "did you mean 'metric'?" in cli("conform", "mse", "metrik=cosine")[2]
