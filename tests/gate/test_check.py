@@ -22,6 +22,7 @@ from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
 from distilbench.gate.check import Outcome, check
 from distilbench.gate.sample import texts
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from tests.report.conftest import make_facts
 
 Make = Callable[..., Path]
 PAIRS, QUERIES = 400, 120
@@ -36,7 +37,7 @@ def examples(noise: float, key: tuple[int, ...], spread: float) -> pd.DataFrame:
         frames.append(pd.DataFrame({"gold": gold, "similarity": similarity, "task": task}))
     ndcg = np.clip(1 - level * shared.uniform(size=QUERIES) + 0.02 * own.normal(size=QUERIES), 0, 1)
     frames.append(pd.DataFrame({"ndcg_at_10": ndcg, "task": "Search"}))
-    return pd.concat([frame.assign(split="test", example=frame.index.astype(str)) for frame in frames])
+    return pd.concat([frame.assign(split="test", example=frame.index.astype(str), slices="") for frame in frames])
 
 
 def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record:
@@ -44,7 +45,6 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
     scores = {str(name): float(spearmanr(part["gold"], part["similarity"]).statistic) for name, part in pairs.items()}
     scores["Search"] = float(found["ndcg_at_10"].dropna().mean())
     kinds = {"STS-A": "STS", "STS-B": "STS", "Search": "Retrieval"}
-    metrics = {"STS": "cosine_spearman", "Retrieval": "ndcg_at_10"}
     return Record(
         run_id=f"{label}-{seed}",
         study="demo",
@@ -59,8 +59,8 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
         text={"sha256": "x"},
         train={"batch_size": 16},
         budget={"currency": "steps", "amount": 4},
-        ledger={"steps": 4, "seconds": {}},
-        tasks={n: {"type": k, "main_metric": metrics[k], "data_sha256": f"data of {n}"} for n, k in kinds.items()},
+        ledger={"steps": 4, "tuning_trials": 0, "seconds": {}},
+        tasks={n: make_facts(n, kind) for n, kind in kinds.items()},
         scores={name: {"main_score": score} for name, score in scores.items()},
         identity={"start": f"start {seed}", "batches": f"batches {seed} {stream}"},
         environment={"mteb": "2.0"},

@@ -20,6 +20,7 @@ from distilbench.gate.candidate import drift_line, is_model, with_vectors
 from distilbench.gate.drift import Finding, drift, effective_dimensions, neighbours_kept, order_is_lost
 from distilbench.gate.run import Options, bless_candidate, check_candidate, check_encoder
 from distilbench.gate.sample import encoder_of, texts
+from distilbench.records.record import SLICES
 
 Array = npt.NDArray[np.float64]
 TEXTS, WIDTH = 120, 32
@@ -125,7 +126,8 @@ def blessed(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("baseline") / "tiny.json"
     runs = pd.DataFrame([{"label": "tiny", "seed": 0, "batches": None, "weights": "w"}], index=["r"])
     examples = pd.DataFrame({"run": "r", "task": "T", "split": "test", "example": ["0"], "gold": 1.0, "value": 1.0})
-    tasks = {"T": {"data_sha256": "d", "main_metric": "m", "type": "STS"}}
+    examples[SLICES] = ""
+    tasks = {"T": {"data_sha256": "d", "main_metric": "m", "type": "STS", "precision": "fp32"}}
     scores = Scores(runs, pd.DataFrame({"T": [0.5]}, index=["r"]), examples, tasks, "2.0", None, {})
     bless(with_vectors(scores, {"r": teacher_folder}, "cpu"), path)
     return path

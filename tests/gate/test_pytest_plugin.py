@@ -50,8 +50,8 @@ def encode(batch: list[str]) -> npt.NDArray[np.float32]:
 
 def test_failures_show_the_lines(pytester: pytest.Pytester) -> None:
     runs = pd.DataFrame([{"label": "model", "seed": 0, "batches": None, "weights": "w"}], index=["r"])
-    example = {"run": "r", "task": "T", "split": "test", "example": "0", "gold": 1.0, "value": 1.0}
-    tasks = {"T": {"data_sha256": "d", "main_metric": "m", "type": "STS"}}
+    example = {"run": "r", "task": "T", "split": "test", "example": "0", "gold": 1.0, "value": 1.0, "slices": ""}
+    tasks = {"T": {"data_sha256": "d", "main_metric": "m", "type": "STS", "precision": "fp32"}}
     scores = pd.DataFrame({"T": [0.5]}, index=["r"])
     vectors = {"r": encode(texts())}
     blessed = Scores(runs, scores, pd.DataFrame([example]), tasks, "2.0", None, {}, texts(), vectors)

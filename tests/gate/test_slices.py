@@ -76,10 +76,6 @@ def verdicts(outcome: Outcome) -> dict[str, str]:
     return {line.column: line.verdict for line in outcome.lines}
 
 
-def without_slices(side: Scores) -> Scores:
-    return replace(side, examples=side.examples.drop(columns=SLICES))
-
-
 def test_membership_is_told_from_texts() -> None:
     pairs = {
         "sentence1": ["A man isn't here", "He does n't sing", "Knots are tied", "Room 7", "short one", "It is nothing"],
@@ -138,16 +134,6 @@ def with_one_gold(side: Scores) -> Scores:
     return replace(side, examples=examples, scores=side.scores.assign(Pairs=pd.Series(changed)))
 
 
-def test_what_has_no_slices_is_checked_as_before(blessed: Scores, tmp_path: Path) -> None:
-    bless(without_slices(scores()), tmp_path / "old.json")
-    old = read_baseline(tmp_path / "old.json")
-    assert set(verdicts(against(without_slices(scores()), old))) == {"Pairs", "Search", "Overall"}
-    # The texts are the same by the hash of the data, so either side's names will do.
-    whole = verdicts(against(scores(), blessed))
-    assert whole == verdicts(against(scores(), old)) == verdicts(against(without_slices(scores()), blessed))
-    assert len(whole) == 7
-
-
 def test_a_list_of_the_users_own_makes_rows(blessed: Scores, tmp_path: Path) -> None:
     path = tmp_path / "legal.csv"
     path.write_text("task,example,slice\n" + "".join(f"Pairs,{row},legal\n" for row in range(40)))
@@ -161,9 +147,9 @@ def test_a_list_of_the_users_own_makes_rows(blessed: Scores, tmp_path: Path) -> 
         with_list(read_baseline(tmp_path / "mine.json"), listed)
     rows = path.with_suffix(".jsonl")
     rows.write_text('{"task": "Search", "split": "test", "example": 7, "slice": "a"}\n')
-    added = with_list(without_slices(blessed), read_list(rows))
+    added = with_list(blessed, read_list(rows))
     assert added[added[SLICES] == "a"]["example"].unique().tolist() == ["7"]
-    assert added[SLICES].isna().sum() == len(added) - 3
+    assert (added[SLICES] != blessed.examples[SLICES]).sum() == 3
 
 
 @pytest.mark.parametrize(

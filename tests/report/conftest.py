@@ -21,6 +21,12 @@ Make = Callable[..., Record]
 Write = Callable[..., Path]
 
 
+def make_facts(task: str, kind: str) -> dict[str, Any]:
+    """What a record states of a task that it has scores of."""
+    data = {"data_sha256": f"data-{task}", "examples": 100, "precision": "fp32"}
+    return {"type": kind, "main_metric": METRICS[kind], **data}
+
+
 def make_record(
     label: str, seed: int, scores: tuple[float, ...] | None, role: str = "method", **changes: Any
 ) -> Record:
@@ -32,6 +38,7 @@ def make_record(
         "tokens": 256000,
         "epochs": 1.0,
         "student_passes": 12800,
+        "tuning_trials": 0,
     }
     ledger |= {"student_flops": 4e12, "peak_memory_bytes": 2**28, "state_bytes": 0, "seconds": SECONDS}
     values: dict[str, Any] = {
@@ -54,13 +61,17 @@ def make_record(
             "pooling": "mean",
         },
         "text": {"source": "embedded", "sentences": 12800, "sha256": "b" * 64},
-        "train": {"batch_size": 128, "learning_rate": 5e-4, "warmup": 0.1, "max_length": 64, "precision": "float32"},
+        "train": {"batch_size": 128, "learning_rate": 5e-4, "warmup": 0.1, "max_length": 64, "precision": "float32"}
+        | {"batch_tokens": None, "signals": "float32", "checkpoint": "last"},
         "budget": {"currency": "sentences", "amount": 12800},
-        "ledger": ledger if role == "method" else {"steps": 0, "sentences": 0, "student_flops": 0, "seconds": {}},
-        "tasks": {n: {"type": TYPES[n], "main_metric": METRICS[TYPES[n]], "data_sha256": f"data-{n}"} for n in names},
+        "ledger": ledger
+        if role == "method"
+        else {"steps": 0, "sentences": 0, "student_flops": 0, "seconds": {}} | {"tuning_trials": 0},
+        "tasks": {n: make_facts(n, TYPES[n]) for n in names},
         "scores": {n: {"main_score": score} for n, score in zip(names, scores or (), strict=True)},
         "identity": {"weights": f"{label}{seed}"},
-        "environment": {"python": "3.11", "torch": "2.11", "transformers": "5.0", "mteb": "2.20", "device": "cpu"},
+        "environment": {"python": "3.11", "torch": "2.11", "transformers": "5.0", "mteb": "2.20"}
+        | {"platform": "Linux", "cpu": "a CPU", "threads": 2, "device": "cpu"},
     }
     return Record(**(values | changes))
 

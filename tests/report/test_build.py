@@ -70,7 +70,7 @@ def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path
 def test_a_module_in_the_working_directory_is_not_run(make: Make, write: Write, tmp_path: Path) -> None:
     folder = write([make("mse", seed, None, status="failed") for seed in range(30)], curves=False)
     (tmp_path / "json.py").write_text("import pathlib; pathlib.Path('was-run').touch()\n", encoding="utf-8")
-    command = [Path(sys.executable).with_name("distilbench"), "report", folder, "--out", "out"]
+    command = [str(Path(sys.executable).with_name("distilbench")), "report", str(folder), "--out", "out"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
     assert (tmp_path / "out" / "demo" / "index.html").is_file()

@@ -6,9 +6,12 @@ import pytest
 
 from distilbench.analysis.comparable import split
 from distilbench.records.record import Record
+from tests.report.conftest import make_facts
 
 Make = Callable[..., Record]
 SCORES = (0.6, 0.7, 0.5)
+FACTS = make_facts("STS-A", "STS")
+VERSIONS = {"torch": "2.11", "transformers": "5.0", "mteb": "2.20"}
 
 
 def test_equal_settings_make_one_set(plain: list[Record]) -> None:
@@ -25,9 +28,16 @@ def test_equal_settings_make_one_set(plain: list[Record]) -> None:
         ({"teacher": {"sha256": "c" * 64}}, "teacher sha256: [a] aaaaaaaaaaaa..., [b] cccccccccccc..."),
         ({"train": {"learning_rate": 1.0}}, "train learning_rate: [a] 0.0005, [b] 1.0"),
         ({"text": {"sha256": "c" * 64}}, "text sha256"),
-        ({"environment": {"mteb": "2.21"}}, "version of mteb: [a] 2.20, [b] 2.21"),
+        (
+            {"environment": {"mteb": "2.21", "torch": "2.11", "transformers": "5.0"}},
+            "version of mteb: [a] 2.20, [b] 2.21",
+        ),
         ({"hyperparameters": {"temperature": 0.1}}, "mse: temperature: [a] 0.05, [b] 0.1"),
-        ({"tasks": {"STS-A": {"data_sha256": "other"}}}, "data_sha256 of STS-A"),
+        ({"tasks": {"STS-A": FACTS | {"data_sha256": "other"}}}, "data_sha256 of STS-A"),
+        (
+            {"tasks": {"STS-A": make_facts("STS-A", "STS") | {"precision": "bf16"}}},
+            "precision of STS-A: [a] fp32, [b] bf16",
+        ),
         ({"limit": 10}, "limit: [a] null, [b] 10"),
     ],
 )

@@ -10,12 +10,13 @@ import pytest
 
 import distilbench_methods
 from distilbench.analysis.frame import Study, make_study
-from distilbench.records.published import SCHEMA, PublishedRow, PublishedTable, load_published
+from distilbench.records.published import PublishedRow, PublishedTable, load_published
 from distilbench.records.record import Record
 from distilbench.report.render import Table, to_html, to_latex, to_markdown
 from distilbench.report.reproduction.ledger import reproduction_tables
 from distilbench.report.reproduction.protocol import differences
 from distilbench.report.reproduction.published_order import judge
+from tests.report.conftest import make_facts
 
 Make = Callable[..., Record]
 
@@ -32,8 +33,7 @@ def on_sts(make: Make, label: str, seed: int, values: float | Iterable[float], *
     """A run with main scores on the STS tasks in order; one number stands for all seven."""
     numbers = [values] * len(STS) if isinstance(values, float) else list(values)
     scores = {task: {"main_score": number} for task, number in zip(STS, numbers, strict=False)}
-    info = {"type": "STS", "main_metric": "cosine_spearman"}
-    tasks = {task: {**info, "data_sha256": task, "examples": SIZES[task]} for task in scores}
+    tasks = {task: {**make_facts(task, "STS"), "examples": SIZES[task]} for task in scores}
     stated: dict[str, Any] = {"scores": scores, "tasks": tasks}
     return dataclasses.replace(make(label, seed, None), **(stated | changes))
 
@@ -63,7 +63,7 @@ def key(study: Study, label: str) -> str:
 
 
 def test_tables_have_names_of_their_own() -> None:
-    assert SCHEMA == 3 and len({table.id for table in TABLES}) == len(TABLES)
+    assert len({table.id for table in TABLES}) == len(TABLES)
     assert all(re.fullmatch(r"[a-z0-9-]+", table.id) for table in TABLES)
     assert {table.kind for table in TABLES} == {"paper", "mteb"}
 
@@ -190,7 +190,7 @@ def test_only_shared_tasks_are_compared(make: Make) -> None:
 
 
 def test_other_tasks_and_other_metrics_are_not_comparable(make: Make) -> None:
-    tasks = {"STS12": {"type": "STS", "main_metric": "cosine_pearson"}}
+    tasks = {"STS12": {**make_facts("STS12", "STS"), "main_metric": "cosine_pearson"}}
     other = [on_sts(make, label, 1, [0.5], tasks=tasks) for label in ("mse", "ibkd")]
     for runs in (other, [make(label, 1, (0.6, 0.7, 0.5)) for label in ("mse", "ibkd")]):
         tables = reproduction_tables(make_study("demo", runs))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from distilbench.records.record import Record, precision_of
+from distilbench.records.record import Record
 
 # The teacher is not trained and the floor sees no text, so what they do not depend on cannot set them apart.
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -17,11 +17,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "ceiling": ("teacher",),
     "reference": ("teacher",),
 }
-TASK_KEYS = ("data_sha256", "main_metric")
+TASK_KEYS = ("data_sha256", "main_metric", "precision")
 VERSIONS = ("torch", "transformers", "mteb")
-# A method's own exported head changes these two, and is part of what is compared.
-OWN_OF_METHOD = {("student", "parameters"), ("student", "output_width")}
-NAME_OF_CONTENT = {("teacher", "name"), ("text", "source")}
+# A method's own exported head changes the first two and is part of what is compared; the others are names of what is
+# known by its hash.
+LEFT_OUT = {("student", "parameters"), ("student", "output_width"), ("teacher", "name"), ("text", "source")}
 
 Settings = dict[str, str]
 
@@ -40,15 +40,12 @@ def settings_of(record: Record) -> Settings:
     """All that must be equal for two runs to be compared, as name -> JSON text."""
     found: dict[str, Any] = {"limit": record.limit, f"run of {record.label}, seed {record.seed}": record.run_id}
     if record.role == "method":
-        found["tuning trials"] = record.ledger.get("tuning_trials", 0)
+        found["tuning trials"] = record.ledger["tuning_trials"]
     for section in SECTIONS[record.role]:
         values: dict[str, Any] = getattr(record, section)
-        hashed = {key for name, key in NAME_OF_CONTENT if name == section and "sha256" in values}
-        own = {key for name, key in OWN_OF_METHOD if name == section}
-        found |= {f"{section} {key}": value for key, value in values.items() if key not in hashed | own}
-    found |= {f"version of {name}": record.environment[name] for name in VERSIONS if name in record.environment}
-    found |= {f"precision of {task}": precision_of(info) for task, info in record.tasks.items()}
-    found |= {f"{key} of {task}": info[key] for task, info in record.tasks.items() for key in TASK_KEYS if key in info}
+        found |= {f"{section} {key}": value for key, value in values.items() if (section, key) not in LEFT_OUT}
+    found |= {f"version of {name}": record.environment[name] for name in VERSIONS}
+    found |= {f"{key} of {task}": info[key] for task, info in record.tasks.items() for key in TASK_KEYS}
     found |= {f"{record.label}: {name}": value for name, value in record.hyperparameters.items()}
     return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
 

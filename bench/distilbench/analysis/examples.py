@@ -35,14 +35,13 @@ def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
 
 def _values(examples: pd.DataFrame, record: Record) -> Array:
     """Similarity of each pair; the task's main metric of each query."""
-    found = np.full(len(examples), np.nan)
-    for task in examples["task"].unique():
+    values = np.full(len(examples), np.nan)
+    for task, facts in record.tasks.items():
         rows = (examples["task"] == task).to_numpy()
-        metric = str(record.tasks.get(str(task), {}).get("main_metric"))
-        for column in (SIMILARITY, metric):
-            if column in examples and np.isnan(found[rows]).any():
-                found[rows] = examples[column].to_numpy(dtype=np.float64)[rows]
-    return found
+        for column in (SIMILARITY, facts["main_metric"]):
+            if column in examples and np.isnan(values[rows]).any():
+                values[rows] = examples[column].to_numpy(dtype=np.float64)[rows]
+    return values
 
 
 def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[TaskExamples]]:

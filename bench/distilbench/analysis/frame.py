@@ -177,14 +177,14 @@ def _tasks(records: Sequence[Record]) -> pd.DataFrame:
     known: dict[str, tuple[str, str]] = {}
     for record in records:
         for task in record.scores:
-            info = record.tasks.get(task, {})
-            known.setdefault(task, (str(info.get("type", "other")), str(info.get("main_metric", "main score"))))
+            info = record.tasks[task]
+            known.setdefault(task, (info["type"], info["main_metric"]))
     names = sorted(known, key=lambda task: (TYPE_ORDER.get(known[task][0], 2), known[task][0], task))
     return pd.DataFrame([known[name] for name in names], index=pd.Index(names), columns=["type", "metric"])
 
 
 def _costs(ledger: dict[str, Any]) -> dict[str, float]:
-    seconds = {f"seconds_{part}": value for part, value in ledger.get("seconds", {}).items()}
+    seconds = {f"seconds_{part}": value for part, value in ledger["seconds"].items()}
     counts = {name: value for name, value in ledger.items() if name != "seconds"}
     return {name: float(value) for name, value in (counts | seconds).items() if isinstance(value, int | float)}
 

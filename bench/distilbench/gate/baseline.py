@@ -3,7 +3,7 @@
 Files, for `results/baselines/ci.json`:
 
     ci.json          what was scored and how, main scores of every run, provenance; meant to be read and reviewed
-    ci.parquet       run, task, split, example, gold, value, slices (null in baselines of earlier versions)
+    ci.parquet       run, task, split, example, gold, value, slices
     ci.safetensors   for the drift stage, if it was blessed with models: vectors of the pinned texts, in half precision,
                      of one run of each row; the texts are in its header
 """
@@ -26,10 +26,10 @@ from distilbench.analysis.examples import read_examples
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, write_together
-from distilbench.records.record import RECORD_FILE, Record, dump_json, precision_of, read_study
+from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
 SCHEMA = 1
-PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type")
+PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type", "precision")
 TEXTS = "texts"
 PROVENANCE = ("teacher", "student", "text", "train", "budget")
 
@@ -43,7 +43,7 @@ class Scores:
     scores: pd.DataFrame
     """Runs x tasks: main score."""
     examples: pd.DataFrame
-    """run, task, split, example, gold, value, slices: names with spaces between, null where they are not known."""
+    """run, task, split, example, gold, value, slices: names with spaces between."""
     tasks: dict[str, dict[str, Any]]
     """Task -> data_sha256, main_metric, type, precision."""
     mteb: str
@@ -80,7 +80,7 @@ def scores_of(folder: Path) -> Scores:
         scores=pd.DataFrame(main, index=runs.index, dtype="float64"),
         examples=read_examples(kept, parent).rename(columns={"run_id": "run"}),
         tasks=_one_of_all(folder, kept),
-        mteb=_only(folder, "mteb version", [str(record.environment.get("mteb")) for record in kept]),
+        mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept]),
         limit=_only(folder, "--limit", [record.limit for record in kept]),
         provenance={name: getattr(kept[0], name) for name in PROVENANCE} | {"environment": kept[0].environment},
     )
@@ -99,7 +99,7 @@ def _one_of_all(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for record in records:
         for task, facts in record.tasks.items():
-            own = {name: facts.get(name) for name in PROTOCOL_OF_TASK} | {"precision": precision_of(facts)}
+            own = {name: facts[name] for name in PROTOCOL_OF_TASK}
             if found.setdefault(task, own) != own:
                 raise UserError(
                     f"{folder}: its runs were scored on different data of {task}, or in different precisions; run the "
@@ -197,16 +197,14 @@ def read_baseline(path: Path) -> Scores:
             raise UserError(f"{path} was changed after it was written; restore it or bless again")
         if content["examples_sha256"] != file_sha256(table):
             raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
-        texts, vectors = _sealed_vectors(path, content.get("vectors_sha256"))
+        texts, vectors = _sealed_vectors(path, content["vectors_sha256"])
         runs = pd.DataFrame.from_dict(content["runs"], orient="index")
-        # Baselines of earlier versions have none.
-        runs["weights"] = runs.get("weights")
         scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
         baseline = Scores(
             runs=runs,
             scores=scores[list(content["tasks"])],
             examples=pd.read_parquet(table),
-            tasks={task: {**facts, "precision": precision_of(facts)} for task, facts in content["tasks"].items()},
+            tasks=content["tasks"],
             mteb=content["mteb"],
             limit=content["limit"],
             provenance=content["provenance"],

@@ -131,7 +131,7 @@ class Compared:
         kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
         self.columns = _columns(kinds)
         kinds = {task: kind for task, kind in kinds.items() if task in found}
-        self.slices = slices(members(baseline, candidate), examples, kinds, list(self.scores.index))
+        self.slices = slices(members(baseline), examples, kinds, list(self.scores.index))
         for item in self.slices:
             parts = {f"{task}: {item.column}": splits for task, splits in item.examples.items()}
             self.scores = self.scores.assign(**{name: metric(splits) for name, splits in parts.items()})

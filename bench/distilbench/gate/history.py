@@ -76,7 +76,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            [(item["label"], item["column"], item["candidate"]) for item in entry["lines"]]
+            (
+                [(item["label"], item["column"], item["candidate"]) for item in entry["lines"]],
+                entry["commit"],
+                entry["time"],
+            )
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{path} line {number} is not a check; remove it") from None
         found.append(entry)

@@ -69,7 +69,7 @@ def with_list(side: Scores, listed: pd.DataFrame) -> pd.DataFrame:
 
     Raises `UserError` for tasks and examples that are not there, and for a name that is taken.
     """
-    examples = side.examples if SLICES in side.examples else side.examples.assign(**{SLICES: np.nan})
+    examples = side.examples
     for task in listed["task"].unique():
         if task not in side.tasks:
             raise UserError(f"--slices: the baseline has no scores of {task}; it has {', '.join(side.tasks)}")
@@ -83,31 +83,19 @@ def with_list(side: Scores, listed: pd.DataFrame) -> pd.DataFrame:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(f"--slices: the baseline has no example {first}{more}; mend the list")
     joined = examples.merge(own, how="left", on=keys)
-    before, added = (joined[column].astype(object).fillna("") for column in (SLICES, "own"))
-    both = (before + " " + added).str.strip().where(joined[SLICES].notna() | joined["own"].notna())
-    return joined.assign(**{SLICES: both}).drop(columns="own")
+    names = (joined[SLICES] + " " + joined["own"].fillna("")).str.strip()
+    return joined.assign(**{SLICES: names}).drop(columns="own")
 
 
 def _names(examples: pd.DataFrame) -> set[str]:
-    return {name for value in examples[SLICES].dropna().unique() for name in str(value).split()}
+    return {name for value in examples[SLICES].unique() for name in value.split()}
 
 
-def members(baseline: Scores, candidate: Scores) -> pd.DataFrame:
-    """task, split, example, slice. What the baseline was blessed with counts; without any, what the candidate has.
-
-    Both were scored on data of the same hash, so that a text of the one is that of the other.
-    """
-    found = []
-    for task in baseline.tasks:
-        for side in (baseline, candidate):
-            examples = side.examples
-            mine = examples[examples["task"] == task]
-            if SLICES in mine and mine[SLICES].notna().any():
-                once = mine.drop_duplicates(PLACE)
-                found.append(once.assign(slice=once[SLICES].str.split()).explode("slice").dropna(subset="slice"))
-                break
-    columns = [*PLACE, "slice"]
-    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+def members(baseline: Scores) -> pd.DataFrame:
+    """The examples of each slice that the baseline was blessed with: task, split, example, slice."""
+    once = baseline.examples.drop_duplicates(PLACE)
+    listed = once.assign(slice=once[SLICES].str.split()).explode("slice").dropna(subset="slice")
+    return listed[[*PLACE, "slice"]]
 
 
 def slices(belongs: pd.DataFrame, examples: pd.DataFrame, kinds: dict[str, str], runs: list[str]) -> list[Slice]:

@@ -56,7 +56,7 @@ def draw(history: Path, out: Path) -> list[str]:
 
 
 def _short_commit(entry: dict[str, Any]) -> str:
-    return str(entry.get("commit") or entry.get("time", ""))[:10]
+    return str(entry["commit"] or entry["time"])[:10]
 
 
 def _sentence(entries: list[dict[str, Any]], label: str, column: str, values: list[float], cut: int) -> str:

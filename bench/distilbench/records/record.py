@@ -5,7 +5,7 @@
                        loss, term_<name>..., <diagnostic>...
     examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
                        ndcg_at_10, recall_at_10, ... (queries); slices, the names of those that it is in
-                       (distilbench.evaluation.slices), with spaces between; null in stores before schema 3
+                       (distilbench.evaluation.slices), with spaces between
     ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
                        score (the cosine), rank (from 1)
     judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,8 +89,8 @@ class Record:
     """Training text that was evaluation text: `looked_at`, and left out because `equal` or for a `phrase`; and
     `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
     vectors: dict[str, Any] = field(default_factory=dict)
-    """What the vectors of fixed sentences are like: `schema`, `sentences`, `values`, and `layers`, student's by
-    teacher's (distilbench.evaluation.representation); and, where both are as wide, `asymmetric`: retrieval task ->
+    """What the vectors of fixed sentences are like: `sentences`, `values`, and `layers`, student's by teacher's
+    (distilbench.evaluation.representation); and, where both are as wide, `asymmetric`: retrieval task ->
     main score of the student's queries among the teacher's documents. Empty where nobody looked."""
     speed: dict[str, float] = field(default_factory=dict)
     """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
@@ -103,11 +103,6 @@ class Record:
         bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
         if self.status == "completed" and bad:
             raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
-
-
-def precision_of(facts: dict[str, Any]) -> str:
-    """In which precision a task was scored; records from before there was a choice do not say."""
-    return str(facts.get("precision", "fp32"))
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -130,9 +125,8 @@ def read_record(path: Path) -> Record:
         ) from None
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
-    known = {item.name for item in fields(Record)}
     try:
-        return Record(**{key: value for key, value in values.items() if key in known})
+        return Record(**values)
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
 

@@ -197,10 +197,8 @@ def _machines(study: Study, keys: list[str]) -> list[str]:
 
 
 def _machine(environment: dict[str, Any]) -> str:
-    device, threads = str(environment.get("device", "cpu")), environment.get("threads")
-    if device != "cpu":
-        return device
-    return f"{environment.get('cpu', 'an unnamed CPU')}" + (f" ({threads} threads)" if threads else "")
+    on_cpu = f"{environment['cpu']} ({environment['threads']} threads)"
+    return on_cpu if environment["device"] == "cpu" else str(environment["device"])
 
 
 def _training_seconds(study: Study, key: str) -> float:
@@ -244,7 +242,7 @@ def _advice(study: Study, inference: Inference, ordered: list[str]) -> list[str]
 
 def _where(study: Study, key: str) -> str:
     record = _record(study, key)
-    tuned = record.ledger.get("tuning_trials", 0)
+    tuned = record.ledger["tuning_trials"]
     return (
         f"This holds for the teacher {record.teacher['name']}, students of {_parameters(study, key) / 1e6:.2f}M "
         f"parameters, {record.budget['amount']:g} {record.budget['currency']} of {record.text['source']} and the tasks "

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench.core.errors import UserError, one_of
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, precision_of, read_record, record_damage
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, read_record, record_damage
 
 PLACE = ["task", "split", "example"]
 
@@ -59,7 +59,7 @@ def diff(first: Path, second: Path, tasks: list[str] | None = None) -> Differenc
     left_out = {
         task: "the two runs were scored on different data, or in another precision"
         for task in shared
-        if len({(facts.get("data_sha256"), precision_of(facts)) for facts in (one.tasks[task] for one in records)}) > 1
+        if len({(facts["data_sha256"], facts["precision"]) for facts in (one.tasks[task] for one in records)}) > 1
     }
     wanted = [task for task in tasks or shared if task not in left_out]
     if not wanted:

@@ -33,7 +33,7 @@ def unequal_tuning(study: Study) -> str | None:
     spent: dict[str, set[int]] = {}
     for record in study.records.values():
         if record.role == "method":
-            trials = int(record.ledger.get("tuning_trials", 0))
+            trials = int(record.ledger["tuning_trials"])
             spent.setdefault(record.label.removesuffix(TUNED) if trials else record.label, set()).add(trials)
     most = {label: max(trials) for label, trials in spent.items()}
     if len(set(most.values())) < 2:
@@ -130,6 +130,6 @@ def _runs(records: list[Record], study: Study) -> str:
 
 
 def _machines(study: Study) -> list[str]:
-    seen = {name: {str(record.environment.get(name)) for record in study.records.values()} for name in MACHINE}
+    seen = {name: {str(record.environment[name]) for record in study.records.values()} for name in MACHINE}
     mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
     return [f"Seconds are not comparable, the runs differ in {'; '.join(mixed)}."] if mixed else []

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench.analysis.frame import ALPHA, RESAMPLES, Study, groups
-from distilbench.records.record import Record, precision_of
+from distilbench.records.record import Record
 from distilbench.report.notes import caution, smoke_mark, status_counts
 from distilbench.report.render import Table
 from distilbench.report.tables.scores import number
@@ -36,7 +36,7 @@ def paragraph(study: Study) -> str:
 
     def one(section: str, key: str) -> str:
         found = [getattr(record, section) for record in methods or records]
-        return _values(value[key] for value in found if key in value) or NOT_STATED
+        return _values(value[key] for value in found if key in value)
 
     parts = [f"This was a {smoke_mark(study)}. "] if smoke_mark(study) else []
     parts += [_models(one), _training(one), _evaluation(study), _statistics(study)]
@@ -44,7 +44,6 @@ def paragraph(study: Study) -> str:
 
 
 Lookup = Callable[[str, str], str]
-NOT_STATED = "(not stated)"
 
 
 def _models(one: Lookup) -> str:
@@ -58,10 +57,9 @@ def _models(one: Lookup) -> str:
 
 
 def _training(one: Lookup) -> str:
-    # Records from before there was a choice do not state them.
     tokens, signals = one("train", "batch_tokens"), one("train", "signals")
-    most = "" if tokens in (NOT_STATED, "None") else f" or {tokens} padded tokens, whichever is less"
-    stored = "" if signals in (NOT_STATED, "float32") else f"The teacher's vectors were stored in {signals}. "
+    most = "" if tokens == "None" else f" or {tokens} padded tokens, whichever is less"
+    stored = "" if signals == "float32" else f"The teacher's vectors were stored in {signals}. "
     return (
         f"Every method was given a budget of {one('budget', 'amount')} {one('budget', 'currency')} on "
         f"{one('text', 'sentences')} sentences of the text {one('text', 'source')}, with batch size "
@@ -73,9 +71,9 @@ def _training(one: Lookup) -> str:
 def _evaluation(study: Study) -> str:
     tasks = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in list(groups(study.tasks).items())[:-1])
     metrics = ", ".join(study.tasks["metric"].unique())
-    precisions = _values(precision_of(facts) for record in study.records.values() for facts in record.tasks.values())
+    precisions = _values(facts["precision"] for record in study.records.values() for facts in record.tasks.values())
     precision = "" if precisions in ("", "fp32") else f" in {precisions}"
-    version = _values(r.environment["mteb"] for r in study.records.values() if "mteb" in r.environment) or "unknown"
+    version = _values(record.environment["mteb"] for record in study.records.values())
     return (
         f"Models were evaluated{precision} with mteb {version} on {len(study.tasks)} tasks ({tasks}) by {metrics}, "
         "reported x100. "

@@ -32,9 +32,9 @@ def differences(table: PublishedTable, study: Study, keys: Iterable[str]) -> lis
         ("Text", there.text, _distinct(_worded(record.text, TEXT) for record in records)),
         ("Supervised stage", there.supervised_stage, _labelled(records)),
         ("Budget", there.budget, _distinct(_worded(record.budget, BUDGET, " ") for record in records)),
-        ("Tuning", there.selection, _distinct(_tuning(record) for record in records)),
+        ("Tuning", there.selection, _distinct(_worded(record.train, TRAIN) for record in records)),
         ("Seeds", there.seeds, _seeds(study, keys)),
-        ("Evaluation", there.evaluation, _distinct(f"mteb {r.environment.get('mteb', '')}".strip() for r in records)),
+        ("Evaluation", there.evaluation, _distinct(f"mteb {record.environment['mteb']}" for record in records)),
     ]
     found = [f"{name}. There: {says or 'not stated'}. Here: {here}." for name, says, here in aspects if says != here]
     return found + _sets(table, study) + _absent(table, study)
@@ -46,7 +46,7 @@ def other_sets(table: PublishedTable, study: Study) -> dict[str, tuple[int, list
     for record in study.records.values():
         # A shortened task has fewer examples, but the smoke mark says so already.
         for name, info in record.tasks.items() if record.limit is None else ():
-            here.setdefault(name, set()).update([info["examples"]] if "examples" in info else [])
+            here.setdefault(name, set()).add(info["examples"])
     stated = {task.name: task.examples for task in table.tasks if task.examples is not None}
     return {task: (size, sorted(here[task])) for task, size in stated.items() if here.get(task, set()) - {size}}
 
@@ -64,12 +64,7 @@ def _absent(table: PublishedTable, study: Study) -> list[str]:
 
 
 def _worded(facts: Mapping[str, Any], forms: Mapping[str, str], between: str = ", ") -> str:
-    return between.join(form.format(facts[key]) for key, form in forms.items() if key in facts) or "not stated"
-
-
-def _tuning(record: Record) -> str:
-    # Runs from before there was a choice of checkpoints ship the last one.
-    return _worded({"checkpoint": "last"} | record.train, TRAIN)
+    return between.join(form.format(facts[key]) for key, form in forms.items() if key in facts)
 
 
 def _labelled(records: Sequence[Record]) -> str:
