@@ -36,7 +36,7 @@ def check_installed() -> None:
 
 
 @dataclass(frozen=True)
-class Training:
+class RivalTraining:
     """One training in sentence-transformers: one epoch over the sentences, in batches of them."""
 
     folder: Path

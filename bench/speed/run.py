@@ -32,7 +32,7 @@ from speed.growth import (
 )
 from speed.inside import choose_precision, parts_of_a_step, peak_flops
 from speed.matrix import SEEDS, compare_matrix
-from speed.setting import Options, Setting, setting
+from speed.setting import RaceOptions, Setting, setting
 from speed.training import BEST, DEFAULTS, METHODS, OURS, PLAIN, WARM_UP_BATCHES, compare, compare_compiled, dev_scores
 
 EMBEDDED, WITH_MIRROR = ("embedded",), ("sts7", "NFCorpus")
@@ -84,8 +84,8 @@ def speed(arguments: argparse.Namespace, announce: Announce) -> list[Row]:
     return rows
 
 
-def _options(arguments: argparse.Namespace, precision: Precision, chosen: Settings) -> Options:
-    return Options(
+def _options(arguments: argparse.Namespace, precision: Precision, chosen: Settings) -> RaceOptions:
+    return RaceOptions(
         parts=tuple(arguments.parts),
         teacher=arguments.teacher,
         shape=arguments.shape,

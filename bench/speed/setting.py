@@ -32,7 +32,7 @@ HEAD_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class Options:
+class RaceOptions:
     """What the user chose to compare."""
 
     parts: tuple[str, ...]
@@ -56,7 +56,7 @@ class Options:
 class Setting:
     """The models and the text, in a folder that goes with the setting."""
 
-    options: Options
+    options: RaceOptions
     settings: Settings
     """Its cache and results are of the setting's own: nothing is there yet that a contestant could take."""
     folder: Path
@@ -148,7 +148,7 @@ def _normalize() -> Any:
 
 
 @contextmanager
-def setting(options: Options, settings: Settings) -> Iterator[Setting]:
+def setting(options: RaceOptions, settings: Settings) -> Iterator[Setting]:
     """A setting in a temporary folder. Raises `UserError` where there are fewer sentences than asked for."""
     text = TextSpec(source=options.text or (MIRRORED_TEXT if settings.mirror else EMBEDDED))
     sentences = list(islice(distinct(read_sentences(text, settings.mirror)), options.sentences))

@@ -107,11 +107,11 @@ def _compiled(setting: Setting, how: Compile | None) -> Contestant:
     return ready
 
 
-def rival_of(setting: Setting, inputs: Inputs, method: str) -> tuple[rival.Training, Any]:
+def rival_of(setting: Setting, inputs: Inputs, method: str) -> tuple[rival.RivalTraining, Any]:
     """The same training in sentence-transformers, and what makes its loss of a model."""
     store = job_of(inputs).store
     labels = None if method == "simcse" else store.read(FINAL, np.arange(len(inputs.text.corpus))).numpy()
-    training = rival.Training(
+    training = rival.RivalTraining(
         folder=setting.student_folder,
         sentences=setting.sentences,
         labels=labels,

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilbench import report
 from distilbench.analysis.bootstrap import TaskExamples
 from distilbench.analysis.examples import replicates
 from distilbench.core.sealed import write_sealed
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
+from distilbench.report import build
 from tests.report.conftest import make_record
 
 METHODS, SEEDS = 12, 5
@@ -81,5 +81,5 @@ def large_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bench_report_of_sixty_runs(benchmark: Any, large_study: Path, tmp_path: Path) -> None:
-    [page] = benchmark.pedantic(report.build, args=(large_study, tmp_path), rounds=1, iterations=1)
+    [page] = benchmark.pedantic(build, args=(large_study, tmp_path), rounds=1, iterations=1)
     assert page.is_file()

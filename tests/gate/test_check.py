@@ -19,7 +19,7 @@ from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
-from distilbench.gate.check import Outcome, check
+from distilbench.gate.check import CheckResult, check
 from distilbench.gate.sample import texts
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 from tests.report.conftest import make_facts
@@ -108,11 +108,11 @@ def baseline(blessed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(blessed, tmp_path / "baselines")) / "demo.json"
 
 
-def verdicts(outcome: Outcome, column: str) -> dict[str, str]:
+def verdicts(outcome: CheckResult, column: str) -> dict[str, str]:
     return {line.label: line.verdict for line in outcome.lines if line.column == column}
 
 
-def against(folder: Path, baseline: Path, margin: float = 0.005) -> Outcome:
+def against(folder: Path, baseline: Path, margin: float = 0.005) -> CheckResult:
     return check(scores_of(folder), read_baseline(baseline), margin, 0.05)
 
 

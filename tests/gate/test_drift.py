@@ -18,7 +18,7 @@ from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores, bless, read_baseline
 from distilbench.gate.candidate import drift_line, is_model, with_vectors
 from distilbench.gate.drift import Finding, drift, effective_dimensions, neighbours_kept, order_is_lost
-from distilbench.gate.run import Options, bless_candidate, check_candidate, check_encoder
+from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate, check_encoder
 from distilbench.gate.sample import encoder_of, texts
 from distilbench.records.record import SLICES
 
@@ -134,7 +134,7 @@ def blessed(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_a_model_passes_against_itself_and_its_copy(blessed: Path, teacher_folder: Path) -> None:
-    outcome = check_encoder(encoder_of(teacher_folder, "cpu"), blessed, Options())
+    outcome = check_encoder(encoder_of(teacher_folder, "cpu"), blessed, CheckOptions())
     assert (outcome.verdict, outcome.exit_code) == ("pass", 0)
 
 
@@ -164,17 +164,17 @@ def test_a_model_folder_is_stopped_before_it_is_scored(
 
 def test_what_is_not_clear_is_asked_for(blessed: Path, teacher_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--row: unknown row 'tinny'; did you mean 'tiny'"):
-        check_candidate(teacher_folder, blessed, Options(row="tinny"))
+        check_candidate(teacher_folder, blessed, CheckOptions(row="tinny"))
     found = read_baseline(blessed)
     two = pd.concat([found.runs, found.runs.assign(label="other").set_axis(["s"])])
     scores = found.scores.reindex(["r", "s"]).fillna(0.5)
     bless(replace(found, runs=two, scores=scores), tmp_path / "two.json")
     with pytest.raises(UserError, match="with --row: other, tiny"):
-        check_candidate(teacher_folder, tmp_path / "two.json", Options())
+        check_candidate(teacher_folder, tmp_path / "two.json", CheckOptions())
     with pytest.raises(UserError, match="no vectors of other"):
-        check_candidate(teacher_folder, tmp_path / "two.json", Options(row="other"))
+        check_candidate(teacher_folder, tmp_path / "two.json", CheckOptions(row="other"))
     with pytest.raises(UserError, match="name the tasks"):
-        bless_candidate(teacher_folder, tmp_path / "x.json", Options())
+        bless_candidate(teacher_folder, tmp_path / "x.json", CheckOptions())
 
 
 def test_vectors_that_were_tampered_with_are_refused(blessed: Path, tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ import pytest
 from distilbench.analysis import stats
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
-from distilbench.gate.check import Line, Outcome, confirmed
+from distilbench.gate.check import CheckLine, CheckResult, confirmed
 from distilbench.gate.history import append, change_points, read, series
 from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
 
-def line(verdict: str = "regressed", column: str = "Overall", decides: bool = True, **more: object) -> Line:
-    return Line("mse", column, decides, verdict, **more)  # type: ignore[arg-type]
+def line(verdict: str = "regressed", column: str = "Overall", decides: bool = True, **more: object) -> CheckLine:
+    return CheckLine("mse", column, decides, verdict, **more)  # type: ignore[arg-type]
 
 
-def outcome(*lines: Line, verdict: str = "regressed") -> Outcome:
-    return Outcome(verdict, list(lines), 0.005, 0.05, [])  # type: ignore[arg-type]
+def outcome(*lines: CheckLine, verdict: str = "regressed") -> CheckResult:
+    return CheckResult(verdict, list(lines), 0.005, 0.05, [])  # type: ignore[arg-type]
 
 
 def test_a_regression_counts_only_where_other_seeds_show_it() -> None:
@@ -39,7 +39,7 @@ def test_an_unconfirmed_drop_of_a_guard_is_no_pass() -> None:
     assert confirmed(first, outcome(line("pass"), line("pass", "A", False), verdict="pass")).verdict == "inconclusive"
 
 
-def with_error(seed_variance: float, example_variance: float, runs: int) -> Line:
+def with_error(seed_variance: float, example_variance: float, runs: int) -> CheckLine:
     estimate = stats.Estimate(0.0, 2 * runs - 1, seed_variance, example_variance)
     return line("inconclusive", difference=0.0, estimate=estimate, runs=runs)
 

@@ -17,7 +17,7 @@ from distilbench.analysis.unpaired import estimate_apart
 from distilbench.core.errors import UserError
 from distilbench.evaluation.slices import with_slices
 from distilbench.gate.baseline import Scores, bless, read_baseline
-from distilbench.gate.check import Outcome, check
+from distilbench.gate.check import CheckResult, check
 from distilbench.gate.output import to_junit, to_text
 from distilbench.gate.slices import read_list, with_list
 from distilbench.records.record import SLICES
@@ -68,11 +68,11 @@ def blessed(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     return read_baseline(path)
 
 
-def against(candidate: Scores, baseline: Scores) -> Outcome:
+def against(candidate: Scores, baseline: Scores) -> CheckResult:
     return check(candidate, baseline, 0.005, 0.05)
 
 
-def verdicts(outcome: Outcome) -> dict[str, str]:
+def verdicts(outcome: CheckResult) -> dict[str, str]:
     return {line.column: line.verdict for line in outcome.lines}
 
 

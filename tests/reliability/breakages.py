@@ -30,7 +30,7 @@ from distilbench.core.errors import UserError
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.gate.baseline import Scores, bless
 from distilbench.gate.candidate import with_vectors
-from distilbench.gate.run import Options, check_encoder
+from distilbench.gate.run import CheckOptions, check_encoder
 from distilbench.gate.sample import Encode, encoder_of, texts
 from distilbench.models.cutting import find_model
 from distilbench.models.model_folder import load_encoder
@@ -188,7 +188,7 @@ def train_on(folder: Path, steps: int = 4) -> None:
     edit_weights(folder, lambda weights: {key: trained.get(key, value).contiguous() for key, value in weights.items()})
 
 
-def tried(name: str, candidate: Broken, baseline: Path, options: Options) -> Tried:
+def tried(name: str, candidate: Broken, baseline: Path, options: CheckOptions) -> Tried:
     start, cpu = time.perf_counter(), time.process_time()
     try:
         encode = encoder_of(candidate, "cpu") if isinstance(candidate, Path) else candidate
@@ -218,12 +218,12 @@ def all_tried(model: Path, work: Path) -> tuple[list[Tried], list[Tried]]:
     broken = []
     for name, breakage in BREAKAGES.items():
         candidate = breakage(shutil.copytree(model, work / name))
-        broken.append(tried(name, candidate, newer if name == "stale_export" else blessed, Options()))
+        broken.append(tried(name, candidate, newer if name == "stale_export" else blessed, CheckOptions()))
     halves = edit_weights(shutil.copytree(model, work / "halves"), lambda weights: cast(weights, torch.float16))
     controls = [
-        tried("itself", model, blessed, Options()),
-        tried("weights in half precision", halves, blessed, Options()),
-        tried("trained further, declared as changed", further, blessed, Options(changed=True)),
+        tried("itself", model, blessed, CheckOptions()),
+        tried("weights in half precision", halves, blessed, CheckOptions()),
+        tried("trained further, declared as changed", further, blessed, CheckOptions(changed=True)),
     ]
     return broken, controls
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from distilbench.gate.baseline import Scores, scores_of
-from distilbench.gate.check import Compared, Line, Outcome, confirmed, judge, overall
+from distilbench.gate.check import CheckLine, CheckResult, ResampledRuns, confirmed, judge, overall
 from distilbench.records.record import SLICES
 
 MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200
@@ -63,7 +63,7 @@ def spearman(examples: pd.DataFrame) -> pd.DataFrame:
     return (products[0] / np.sqrt(products[1] * products[2])).unstack("task")
 
 
-def checks(compared: Compared, count: int, seeds: list[int], parts: int) -> Iterator[list[list[Line]]]:
+def checks(compared: ResampledRuns, count: int, seeds: list[int], parts: int) -> Iterator[list[list[CheckLine]]]:
     """For each simulated candidate, the lines of `parts` checks against one baseline, on seeds of their own."""
     runs, rng = compared.runs, np.random.default_rng(3)
     labels = sorted(set(runs["label"]))
@@ -81,7 +81,7 @@ def checks(compared: Compared, count: int, seeds: list[int], parts: int) -> Iter
     compared.runs = runs
 
 
-def counted(compared: Compared, count: int, seeds: list[int]) -> dict[str, Any]:
+def counted(compared: ResampledRuns, count: int, seeds: list[int]) -> dict[str, Any]:
     verdicts: Counter[str] = Counter()
     deciding: Counter[str] = Counter()
     sliced: dict[str, Counter[str]] = defaultdict(Counter)
@@ -102,11 +102,11 @@ def counted(compared: Compared, count: int, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def in_a_row(compared: Compared, count: int, seeds: list[int]) -> dict[str, int]:
+def in_a_row(compared: ResampledRuns, count: int, seeds: list[int]) -> dict[str, int]:
     """Candidates whose seeds are checked in two halves, against one baseline, the second to confirm the first."""
     said: Counter[str] = Counter()
     for found in checks(compared, count, seeds, 2):
-        first, second = (Outcome(overall(lines), lines, MARGIN, ALPHA, []) for lines in found)
+        first, second = (CheckResult(overall(lines), lines, MARGIN, ALPHA, []) for lines in found)
         halves = [outcome.verdict == "regressed" for outcome in (first, second)]
         said.update(first=halves[0], either=any(halves), both=all(halves))
         said.update(confirmed=confirmed(first, second).verdict == "regressed")
@@ -138,7 +138,7 @@ def main() -> int:
     for name, (drop, rows, *only) in kinds.items():
         candidates = with_drop(clean, drop, rows, *only) if rows else clean
         fallen = clean.scores.to_numpy().mean() - candidates.scores.to_numpy().mean()
-        compared = Compared(candidates, clean, list(clean.tasks), RESAMPLES)
+        compared = ResampledRuns(candidates, clean, list(clean.tasks), RESAMPLES)
         outcome[name] = {
             "mean_drop_points": round(100 * float(fallen), 3),
             **counted(compared, count, seeds),

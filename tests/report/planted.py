@@ -14,7 +14,7 @@ from distilbench.analysis.bootstrap import Array, TaskExamples
 from distilbench.analysis.frame import make_study
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.sealed import write_sealed
-from distilbench.records.design import Ablation, Cell, write_ablations
+from distilbench.records.design import Ablation, AblationRow, write_ablations
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 from tests.report.conftest import make_record
 
@@ -25,7 +25,9 @@ Quality = Callable[[Mapping[str, str]], float]
 
 def factorial(**factors: list[str]) -> Ablation:
     """A factorial ablation of some factors, first levels for reference."""
-    cells = [Cell("+".join(chosen), dict(zip(factors, chosen, strict=True))) for chosen in product(*factors.values())]
+    cells = [
+        AblationRow("+".join(chosen), dict(zip(factors, chosen, strict=True))) for chosen in product(*factors.values())
+    ]
     return Ablation("planted", "factorial", factors, cells, {name: [] for name in factors})
 
 

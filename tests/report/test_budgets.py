@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distilbench.analysis.frame import Study, make_study
+from distilbench.analysis.frame import StudyFrames, make_study
 from distilbench.records.record import RECORD_FILE, Record
 from distilbench.report.tables.budgets import budget_table, siblings
 
@@ -17,10 +17,10 @@ Make = Callable[..., Record]
 
 
 @pytest.fixture
-def under(plain: list[Record]) -> Callable[..., Study]:
+def under(plain: list[Record]) -> Callable[..., StudyFrames]:
     """The same records with scores moved by `shift`, as a study under another budget."""
 
-    def build(name: str, currency: str, amount: float, shift: float, **changed: Any) -> Study:
+    def build(name: str, currency: str, amount: float, shift: float, **changed: Any) -> StudyFrames:
         budget = {"currency": currency, "amount": amount}
         records = []
         for record in plain:
@@ -32,7 +32,7 @@ def under(plain: list[Record]) -> Callable[..., Study]:
     return build
 
 
-def test_each_budget_is_a_column(under: Callable[..., Study]) -> None:
+def test_each_budget_is_a_column(under: Callable[..., StudyFrames]) -> None:
     table = budget_table(under("a", "sentences", 1000, 0.0), [under("a-flops", "flops", 2e13, 0.01)])
     assert table is not None
     assert list(table.text) == ["Method", "1,000 sentences", "2e+13 flops"]
@@ -40,7 +40,7 @@ def test_each_budget_is_a_column(under: Callable[..., Study]) -> None:
     assert moved.dropna().to_list() == pytest.approx([1.0] * len(table.order))
 
 
-def test_what_differs_in_more_is_named_and_left_out(under: Callable[..., Study]) -> None:
+def test_what_differs_in_more_is_named_and_left_out(under: Callable[..., StudyFrames]) -> None:
     mine, equal = under("a", "sentences", 1000, 0.0), under("a-flops", "flops", 2e13, 0.01)
     other = under("a-seconds", "seconds", 30, 0.0, text={"sentences": 5, "source": "elsewhere"})
     assert budget_table(mine, [other]) is None

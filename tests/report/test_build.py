@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from distilbench import report
 from distilbench.analysis.frame import make_study
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError
 from distilbench.records.design import Design
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
+from distilbench.report import build
 from distilbench.report.figures.all_figures import seed_spread
-from distilbench.report.figures.drawn import Drawn, reach
+from distilbench.report.figures.drawn import FigureData, reach
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
@@ -28,7 +28,7 @@ FIGURES = {"scores", "score_vs_cost", "tasks", "seed_spread", "learning_curves"}
 def built(tmp_path_factory: pytest.TempPathFactory, nasty_study: Callable[[Path], Path]) -> tuple[Path, Path]:
     """A study's folder and its report: with an unfriendly name and a diverged run, made once for this module."""
     folder = nasty_study(tmp_path_factory.mktemp("results") / "demo")
-    [page] = report.build(folder, tmp_path_factory.mktemp("out"))
+    [page] = build(folder, tmp_path_factory.mktemp("out"))
     return folder, page.parent
 
 
@@ -60,7 +60,7 @@ def test_the_folder_holds_every_format(built: tuple[Path, Path]) -> None:
 
 def test_the_same_records_give_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
     folder, out = built
-    [page] = report.build(folder, tmp_path)
+    [page] = build(folder, tmp_path)
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
 
     assert files == sorted(path.relative_to(page.parent) for path in page.parent.rglob("*") if path.is_file())
@@ -80,7 +80,7 @@ def test_a_module_in_the_working_directory_is_not_run(make: Make, write: Write, 
 def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Make) -> None:
     """As after a study was run again with fewer tasks and more rows."""
     study = make_study("demo", [*plain, *(make("ibkd", seed, (0.5 + seed / 100, 0.6)) for seed in (1, 2))])
-    figure = seed_spread(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    figure = seed_spread(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
     assert figure is not None
     drawn = [str(line.get_label()) for line in figure.axes[0].get_lines()]
     assert any("simcse" in label for label in drawn)
@@ -91,7 +91,7 @@ def test_long_names_are_told_apart_and_fit_below_a_figure(make: Make) -> None:
     labels = [f"internal-kd+attention_weight-0{more}" for more in ("", "+hidden_weight-0", "+final_weight-0")]
     records = [make(label, seed, (0.5, 0.6, 0.4)) for label in labels for seed in (1, 2)]
     study = make_study("demo", records)
-    figure = seed_spread(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    figure = seed_spread(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
     assert figure is not None
     assert len({str(line.get_label()) for line in figure.axes[0].get_lines()}) == len(labels)
     figure.draw_without_rendering()
@@ -129,7 +129,7 @@ def test_the_page_lists_every_run(built: tuple[Path, Path]) -> None:
 
 def test_a_smoke_run_is_marked_and_figures_without_data_are_left_out(make: Make, write: Write, tmp_path: Path) -> None:
     folder = write([make("mse", 1, None, status="failed", limit=50)], curves=False)
-    [page] = report.build(folder, tmp_path / "out")
+    [page] = build(folder, tmp_path / "out")
 
     assert page.read_text(encoding="utf-8").count("smoke run (--limit 50): not a result") >= 5
     assert list((page.parent / "figures").iterdir()) == []
@@ -142,7 +142,7 @@ def test_a_folder_of_studies_gives_one_page_each(
     for name in ("one", "two"):
         write([make("mse", 1, (0.6, 0.7, 0.5))], name)
     (tmp_path / "results" / "empty").mkdir()
-    pages = report.build(tmp_path / "results", tmp_path / "out")
+    pages = build(tmp_path / "results", tmp_path / "out")
 
     assert pages == [tmp_path / "out" / name / "index.html" for name in ("one", "two")]
     assert all(page.is_file() for page in pages)
@@ -151,18 +151,18 @@ def test_a_folder_of_studies_gives_one_page_each(
 def test_an_old_report_is_replaced(make: Make, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distilbench.report.figures.all_figures.FIGURES", {})
     folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
-    [page] = report.build(folder, tmp_path / "out")
+    [page] = build(folder, tmp_path / "out")
     (page.parent / "stale").touch()
-    report.build(folder, tmp_path / "out")
+    build(folder, tmp_path / "out")
 
     assert not (page.parent / "stale").exists()
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
-        report.build(tmp_path / "nowhere", tmp_path / "out")
+        build(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(UserError, match="holds no records"):
-        report.build(tmp_path, tmp_path / "out")
+        build(tmp_path, tmp_path / "out")
 
 
 def test_an_output_folder_that_cannot_be_made(make: Make, write: Write, tmp_path: Path) -> None:
@@ -170,17 +170,17 @@ def test_an_output_folder_that_cannot_be_made(make: Make, write: Write, tmp_path
     (tmp_path / "file").touch()
 
     with pytest.raises(UserError, match="cannot be written"):
-        report.build(folder, tmp_path / "file")
+        build(folder, tmp_path / "file")
 
 
 def test_records_and_foreign_folders_are_never_replaced(make: Make, write: Write, tmp_path: Path) -> None:
     folder = write([make("mse", 1, (0.6, 0.7, 0.5))])
     with pytest.raises(UserError, match="would replace the records"):
-        report.build(folder, folder.parent)
+        build(folder, folder.parent)
     (tmp_path / "out" / "demo").mkdir(parents=True)
     (tmp_path / "out" / "demo" / "thesis.tex").touch()
     with pytest.raises(UserError, match="is not a report"):
-        report.build(folder, tmp_path / "out")
+        build(folder, tmp_path / "out")
 
     assert (folder / "mse-1" / "record.json").is_file()
 
@@ -193,7 +193,7 @@ def test_a_file_that_was_changed_afterwards_is_named(make: Make, write: Write, t
     (folder / "mse-1" / name).write_bytes(content)
 
     with pytest.raises(UserError, match=rf"mse-1 is damaged: {name} is not as it was written; delete it and"):
-        report.build(folder, tmp_path / "out")
+        build(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from distilbench.analysis.frame import OVERALL, make_study
-from distilbench.records.design import Ablation, Cell, Design, read_design
+from distilbench.records.design import Ablation, AblationRow, Design, read_design
 from distilbench.records.record import read_study
 from distilbench.report.figures.design import ablation, interactions
-from distilbench.report.figures.drawn import Drawn
+from distilbench.report.figures.drawn import FigureData
 from distilbench.report.tables.effects import effect_table, effects
 from distilbench.report.write import with_errors
 from tests.report.planted import Simulated, factorial, simulate
@@ -24,10 +24,10 @@ ONE = Ablation(
     "one-at-a-time",
     {"matters": ["on", "off"], "idle": ["on", "off"], "train.batch_size": ["64", "32"]},
     [
-        Cell("base", {"matters": "on", "idle": "on", "train.batch_size": "64"}),
-        Cell("without", {"matters": "off"}),
-        Cell("idle-off", {"idle": "off"}),
-        Cell("small", {"train.batch_size": "32"}),
+        AblationRow("base", {"matters": "on", "idle": "on", "train.batch_size": "64"}),
+        AblationRow("without", {"matters": "off"}),
+        AblationRow("idle-off", {"idle": "off"}),
+        AblationRow("small", {"train.batch_size": "32"}),
     ],
     {"matters": [], "idle": [], "train.batch_size": ["train.batch_size"]},
 )
@@ -119,7 +119,7 @@ def test_table_and_figures(planted: Simulated, tmp_path: Path) -> None:
     study, inference = with_errors(make_study("demo", read_study(folder)), folder)
     table = effect_table(study, inference, effects(inference, design.ablations))
     assert table is not None and list(table.text["Verdict"]) == ["worse", "undecided", "undecided"]
-    given = Drawn(study, pd.DataFrame(), inference, design)
+    given = FigureData(study, pd.DataFrame(), inference, design)
     drawn = (ablation(given), interactions(given))
     assert [len(figure.axes) for figure in drawn if figure is not None] == [1, 1]
     assert ablation(replace(given, design=Design())) is None and interactions(replace(given, design=Design())) is None

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilbench.analysis.frame import Study, make_study
+from distilbench.analysis.frame import StudyFrames, make_study
 from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Design
 from distilbench.records.record import Record
 from distilbench.report.figures.all_figures import FIGURES
-from distilbench.report.figures.drawn import Drawn
+from distilbench.report.figures.drawn import FigureData
 from distilbench.report.figures.representation import information_plane, layers, planes
 from distilbench.report.figures.style import logarithmic, new_figure, styled
 from distilbench.report.page import SECTIONS
@@ -29,7 +29,7 @@ def placed(share: float, shift: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def study(make: Make) -> Study:
+def study(make: Make) -> StudyFrames:
     looked = {"schema": 2, "sentences": 9, "values": {}}
     records = [
         make("ceiling", 0, (0.8, 0.9, 0.7), "ceiling", vectors={**looked, "layers": [[1.0, 1.0, 1.0]] * 3}),
@@ -53,18 +53,18 @@ def study(make: Make) -> Study:
 
 
 @pytest.fixture
-def given(study: Study) -> Drawn:
-    return Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
+def given(study: StudyFrames) -> FigureData:
+    return FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
 
 
-def test_places_are_means_over_the_seeds_that_have_one(study: Study) -> None:
+def test_places_are_means_over_the_seeds_that_have_one(study: StudyFrames) -> None:
     found = planes(study)
     assert list(found["key"]) == ["method:mse:"] * 2
     assert list(found["hsic_teacher"]) == pytest.approx([0.4, 0.4])
     assert list(found["nce_input"]) == pytest.approx([4.1, 4.1])
 
 
-def test_the_plane_has_a_panel_per_measure_and_ends_at_the_end(given: Drawn) -> None:
+def test_the_plane_has_a_panel_per_measure_and_ends_at_the_end(given: FigureData) -> None:
     figure = information_plane(given)
     assert figure is not None
     hsic, nce = figure.axes
@@ -74,7 +74,7 @@ def test_the_plane_has_a_panel_per_measure_and_ends_at_the_end(given: Drawn) -> 
     assert np.array(nce.get_lines()[-1].get_ydata()) == pytest.approx([6.2, 6.2])
 
 
-def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(given: Drawn) -> None:
+def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(given: FigureData) -> None:
     figure = layers(given)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes if axes.get_images()] == ["mse"]
@@ -86,14 +86,14 @@ def test_layers_are_means_over_seeds_and_the_teacher_is_not_drawn_beside_itself(
 def test_rows_that_do_not_fill_the_last_line_are_drawn(make: Make) -> None:
     looked = {"schema": 2, "sentences": 9, "values": {}, "layers": [[0.2, 0.4], [0.1, 0.3]]}
     study = make_study("demo", [make(label, 1, (0.6, 0.7, 0.5), vectors=looked) for label in "abcd"])
-    figure = layers(Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    figure = layers(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
     assert figure is not None
     assert sorted(axes.get_title() for axes in figure.axes if axes.get_title()) == ["a", "b", "c", "d"]
 
 
 def test_records_from_before_have_neither(plain: list[Record]) -> None:
     study = make_study("demo", plain)
-    given = Drawn(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
+    given = FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design())
     assert planes(study).empty and information_plane(given) is None and layers(given) is None
 
 
@@ -102,7 +102,7 @@ def test_every_figure_has_its_place_on_the_page() -> None:
     assert shown == set(FIGURES)
 
 
-def test_the_places_are_written_for_other_tools(study: Study, tmp_path: Path) -> None:
+def test_the_places_are_written_for_other_tools(study: StudyFrames, tmp_path: Path) -> None:
     from distilbench.report.write import write_planes
 
     write_planes(study, tmp_path)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import distilbench_methods
-from distilbench.analysis.frame import Study, make_study
+from distilbench.analysis.frame import StudyFrames, make_study
 from distilbench.records.published import PublishedRow, PublishedTable, load_published
 from distilbench.records.record import Record
 from distilbench.report.render import Table, to_html, to_latex, to_markdown
@@ -38,7 +38,7 @@ def on_sts(make: Make, label: str, seed: int, values: float | Iterable[float], *
     return dataclasses.replace(make(label, seed, None), **(stated | changes))
 
 
-def study_of(make: Make, **scores: float | Iterable[float]) -> Study:
+def study_of(make: Make, **scores: float | Iterable[float]) -> StudyFrames:
     """One seed of each method, underscores in the labels for hyphens."""
     return make_study("demo", [on_sts(make, name.replace("_", "-"), 1, value) for name, value in scores.items()])
 
@@ -55,7 +55,7 @@ def outcomes(tables: list[Table]) -> dict[str, str]:
     return column(tables[0], "Published table", "Outcome")
 
 
-def key(study: Study, label: str) -> str:
+def key(study: StudyFrames, label: str) -> str:
     return str(study.rows.index[study.rows["label"] == label][0])
 
 

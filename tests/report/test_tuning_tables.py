@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 from distilbench.analysis.frame import make_study
-from distilbench.records.design import Ablation, Cell, Design, Trial, Tuned, Tuning
+from distilbench.records.design import Ablation, AblationRow, Design, Trial, Tuned, Tuning
 from distilbench.report.figures.design import best_of_k
-from distilbench.report.figures.drawn import Drawn
+from distilbench.report.figures.drawn import FigureData
 from distilbench.report.notes import caution
 from distilbench.report.tables.scores import main_table
 from distilbench.report.tables.tuning import best_of, curve, tuning_tables
 from tests.report.planted import Simulated, simulate
 
 ROWS = Ablation("rows", "one-at-a-time", {"kind": ["mse", "mse-tuned", "ckd", "ckd-tuned"]}, [], {})
-CELLS = [Cell(label, {"kind": label}) for label in ROWS.factors["kind"]]
+CELLS = [AblationRow(label, {"kind": label}) for label in ROWS.factors["kind"]]
 
 
 def trials(*scores: float | None) -> list[Trial]:
@@ -75,7 +75,7 @@ def test_the_gain_is_that_of_the_same_method(tuned: Simulated) -> None:
     assert [list(gains.text[name]) for name in ("Trials", "Distinct", "Failed")] == [["4", "4"], ["4", "4"], ["1", "0"]]
     assert list(best.text["k = 4"]) == ["80.00 ± 0.00", "40.00 ± 0.00"]
     assert tuning_tables(inference.study, inference, None) == []
-    figure = best_of_k(Drawn(inference.study, pd.DataFrame(), inference, Design(tuning=TUNING)))
+    figure = best_of_k(FigureData(inference.study, pd.DataFrame(), inference, Design(tuning=TUNING)))
     assert figure is not None and len(figure.axes[0].lines) == 2
 
 

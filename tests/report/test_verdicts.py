@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from distilbench import report
 from distilbench.analysis.frame import OVERALL, make_study
 from distilbench.analysis.verdicts import Inference
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_study, to_dict
-from distilbench.report import Options
+from distilbench.report import ReportOptions, build
 from distilbench.report.tables import verdicts as verdict_tables
 from distilbench.report.write import with_errors
 
@@ -209,7 +208,7 @@ def test_one_seed_has_no_interval_of_its_interquartile_mean(study_folder: Callab
 
 def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., Path], tmp_path: Path) -> None:
     folder = study_folder()
-    [page] = report.build(folder, tmp_path / "out", Options(margin=0.01, reference="poor"))
+    [page] = build(folder, tmp_path / "out", ReportOptions(margin=0.01, reference="poor"))
     tables = page.parent / "tables"
     for name in ("verdicts", "verdict_matrix", "power"):
         assert {path.suffix for path in tables.glob(f"{name}.*")} >= {".md", ".tex", ".json"}
@@ -222,7 +221,7 @@ def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., P
     assert "Verdicts" in text and "less than 1 points" in text and "Power: with this design" in text
     assert "adjusted by Holm" in (tables / "method_section.md").read_text()
     with pytest.raises(UserError, match="unknown method 'por'; did you mean 'poor'"):
-        report.build(folder, tmp_path / "out", Options(reference="por"))
+        build(folder, tmp_path / "out", ReportOptions(reference="por"))
 
 
 def test_power_on_the_command_line(study_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

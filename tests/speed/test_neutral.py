@@ -22,7 +22,7 @@ from distilbench.data.batches import BatchOrder
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.models.embed import embed
 from speed import rival
-from speed.setting import SEED, Options, Setting, setting
+from speed.setting import SEED, RaceOptions, Setting, setting
 from speed.training import METHODS, OURS, contestants, rival_of
 
 BATCH, STEPS = 8, 50
@@ -42,7 +42,7 @@ def still(teacher_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def made(still: Path, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    options = Options(
+    options = RaceOptions(
         parts=("train",),
         teacher=str(still),
         shape=None,

@@ -24,7 +24,7 @@ ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "s
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SeedSummary:
     """Over the completed seeds of each row (rows x columns); not-a-number where a run lacks the value or n is short."""
 
     mean: pd.DataFrame
@@ -37,7 +37,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyFrames:
     """All that tables and figures show, scores and shares as fractions."""
 
     name: str
@@ -71,16 +71,16 @@ class Study:
         return rows.sort_values(["order", "overall", "row"])[["role", "label", "row"]]
 
     @cached_property
-    def score(self) -> Estimate:
+    def score(self) -> SeedSummary:
         """Of `scores`."""
         return self._with_examples(over_seeds(self.runs, self.scores))
 
     @cached_property
-    def average(self) -> Estimate:
+    def average(self) -> SeedSummary:
         """Of `averages`."""
         return self._with_examples(over_seeds(self.runs, self.averages))
 
-    def _with_examples(self, estimate: Estimate) -> Estimate:
+    def _with_examples(self, estimate: SeedSummary) -> SeedSummary:
         """With the wider intervals that cover the choice of examples too, where there are some."""
         if self.half_widths is None:
             return estimate
@@ -88,7 +88,7 @@ class Study:
         return replace(estimate, half_width=known.where(known.notna(), estimate.half_width))
 
     @cached_property
-    def gap(self) -> Estimate:
+    def gap(self) -> SeedSummary:
         """Of `gaps`."""
         return over_seeds(self.runs, self.gaps)
 
@@ -104,7 +104,7 @@ class Study:
         return dict(zip(map(str, rows.index), map(str, rows["row"]), strict=True))
 
 
-def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> Study:
+def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> StudyFrames:
     """Gather the records of one study. Raises `UserError` when two of them have one run_id."""
     by_id = {record.run_id: record for record in records}
     if len(by_id) < len(records):
@@ -120,7 +120,7 @@ def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> 
     averages = pd.DataFrame({name: scores[list(of)].mean(axis=1, skipna=False) for name, of in groups(tasks).items()})
     gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
     costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
-    return Study(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference, margin)
+    return StudyFrames(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference, margin)
 
 
 def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
@@ -129,7 +129,7 @@ def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
     return {**by_type, OVERALL: list(tasks.index)}
 
 
-def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> Estimate:
+def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> SeedSummary:
     """Mean, standard deviation and half-width of the interval of each column of `values` (runs x columns) per row."""
     parts = dict(list(values.groupby(runs["key"].reindex(values.index))))
 
@@ -138,10 +138,10 @@ def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> Estimate:
         frame = pd.DataFrame.from_dict(found, orient="index", columns=list(values.columns), dtype="float64")
         return frame.reindex(runs["key"].unique())
 
-    return Estimate(apply(stats.mean), apply(stats.sample_sd), apply(stats.half_width))
+    return SeedSummary(apply(stats.mean), apply(stats.sample_sd), apply(stats.half_width))
 
 
-def read_curves(study: Study, folder: Path) -> pd.DataFrame:
+def read_curves(study: StudyFrames, folder: Path) -> pd.DataFrame:
     """The logged steps of all runs below `folder`, with columns run_id and key; empty when no run has a curve."""
     frames = []
     for run_id, key in study.runs["key"].items():

@@ -15,7 +15,7 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, read_examples, replicates
-from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, Study, groups
+from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, groups
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 REVERSED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
@@ -52,7 +52,7 @@ class Comparison:
 class Inference:
     """Errors of scores, and comparisons of rows, by seeds and examples."""
 
-    study: Study
+    study: StudyFrames
     scores: pd.DataFrame
     """Completed runs x tasks that can be compared by example."""
     resampled: Mapping[str, Array]
@@ -62,7 +62,7 @@ class Inference:
     _variances: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, init=False)
 
     @classmethod
-    def of(cls, study: Study, folder: Path, resamples: int = RESAMPLES) -> Inference:
+    def of(cls, study: StudyFrames, folder: Path, resamples: int = RESAMPLES) -> Inference:
         """Read the examples below a study's folder and resample them."""
         records = [study.records[str(run_id)] for run_id in study.scores.index]
         found = aligned(read_examples(records, folder), study.scores)

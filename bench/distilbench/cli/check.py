@@ -12,7 +12,7 @@ from distilbench.cli.options import add_device, add_json, add_margin, add_mirror
 from distilbench.cli.output import FINE, print_json, say
 
 if TYPE_CHECKING:
-    from distilbench.gate.check import Outcome
+    from distilbench.gate.check import CheckResult
 
 
 HELP = "compare results with a blessed baseline"
@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def action(arguments: argparse.Namespace) -> int:
     from distilbench.gate.candidate import is_model
-    from distilbench.gate.run import Options, bless_candidate, check_candidate
+    from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
 
-    options = Options(
+    options = CheckOptions(
         margin=arguments.margin / 100,
         alpha=arguments.alpha,
         tasks=tuple(arguments.tasks),
@@ -79,7 +79,7 @@ def action(arguments: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _write(outcome: Outcome, arguments: argparse.Namespace) -> None:
+def _write(outcome: CheckResult, arguments: argparse.Namespace) -> None:
     from distilbench.gate.output import as_table, headline, to_junit, to_text
 
     if arguments.history:

@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.report import Options, build
+    from distilbench.report import ReportOptions, build
 
-    options = Options(margin=arguments.margin / 100, reference=arguments.reference)
+    options = ReportOptions(margin=arguments.margin / 100, reference=arguments.reference)
     for page in build(arguments.results, arguments.out, options):
         console().print(str(page), soft_wrap=True, markup=False)
     return FINE

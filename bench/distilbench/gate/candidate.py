@@ -15,7 +15,7 @@ import pandas as pd
 from distilbench.analysis.examples import SIMILARITY
 from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores
-from distilbench.gate.check import Line
+from distilbench.gate.check import CheckLine
 from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
 from distilbench.gate.sample import Encode, encoder_of, texts
 from distilbench.records.record import RECORD_FILE, SLICES
@@ -115,7 +115,7 @@ def models_of(runs: pd.DataFrame) -> dict[str, Path]:
     return found
 
 
-def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> tuple[Line, list[str]]:
+def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> tuple[CheckLine, list[str]]:
     """The drift stage for one model: pass or regressed, and how close it is to the blessed model.
 
     `same`: whether the model claims to be the blessed one. Raises `UserError` when the baseline has no vectors for it.
@@ -128,13 +128,13 @@ def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> t
     notes = [f"Drift of {label}: {', '.join(f'{item.what} {item.value:.3g}' for item in near)}."] if near else []
     broken = [finding for finding in found if not finding.holds]
     if not broken:
-        return Line(label, DRIFT, True, "pass"), notes
+        return CheckLine(label, DRIFT, True, "pass"), notes
     reasons = [str(finding) for finding in broken]
     if now.shape == blessed.shape and np.isfinite(now).all() and order_is_lost(now, blessed):
         reasons.insert(0, "the vectors are the baseline's, in another order")
     if same and all(finding.holds for finding in found if finding.name not in CLOSENESS):
         notes.append("If the model was changed on purpose, say so with --changed: then its scores decide.")
-    return Line(label, DRIFT, True, "regressed", reason="; ".join(reasons)), notes
+    return CheckLine(label, DRIFT, True, "regressed", reason="; ".join(reasons)), notes
 
 
 def blessed_weights(baseline: Scores, label: str) -> str:

@@ -32,7 +32,7 @@ UNCONFIRMED = "not confirmed on other seeds"
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One row of the baseline on one column."""
 
     label: str
@@ -58,11 +58,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What the gate says. Scores, differences and the margin are fractions."""
 
     verdict: Verdict
-    lines: list[Line]
+    lines: list[CheckLine]
     margin: float
     alpha: float
     notes: list[str]
@@ -76,7 +76,9 @@ class Outcome:
         return asdict(self)
 
 
-def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: list[str] | None = None) -> Outcome:
+def check(
+    candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: list[str] | None = None
+) -> CheckResult:
     """Compare a candidate with a baseline.
 
     A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
@@ -85,24 +87,26 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
     """
     wanted = wanted_tasks(baseline, tasks)
     if refusals := _refusals(candidate, baseline, wanted):
-        lines = [Line(str(label), OVERALL, True, "not comparable", reason=refusals[0]) for label in _labels(baseline)]
-        return Outcome("not comparable", lines, margin, alpha, refusals)
-    compared = Compared(candidate, baseline, wanted, RESAMPLES)
+        lines = [
+            CheckLine(str(label), OVERALL, True, "not comparable", reason=refusals[0]) for label in _labels(baseline)
+        ]
+        return CheckResult("not comparable", lines, margin, alpha, refusals)
+    compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
     lines = [_missing(label) for label in _labels(baseline) if label not in _labels(candidate)]
     both = [label for label in _labels(baseline) if label in _labels(candidate)]
     judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
     for label in both:
         lines += [line for line in judged if line.label == label]
         lines += [
-            Line(label, item.column, False, "inconclusive", reason=item.reason, examples=item.sizes)
+            CheckLine(label, item.column, False, "inconclusive", reason=item.reason, examples=item.sizes)
             for item in compared.slices
             if item.reason
         ]
-    return Outcome(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
+    return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
 
 
 @dataclass(frozen=True)
-class Found:
+class ColumnDifference:
     """A row on a column, not yet judged."""
 
     label: str
@@ -117,7 +121,7 @@ class Found:
     examples: dict[str, int] | None = None
 
 
-class Compared:
+class ResampledRuns:
     """Both sides' runs, resampled together; `runs` may be cut down afterwards, to compare some of them."""
 
     def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str], resamples: int) -> None:
@@ -139,7 +143,7 @@ class Compared:
             found |= parts
         self.resampled = replicates(found, resamples, np.random.default_rng(SEED))
 
-    def lines(self, label: str) -> Iterator[Found]:
+    def lines(self, label: str) -> Iterator[ColumnDifference]:
         """What was found of a row on every column."""
         mine = self.runs[self.runs["label"] == label]
         new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
@@ -148,7 +152,7 @@ class Compared:
         for column, (tasks, decides) in self.columns.items():
             if set(tasks) & set(self.unaligned):
                 nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
-                yield Found(label, column, decides, (math.nan, math.nan), nothing, nothing, 0, False)
+                yield ColumnDifference(label, column, decides, (math.nan, math.nan), nothing, nothing, 0, False)
                 continue
             order = sorted(old.index) if paired else None
             one, one_B = self._values(new if order is None else new.loc[order], tasks)
@@ -160,7 +164,9 @@ class Compared:
             )
             same_code = estimate_apart(other, other_B, other, other_B)
             values, runs = (float(other.mean()), float(one.mean())), min(len(one), len(other))
-            yield Found(label, column, decides, values, difference, same_code, runs, paired, sizes.get(column))
+            yield ColumnDifference(
+                label, column, decides, values, difference, same_code, runs, paired, sizes.get(column)
+            )
 
     @staticmethod
     def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
@@ -222,18 +228,18 @@ def _refusals(candidate: Scores, baseline: Scores, tasks: list[str]) -> list[str
     return found
 
 
-def _missing(label: str) -> Line:
-    return Line(label, OVERALL, True, "not evaluated", reason="the candidate has no such row")
+def _missing(label: str) -> CheckLine:
+    return CheckLine(label, OVERALL, True, "not evaluated", reason="the candidate has no such row")
 
 
-def judge(found: list[Found], margin: float, alpha: float) -> list[Line]:
+def judge(found: list[ColumnDifference], margin: float, alpha: float) -> list[CheckLine]:
     """The verdict of every row on every column."""
     drops = _adjusted(found, [item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
     rises = _adjusted(found, [item.difference.p_above(0) if _known(item) else 1.0 for item in found])
     return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
 
 
-def _adjusted(found: list[Found], p_values: list[float]) -> list[float]:
+def _adjusted(found: list[ColumnDifference], p_values: list[float]) -> list[float]:
     """Holm's adjustment among what decides and among the guards, each with its half of the error.
 
     However many guards there are, the columns that decide lose no more than that half to them.
@@ -247,21 +253,21 @@ def _adjusted(found: list[Found], p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def _known(item: Found) -> bool:
+def _known(item: ColumnDifference) -> bool:
     return math.isfinite(item.difference.error)
 
 
-def _line(item: Found, p_drop: float, p_rise: float, margin: float, alpha: float) -> Line:
+def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, alpha: float) -> CheckLine:
     if math.isnan(item.difference.mean):
         reason = "the two sides were not scored on the same examples"
-        return Line(item.label, item.column, item.decides, "not comparable", reason=reason)
+        return CheckLine(item.label, item.column, item.decides, "not comparable", reason=reason)
     verdict: Verdict = "inconclusive"
     if item.difference.p_above(-margin) < alpha:
         verdict = "improved" if p_rise < alpha else "pass"
     elif p_drop < alpha:
         verdict = "regressed"
     known = _known(item)
-    return Line(
+    return CheckLine(
         label=item.label,
         column=item.column,
         decides=item.decides,
@@ -278,14 +284,14 @@ def _line(item: Found, p_drop: float, p_rise: float, margin: float, alpha: float
     )
 
 
-def _detectable(item: Found, alpha: float) -> float | None:
+def _detectable(item: ColumnDifference, alpha: float) -> float | None:
     for estimate in (item.difference, item.same_code):
         if math.isfinite(estimate.error) and estimate.error > 0:
             return estimate.detectable(2 * alpha)
     return None
 
 
-def overall(lines: list[Line]) -> Verdict:
+def overall(lines: list[CheckLine]) -> Verdict:
     """The worst line that counts; of single tasks, only what failed."""
     deciding = [line.verdict for line in lines if line.decides]
     guards = [line.verdict for line in lines if not line.decides]
@@ -311,7 +317,7 @@ def _notes(candidate: Scores, baseline: Scores) -> list[str]:
     return found + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
 
 
-def confirmed(first: Outcome, second: Outcome) -> Outcome:
+def confirmed(first: CheckResult, second: CheckResult) -> CheckResult:
     """What `first` says, with only those regressions that `second`, the same code on other seeds, shows as well.
 
     A false alarm then has to come up twice: with fresh seeds of the candidate, at most in `alpha` of all cases however

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from distilbench.core.errors import UserError
-from distilbench.gate.check import Outcome
+from distilbench.gate.check import CheckResult
 
 SHORTEST = 3
 """Checks on each side of a change point, at least."""
@@ -38,7 +38,7 @@ def commit() -> str | None:
     return asked.stdout.strip() or None
 
 
-def append(path: Path, outcome: Outcome, candidate: str, baseline: str) -> None:
+def append(path: Path, outcome: CheckResult, candidate: str, baseline: str) -> None:
     """Add one line for one check. Raises `UserError` when the file cannot be written."""
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from distilbench.gate.check import BAD, Line, Outcome
+from distilbench.gate.check import BAD, CheckLine, CheckResult
 from distilbench.report.render import Table
 
 DASH = "—"
@@ -16,7 +16,7 @@ WIDTH, NAME_WIDTH = 80, 25
 HEADINGS = ("On", "Verdict", "Before", "Now", "Change", "MDE")
 
 
-def headline(outcome: Outcome) -> str:
+def headline(outcome: CheckResult) -> str:
     """The verdict, and in one sentence why."""
     same = [line for line in outcome.lines if line.verdict == outcome.verdict and line.decides]
     same += [line for line in outcome.lines if line.verdict == outcome.verdict and not line.decides]
@@ -29,7 +29,7 @@ def headline(outcome: Outcome) -> str:
     return f"{outcome.verdict.upper()}: {_why(worst, outcome)}{more}"
 
 
-def _why(line: Line, outcome: Outcome) -> str:
+def _why(line: CheckLine, outcome: CheckResult) -> str:
     where = f"{line.label} on {line.column}"
     if line.difference is None or line.verdict in BAD:
         return f"{where}: {line.reason.partition('; ')[0]}".rstrip(".")
@@ -40,7 +40,7 @@ def _why(line: Line, outcome: Outcome) -> str:
     return f"{where}: {_change(line)} points"
 
 
-def explanations(outcome: Outcome) -> list[str]:
+def explanations(outcome: CheckResult) -> list[str]:
     """What a reader of the lines must know."""
     return [
         f"pass: the drop is shown to be less than {outcome.margin * 100:g} points, which does not mean equal. "
@@ -55,14 +55,14 @@ def explanations(outcome: Outcome) -> list[str]:
     ]
 
 
-def _sizes(outcome: Outcome) -> list[str]:
+def _sizes(outcome: CheckResult) -> list[str]:
     """How many examples the slices have."""
     sizes = {line.column: line.examples for line in outcome.lines if line.examples}
     parts = [f"{column} {' + '.join(map(str, found.values()))}" for column, found in sizes.items()]
     return [f"Examples in slices: {', '.join(parts)}."] if parts else []
 
 
-def to_text(outcome: Outcome) -> str:
+def to_text(outcome: CheckResult) -> str:
     """At most 80 columns, but for names that are longer; words are never broken."""
     parts = [textwrap.fill(headline(outcome), WIDTH, break_long_words=False, break_on_hyphens=False)]
     columns = {line.column for line in outcome.lines}
@@ -78,7 +78,7 @@ def to_text(outcome: Outcome) -> str:
     return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
 
 
-def _block(lines: list[Line], *, by_label: bool) -> list[str]:
+def _block(lines: list[CheckLine], *, by_label: bool) -> list[str]:
     found = []
     for line in lines:
         cells = _cells(line)
@@ -97,13 +97,13 @@ def _row(cells: tuple[str, ...]) -> list[str]:
     return [f"  {name}", f"  {'':<{NAME_WIDTH}} {figures}"]
 
 
-def _cells(line: Line) -> tuple[str, ...]:
+def _cells(line: CheckLine) -> tuple[str, ...]:
     name = line.column + ("" if line.decides or line.examples else " (guard)")
     change = DASH if line.difference is None else _change(line)
     return name, line.verdict, _number(line.baseline), _number(line.candidate), change, _number(line.detectable)
 
 
-def as_table(outcome: Outcome) -> Table:
+def as_table(outcome: CheckResult) -> Table:
     """A line for each row and column, in points (x100)."""
     text = pd.DataFrame([_shown(line) for line in outcome.lines])
     order = text.copy()
@@ -116,7 +116,7 @@ def _points(value: float | None) -> float:
     return float("nan") if value is None else 100 * value
 
 
-def _shown(line: Line) -> dict[str, str]:
+def _shown(line: CheckLine) -> dict[str, str]:
     named = dict(zip(HEADINGS, _cells(line), strict=True))
     why = f": {line.reason}" if line.reason else ""
     return {
@@ -127,7 +127,7 @@ def _shown(line: Line) -> dict[str, str]:
     }
 
 
-def _change(line: Line) -> str:
+def _change(line: CheckLine) -> str:
     error = "" if line.half_width is None else f" ± {line.half_width * 100:.2f}"
     return f"{(line.difference or 0.0) * 100:+.2f}{error}"
 
@@ -136,7 +136,7 @@ def _number(value: float | None) -> str:
     return DASH if value is None else f"{value * 100:.2f}"
 
 
-def to_junit(outcome: Outcome) -> str:
+def to_junit(outcome: CheckResult) -> str:
     """A test case for each line: regressed is a failure; what could not be told is an error, of a guard skipped."""
     suite = ElementTree.Element("testsuite", name="distilbench check", tests=str(len(outcome.lines)))
     failures = errors = skipped = 0

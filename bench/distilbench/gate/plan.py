@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from distilbench.analysis import stats
-from distilbench.gate.check import Line
+from distilbench.gate.check import CheckLine
 
 MOST_SEEDS, MOST_TIMES = 200, 1000.0
 
 
-def with_runs(line: Line, count: int) -> stats.Estimate:
+def with_runs(line: CheckLine, count: int) -> stats.Estimate:
     """The difference's error if each side had `count` seeds; as it is where seeds have no part in it."""
     estimate = line.estimate
     assert estimate is not None
@@ -22,7 +22,7 @@ def with_runs(line: Line, count: int) -> stats.Estimate:
     return replace(estimate, seeds=seeds, seed_variance=estimate.seed_variance * line.runs / count)
 
 
-def seeds_needed(line: Line, margin: float, alpha: float) -> int | None:
+def seeds_needed(line: CheckLine, margin: float, alpha: float) -> int | None:
     """Seeds of each side with which an unchanged candidate passes with probability 0.8; None when no number does."""
     if line.estimate is None or line.runs < 2 or not line.estimate.seed_variance:
         return None
@@ -30,7 +30,7 @@ def seeds_needed(line: Line, margin: float, alpha: float) -> int | None:
     return next(enough, None)
 
 
-def times_examples(line: Line, margin: float, alpha: float) -> float | None:
+def times_examples(line: CheckLine, margin: float, alpha: float) -> float | None:
     """How many times the examples it takes, seeds being as they are; None when no number of them is enough.
 
     As many times the tasks of an average do the same, if they are as large and as hard.
@@ -58,13 +58,13 @@ def _smallest(enough: Callable[[float], bool]) -> float | None:
     return high
 
 
-def plan(lines: list[Line], margin: float, alpha: float) -> list[str]:
+def plan(lines: list[CheckLine], margin: float, alpha: float) -> list[str]:
     """A sentence for each line that decides."""
     head = f"To pass within {margin * 100:g} points with probability 0.8 when nothing has changed:"
     return [head, *(_sentence(line, margin, alpha) for line in lines if line.decides and line.difference is not None)]
 
 
-def _sentence(line: Line, margin: float, alpha: float) -> str:
+def _sentence(line: CheckLine, margin: float, alpha: float) -> str:
     where = f"{line.label} on {line.column}"
     if line.estimate is None or line.estimate.error == 0:
         return f"{where}: both sides agree to the last digit; plan with results of fresh seeds."

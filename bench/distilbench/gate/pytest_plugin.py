@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from distilbench.gate.check import Outcome
+    from distilbench.gate.check import CheckResult
 
 MARKER = "distilbench"
 POINTS = 100
@@ -35,7 +35,7 @@ class Gate:
     """Relative paths start here."""
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, candidate: str | Path, **settings: Any) -> Outcome:
+    def check(self, candidate: str | Path, **settings: Any) -> CheckResult:
         """Check a model folder, a study's folder or a run's; `settings` go before the marker's."""
         from distilbench.gate.run import check_candidate
 
@@ -43,16 +43,16 @@ class Gate:
             lambda baseline, options: check_candidate(self.root / candidate, baseline, options), settings
         )
 
-    def check_encoder(self, encode: Callable[[list[str]], Any], **settings: Any) -> Outcome:
+    def check_encoder(self, encode: Callable[[list[str]], Any], **settings: Any) -> CheckResult:
         """The drift stage alone, for anything that turns a list of texts into vectors [texts, width]."""
         from distilbench.gate.run import check_encoder
 
         return self._judged(lambda baseline, options: check_encoder(encode, baseline, options), settings)
 
-    def _judged(self, check: Callable[[Path, Any], Outcome], settings: dict[str, Any]) -> Outcome:
+    def _judged(self, check: Callable[[Path, Any], CheckResult], settings: dict[str, Any]) -> CheckResult:
         from distilbench.core.errors import UserError
         from distilbench.gate.output import to_text
-        from distilbench.gate.run import Options
+        from distilbench.gate.run import CheckOptions
 
         chosen = {**self.settings, **settings}
         if "baseline" not in chosen:
@@ -64,7 +64,7 @@ class Gate:
         if "slices" in chosen:
             chosen["slices"] = self.root / chosen["slices"]
         try:
-            outcome = check(baseline, Options(**chosen))
+            outcome = check(baseline, CheckOptions(**chosen))
         except UserError as error:
             pytest.fail(f"distilbench: {error}", pytrace=False)
         if outcome.exit_code:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
-from distilbench.gate.check import Line, Outcome, check, confirmed, wanted_tasks
+from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
 from distilbench.gate.sample import Encode
 from distilbench.gate.slices import read_list, with_list
 
@@ -16,7 +16,7 @@ NOT_EMBEDDED = "{} was not looked at for drift: its model is not in the cache."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CheckOptions:
     """How to check; `margin` and `alpha` as of `distilbench.gate.check.check`."""
 
     margin: float = 0.005
@@ -37,7 +37,7 @@ class Options:
     """A list of examples that are to be rows of their own: see `distilbench.gate.slices.read_list`."""
 
 
-def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]:
+def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> list[str]:
     """Write a candidate as the baseline, with the user's slices; returns what the user should know about it.
 
     Raises `UserError` for a model folder without tasks to score it on.
@@ -61,7 +61,7 @@ def bless_candidate(folder: Path, baseline: Path, options: Options) -> list[str]
     )
 
 
-def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
+def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> CheckResult:
     """Check a model folder, a study's folder or a run's against a baseline.
 
     Raises `UserError` for what cannot be read, and for a model folder where it is not clear what it stands for.
@@ -74,7 +74,7 @@ def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
     scores = scores_of(folder)
     lines, notes = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
     if any(line.verdict != "pass" for line in lines):
-        return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+        return CheckResult("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
     outcome = check(scores, blessed, options.margin, options.alpha, list(options.tasks))
     if options.confirm is not None and outcome.verdict == "regressed":
         other = _other_seeds(options.confirm, scores)
@@ -82,7 +82,7 @@ def check_candidate(folder: Path, baseline: Path, options: Options) -> Outcome:
     return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
 
 
-def _with_slices(side: Scores, options: Options) -> Scores:
+def _with_slices(side: Scores, options: CheckOptions) -> Scores:
     return side if options.slices is None else replace(side, examples=with_list(side, read_list(options.slices)))
 
 
@@ -94,20 +94,20 @@ def _other_seeds(folder: Path, scores: Scores) -> Scores:
     return other
 
 
-def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
+def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckResult:
     from distilbench.gate import candidate
     from distilbench.gate.sample import encoder_of
 
     label = row_of(blessed, options.row)
     only = _row(blessed, label)
-    lines: list[Line] = []
+    lines: list[CheckLine] = []
     notes = ["The baseline has no vectors, so there was no drift stage."]
     if blessed.vectors:
         encode = encoder_of(folder, _device(options))
         line, notes = candidate.drift_line(encode, label, blessed, same=not options.changed)
         lines = [line]
         if line.verdict != "pass":
-            return Outcome("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
+            return CheckResult("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
     tasks = wanted_tasks(only, list(options.tasks))
     as_blessed = {name: only.tasks[name]["precision"] for name in tasks}
     scores = candidate.score_model(folder, label, as_blessed, options.mirror, options.device)
@@ -115,7 +115,7 @@ def _check_model(folder: Path, blessed: Scores, options: Options) -> Outcome:
     return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
 
 
-def check_encoder(encode: Encode, baseline: Path, options: Options) -> Outcome:
+def check_encoder(encode: Encode, baseline: Path, options: CheckOptions) -> CheckResult:
     """The drift stage for whatever turns texts into vectors: a server's client, an exported graph, a quantised model.
 
     Raises `UserError` for a baseline without vectors.
@@ -124,7 +124,7 @@ def check_encoder(encode: Encode, baseline: Path, options: Options) -> Outcome:
 
     blessed = read_baseline(baseline)
     line, notes = drift_line(encode, row_of(blessed, options.row), blessed, same=not options.changed)
-    return Outcome(line.verdict, [line], options.margin, options.alpha, notes)
+    return CheckResult(line.verdict, [line], options.margin, options.alpha, notes)
 
 
 def row_of(blessed: Scores, row: str | None) -> str:
@@ -143,7 +143,7 @@ def _row(blessed: Scores, label: str) -> Scores:
     return replace(blessed, runs=runs, scores=blessed.scores.loc[runs.index], examples=examples)
 
 
-def _drift_of_runs(scores: Scores, blessed: Scores, options: Options) -> tuple[list[Line], list[str]]:
+def _drift_of_runs(scores: Scores, blessed: Scores, options: CheckOptions) -> tuple[list[CheckLine], list[str]]:
     from distilbench.gate import candidate
     from distilbench.gate.sample import encoder_of
 
@@ -163,7 +163,7 @@ def _drift_of_runs(scores: Scores, blessed: Scores, options: Options) -> tuple[l
     return lines, notes
 
 
-def _device(options: Options) -> str:
+def _device(options: CheckOptions) -> str:
     from distilbench.core.machine import choose_device
 
     return choose_device(options.device)

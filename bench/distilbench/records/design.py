@@ -21,7 +21,7 @@ ABLATIONS_FILE, TUNING_FILE = "ablations.json", "tuning.json"
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationRow:
     """One row of an ablation."""
 
     label: str
@@ -39,7 +39,7 @@ class Ablation:
     """leave-one-out, one-at-a-time or factorial."""
     factors: dict[str, list[str]]
     """Factor -> names of its levels; the first is the one that the others are compared with."""
-    cells: list[Cell]
+    cells: list[AblationRow]
     apart: dict[str, list[str]]
     """Factor -> settings of the study that it changes, such as student.layers: its cells differ in them on purpose."""
 
@@ -146,7 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _ablation(values: dict[str, Any]) -> Ablation:
-    return Ablation(**{**values, "cells": [Cell(**cell) for cell in values["cells"]]})
+    return Ablation(**{**values, "cells": [AblationRow(**cell) for cell in values["cells"]]})
 
 
 def _tuning(values: dict[str, Any]) -> Tuning:

@@ -19,7 +19,7 @@ INDEX_FILE = "index.html"
 
 
 @dataclass(frozen=True)
-class Options:
+class ReportOptions:
     """What the user may choose about a report."""
 
     margin: float = 0.005
@@ -28,7 +28,7 @@ class Options:
     """Label of the row that others are drawn against; unset, the first of the tables."""
 
 
-def build(results: Path, out: Path, options: Options = Options()) -> list[Path]:
+def build(results: Path, out: Path, options: ReportOptions = ReportOptions()) -> list[Path]:
     """Write `out/<study>/` for one study's folder, or for every study in a folder of such folders.
 
     Returns the paths of the pages. Raises `UserError` when there is nothing to report, a record is damaged, or `out`
@@ -60,7 +60,7 @@ def terminal_table(records: Sequence[Record]) -> rich.table.Table:
     return to_rich(table, columns=len(table.text.columns) - len(MAIN_COSTS) + 1)
 
 
-def power(results: Path, delta: float | None, options: Options = Options()) -> list[Table]:
+def power(results: Path, delta: float | None, options: ReportOptions = ReportOptions()) -> list[Table]:
     """What each study's design can find, and the seeds that would settle its pairs; see `power_table`."""
     from distilbench.analysis.frame import make_study
     from distilbench.report.tables.verdicts import power_table

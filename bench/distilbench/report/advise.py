@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, Study, make_study
+from distilbench.analysis.frame import OVERALL, StudyFrames, make_study
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError, one_of
 from distilbench.records.record import Record, read_study
@@ -85,7 +85,7 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
     return tables, reasons
 
 
-def _silent(study: Study, wanted: Situation) -> str | None:
+def _silent(study: StudyFrames, wanted: Situation) -> str | None:
     """Why nothing can be said from a study, whatever it ran."""
     if wanted.milliseconds is not None and all(math.isnan(_latency(study, key)) for key in study.names("method")):
         return "its records state no latency; run it with this version, or ask without --latency"
@@ -94,7 +94,7 @@ def _silent(study: Study, wanted: Situation) -> str | None:
     return None
 
 
-def _rankings(study: Study, inference: Inference, keys: list[str]) -> Iterator[Table]:
+def _rankings(study: StudyFrames, inference: Inference, keys: list[str]) -> Iterator[Table]:
     """One for each set of rows that may be compared."""
     letters = study.runs.groupby("key")["letters"].first()
     for letter in dict.fromkeys(letters[keys]):
@@ -103,28 +103,28 @@ def _rankings(study: Study, inference: Inference, keys: list[str]) -> Iterator[T
             yield _ranking(study, inference, alike)
 
 
-def _record(study: Study, key: str) -> Record:
+def _record(study: StudyFrames, key: str) -> Record:
     return study.records[str(study.runs.index[study.runs["key"] == key][0])]
 
 
-def _latency(study: Study, key: str) -> float:
+def _latency(study: StudyFrames, key: str) -> float:
     """Milliseconds for one query, the median over seeds; not-a-number where no record states it."""
     return _over_seeds(study, key, "query_ms")
 
 
-def _parameters(study: Study, key: str) -> float:
+def _parameters(study: StudyFrames, key: str) -> float:
     """Of the model that ships, with its head where the records know that."""
     counted = _over_seeds(study, key, "parameters")
     return float(_record(study, key).student["parameters"]) if math.isnan(counted) else counted
 
 
-def _over_seeds(study: Study, key: str, name: str) -> float:
+def _over_seeds(study: StudyFrames, key: str, name: str) -> float:
     records = [study.records[str(run_id)] for run_id in study.runs.index[study.runs["key"] == key]]
     values = [record.speed[name] for record in records if record.status == "completed" and name in record.speed]
     return median(values) if values else math.nan
 
 
-def _fits(study: Study, key: str, wanted: Situation) -> bool:
+def _fits(study: StudyFrames, key: str, wanted: Situation) -> bool:
     if wanted.parameters is not None and _parameters(study, key) > wanted.parameters:
         return False
     # Not-a-number is no answer to what was asked, so such a row does not fit.
@@ -136,7 +136,7 @@ def _fits(study: Study, key: str, wanted: Situation) -> bool:
     return bool(record.budget["currency"] == currency and amount / NEAR <= record.budget["amount"] <= amount * NEAR)
 
 
-def _nearest(study: Study, wanted: Situation) -> str:
+def _nearest(study: StudyFrames, wanted: Situation) -> str:
     """What the study ran instead of what is asked."""
     records = [_record(study, key) for key in study.names("method")]
     budgets = sorted({f"{record.budget['currency']}={record.budget['amount']:g}" for record in records})
@@ -151,7 +151,7 @@ def _nearest(study: Study, wanted: Situation) -> str:
     return "; ".join(parts)
 
 
-def _ranking(study: Study, inference: Inference, keys: list[str]) -> Table:
+def _ranking(study: StudyFrames, inference: Inference, keys: list[str]) -> Table:
     scores = {key: found for key in keys if (found := inference.score(key, OVERALL)) is not None}
     ordered = sorted(keys, key=lambda key: -scores[key].mean)
     names, first = study.names("method"), ordered[0]
@@ -181,7 +181,7 @@ def _ranking(study: Study, inference: Inference, keys: list[str]) -> Table:
     return Table("advice", caption, pd.DataFrame(text), pd.DataFrame(order), notes, caution(study))
 
 
-def _machines(study: Study, keys: list[str]) -> list[str]:
+def _machines(study: StudyFrames, keys: list[str]) -> list[str]:
     """What the latencies hold for."""
     timed = [
         study.records[str(run_id)]
@@ -201,7 +201,7 @@ def _machine(environment: dict[str, Any]) -> str:
     return on_cpu if environment["device"] == "cpu" else str(environment["device"])
 
 
-def _training_seconds(study: Study, key: str) -> float:
+def _training_seconds(study: StudyFrames, key: str) -> float:
     seconds = study.cost.get("seconds_train")
     return math.nan if seconds is None else float(seconds[key])
 
@@ -215,7 +215,7 @@ def _seeds(inference: Inference, one: str, other: str) -> int | None:
     return None if math.isnan(difference.error) else difference.seeds_needed(difference.mean, alpha)
 
 
-def _advice(study: Study, inference: Inference, ordered: list[str]) -> list[str]:
+def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:
     names, (first, *others) = study.names("method"), ordered
     open_ones = [key for key in others if inference.verdict(key, first) not in ("worse", "equivalent")]
     equal = [names[key] for key in others if inference.verdict(key, first) == "equivalent"]
@@ -240,7 +240,7 @@ def _advice(study: Study, inference: Inference, ordered: list[str]) -> list[str]
     return found
 
 
-def _where(study: Study, key: str) -> str:
+def _where(study: StudyFrames, key: str) -> str:
     record = _record(study, key)
     tuned = record.ledger["tuning_trials"]
     return (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from distilbench.analysis.frame import Study, references
+from distilbench.analysis.frame import StudyFrames, references
 from distilbench.records.design import TUNED
 from distilbench.records.record import Record
 
@@ -12,7 +12,7 @@ MACHINE = ("platform", "cpu", "threads", "device")
 STATUSES = ("completed", "diverged", "failed", "missing")
 
 
-def smoke_mark(study: Study) -> str | None:
+def smoke_mark(study: StudyFrames) -> str | None:
     """The mark of a study with shortened runs; None when all runs are whole."""
     limits = sorted({int(limit) for limit in study.runs["limit"].dropna()})
     if not limits:
@@ -20,12 +20,12 @@ def smoke_mark(study: Study) -> str | None:
     return f"smoke run (--limit {', '.join(map(str, limits))}): not a result"
 
 
-def caution(study: Study) -> str | None:
+def caution(study: StudyFrames) -> str | None:
     """What stands before every table of a study whose rows are no results, or were not treated alike."""
     return "; ".join(filter(None, [smoke_mark(study), unequal_tuning(study)])) or None
 
 
-def unequal_tuning(study: Study) -> str | None:
+def unequal_tuning(study: StudyFrames) -> str | None:
     """The mark of a study in which some methods were tuned more than others; None where all had the same chance.
 
     A row at a method's own settings beside the tuned row of the same method is no inequality: it is another regime.
@@ -44,7 +44,7 @@ def unequal_tuning(study: Study) -> str | None:
     return f"unequal tuning (trials: methods) {parts}"
 
 
-def status_counts(study: Study) -> pd.DataFrame:
+def status_counts(study: StudyFrames) -> pd.DataFrame:
     """Rows x statuses: number of runs; `missing` counts the seeds that only other methods of the set have."""
     runs = study.runs
     counts = pd.crosstab(runs["key"], runs["status"]).reindex(columns=list(STATUSES), fill_value=0)
@@ -64,7 +64,7 @@ def status_text(counts: pd.DataFrame) -> pd.Series[str]:
     return counts.apply(text, axis=1)
 
 
-def notes(study: Study) -> list[str]:
+def notes(study: StudyFrames) -> list[str]:
     """Footnotes of the score tables, the general ones first."""
     seeds = study.runs.loc[study.runs["status"] == "completed"].groupby("key").size()
     counts = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}" if len(seeds) else "0"
@@ -76,7 +76,7 @@ def notes(study: Study) -> list[str]:
     return found + _incomplete(study) + _unequal_tasks(study) + _floors(study) + _machines(study)
 
 
-def _covered(study: Study) -> str:
+def _covered(study: StudyFrames) -> str:
     if study.half_widths is None or study.half_widths.isna().all(axis=None):
         return "it covers seeds only, not the choice of examples, and is left out where n < 2."
     return (
@@ -85,7 +85,7 @@ def _covered(study: Study) -> str:
     )
 
 
-def _incomplete(study: Study) -> list[str]:
+def _incomplete(study: StudyFrames) -> list[str]:
     counts = status_counts(study)
     bad = counts.drop(columns="completed").sum(axis=1) > 0
     if not bad.any():
@@ -94,7 +94,7 @@ def _incomplete(study: Study) -> list[str]:
     return [f"Only completed runs enter means, so a row that lost runs may look better than it is: {'; '.join(parts)}."]
 
 
-def _unequal_tasks(study: Study) -> list[str]:
+def _unequal_tasks(study: StudyFrames) -> list[str]:
     lacking = study.scores.isna()
     found = [
         f"{_runs([study.records[str(run_id)]], study)} lacks {', '.join(map(str, lacking.columns[row]))}"
@@ -104,7 +104,7 @@ def _unequal_tasks(study: Study) -> list[str]:
     return [f"A dash stands for what not all completed runs of a row have: {'; '.join(found)}."] if found else []
 
 
-def _floors(study: Study) -> list[str]:
+def _floors(study: StudyFrames) -> list[str]:
     completed = [record for record in study.records.values() if record.status == "completed"]
     methods = [record for record in completed if record.role == "method"]
     found = []
@@ -124,12 +124,12 @@ def _floors(study: Study) -> list[str]:
     return found
 
 
-def _runs(records: list[Record], study: Study) -> str:
+def _runs(records: list[Record], study: StudyFrames) -> str:
     names = study.runs["row"]
     return ", ".join(f"{names.loc[record.run_id]} (seed {record.seed})" for record in records)
 
 
-def _machines(study: Study) -> list[str]:
+def _machines(study: StudyFrames) -> list[str]:
     seen = {name: {str(record.environment[name]) for record in study.records.values()} for name in MACHINE}
     mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
     return [f"Seconds are not comparable, the runs differ in {'; '.join(mixed)}."] if mixed else []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.records.record import Record
 from distilbench.report.notes import caution
 from distilbench.report.prose import paragraph
@@ -56,7 +56,7 @@ SECTIONS = {
 """What the page shows before the runs and the settings, as far as it is there."""
 
 
-def to_page(study: Study, tables: Mapping[str, Table], figures: Path, captions: dict[str, str]) -> str:
+def to_page(study: StudyFrames, tables: Mapping[str, Table], figures: Path, captions: dict[str, str]) -> str:
     """The whole page; `figures` holds one SVG for each name in `captions`."""
     drawn = {name: _figure(figures / f"{name}.svg", name, caption) for name, caption in captions.items()}
     parts = {f"table {name}": to_html(table) for name, table in tables.items()}
@@ -99,7 +99,7 @@ def _figure(path: Path, name: str, caption: str) -> str:
     )
 
 
-def _run_table(study: Study) -> Table:
+def _run_table(study: StudyFrames) -> Table:
     runs = study.runs.assign(
         overall=study.averages[OVERALL] * 100,
         train=study.costs["seconds_train"] if "seconds_train" in study.costs else float("nan"),
@@ -121,7 +121,7 @@ def _run_table(study: Study) -> Table:
     return Table("runs", f"{study.name}: every run", text, order, [], caution(study))
 
 
-def _run(study: Study, record: Record) -> str:
+def _run(study: StudyFrames, record: Record) -> str:
     row = study.runs["row"].loc[record.run_id]
     summary = html.escape(f"{row}, seed {record.seed}: {record.status}")
     error = f'<p class="error">{html.escape(record.error)}</p>' if record.error else ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.analysis.frame import ALPHA, RESAMPLES, Study, groups
+from distilbench.analysis.frame import ALPHA, RESAMPLES, StudyFrames, groups
 from distilbench.records.record import Record
 from distilbench.report.notes import caution, smoke_mark, status_counts
 from distilbench.report.render import Table
@@ -16,7 +16,7 @@ from distilbench.report.tables.scores import number
 SECTIONS = ("teacher", "student", "text", "budget", "train", "environment")
 
 
-def settings_table(study: Study) -> Table:
+def settings_table(study: StudyFrames) -> Table:
     """Every setting with its value; several values are counted by runs."""
     rows = []
     for section in SECTIONS:
@@ -29,7 +29,7 @@ def settings_table(study: Study) -> Table:
     return Table("settings", f"{study.name}: settings", frame, frame, [], caution(study))
 
 
-def paragraph(study: Study) -> str:
+def paragraph(study: StudyFrames) -> str:
     """What a paper's method section has to say about the runs; only what the records state."""
     records = list(study.records.values())
     methods = [record for record in records if record.role == "method"]
@@ -68,7 +68,7 @@ def _training(one: Lookup) -> str:
     )
 
 
-def _evaluation(study: Study) -> str:
+def _evaluation(study: StudyFrames) -> str:
     tasks = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in list(groups(study.tasks).items())[:-1])
     metrics = ", ".join(study.tasks["metric"].unique())
     precisions = _values(facts["precision"] for record in study.records.values() for facts in record.tasks.values())
@@ -80,7 +80,7 @@ def _evaluation(study: Study) -> str:
     )
 
 
-def _statistics(study: Study) -> str:
+def _statistics(study: StudyFrames) -> str:
     counts = status_counts(study).loc[list(study.names("method"))]
     completed, total = int(counts["completed"].sum()), int(counts.sum(axis=1).sum())
     text = (
@@ -90,7 +90,7 @@ def _statistics(study: Study) -> str:
     return f"{text} {study.difference}." if study.difference else text
 
 
-def _intervals(study: Study) -> str:
+def _intervals(study: StudyFrames) -> str:
     if study.half_widths is None:
         return "Student-t intervals over seeds; differences between methods were not tested for significance."
     return (

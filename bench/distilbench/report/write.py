@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distilbench.analysis.frame import Study, make_study, read_curves
+from distilbench.analysis.frame import StudyFrames, make_study, read_curves
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
 from distilbench.records.record import Record, read_study
-from distilbench.report import INDEX_FILE, Options
+from distilbench.report import INDEX_FILE, ReportOptions
 from distilbench.report.prose import paragraph, settings_table
 from distilbench.report.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
 from distilbench.report.reproduction.ledger import reproduction_tables
@@ -24,7 +24,7 @@ from distilbench.report.tables.vectors import vector_table
 from distilbench.report.tables.verdicts import emphasis, power_notes, power_table, verdict_matrix, verdict_table
 
 
-def write_report(records: Sequence[Record], folder: Path, target: Path, options: Options) -> None:
+def write_report(records: Sequence[Record], folder: Path, target: Path, options: ReportOptions) -> None:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
     curves = read_curves(study, folder)
@@ -36,21 +36,21 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 
     def write(out: Path) -> None:
         from distilbench.report.figures.all_figures import draw_all
-        from distilbench.report.figures.drawn import Drawn
+        from distilbench.report.figures.drawn import FigureData
         from distilbench.report.page import to_page
 
         for name in ("tables", "figures"):
             (out / name).mkdir()
         _write_tables(study, made, out / "tables")
         write_planes(study, out / "tables")
-        given = Drawn(study, curves, inference, design, options.reference)
+        given = FigureData(study, curves, inference, design, options.reference)
         captions = draw_all(given, out / "figures")
         (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
 
 
-def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
+def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inference]:
     """The study with intervals over seeds and examples, and what can be said of its differences."""
     inference = Inference.of(study, folder)
     if not inference.columns:
@@ -58,7 +58,9 @@ def with_errors(study: Study, folder: Path) -> tuple[Study, Inference]:
     return replace(study, half_widths=inference.half_widths()), inference
 
 
-def _tables(study: Study, inference: Inference, design: Design, beside: Sequence[Study]) -> dict[str, Table]:
+def _tables(
+    study: StudyFrames, inference: Inference, design: Design, beside: Sequence[StudyFrames]
+) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
     made = [
         emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
@@ -82,7 +84,7 @@ def _tables(study: Study, inference: Inference, design: Design, beside: Sequence
     return {table.name: table for table in made}
 
 
-def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
+def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path) -> None:
     for table in made.values():
         (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
         (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
@@ -98,7 +100,7 @@ def _write_tables(study: Study, made: Mapping[str, Table], out: Path) -> None:
     tables.score_frame(study).to_csv(out / "scores.csv", index=False)
 
 
-def write_planes(study: Study, out: Path) -> None:
+def write_planes(study: StudyFrames, out: Path) -> None:
     """The means that the information plane is drawn from, as CSV, where any run has a place on it."""
     from distilbench.report.figures.representation import planes
 

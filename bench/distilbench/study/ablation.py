@@ -17,8 +17,7 @@ from math import prod
 from typing import Any
 
 from distilbench.core.errors import one_of, shown
-from distilbench.records.design import Ablation
-from distilbench.records.design import Cell as NamedCell
+from distilbench.records.design import Ablation, AblationRow
 from distilbench.study.rows import MethodEntry, Stage, hyperparameters, method_entry
 from distilbench.study.sections import AblateSpec
 from distilbench.study.study import Study
@@ -31,7 +30,7 @@ Changes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationCell:
     """One row of an ablation, with what has to be changed in the study for it."""
 
     label: str
@@ -71,7 +70,7 @@ def designs(study: Study) -> list[Ablation]:
     found = []
     for name, cells in _named_cells(study).items():
         spec = study.ablate[name]
-        listed = [NamedCell(rows.setdefault(cell.content, cell.label), cell.levels) for cell in cells]
+        listed = [AblationRow(rows.setdefault(cell.content, cell.label), cell.levels) for cell in cells]
         levels = {
             factor: list(dict.fromkeys(cell.levels[factor] for cell in cells if factor in cell.levels))
             for factor in spec.factors
@@ -135,11 +134,11 @@ def _stage_of(entry: MethodEntry, key: str) -> tuple[int, str]:
     return names.index(stage), name
 
 
-def _named_cells(study: Study) -> dict[str, list[Cell]]:
+def _named_cells(study: Study) -> dict[str, list[AblationCell]]:
     return {name: list(_cells(study, name, spec)) for name, spec in study.ablate.items()}
 
 
-def _cells(study: Study, name: str, spec: AblateSpec) -> Iterator[Cell]:
+def _cells(study: Study, name: str, spec: AblateSpec) -> Iterator[AblationCell]:
     """The cells of one ablation, the one that the others are compared with first."""
     try:
         base = method_entry(name if spec.of is None else spec.of)
@@ -160,7 +159,7 @@ def _cells(study: Study, name: str, spec: AblateSpec) -> Iterator[Cell]:
 Level = tuple[str, Changes]
 
 
-def _crossed(study: Study, base: MethodEntry, levels: dict[str, list[Level]]) -> Iterator[Cell]:
+def _crossed(study: Study, base: MethodEntry, levels: dict[str, list[Level]]) -> Iterator[AblationCell]:
     for factor, found in levels.items():
         if len(found) < 2:
             raise ValueError(f"{factor} has one level, a factorial design needs two or more of each")
@@ -172,14 +171,14 @@ def _crossed(study: Study, base: MethodEntry, levels: dict[str, list[Level]]) ->
         yield _cell(study, base, of_factor, away)
 
 
-def _cell(study: Study, base: MethodEntry, levels: Mapping[str, Level], away: Mapping[str, Level]) -> Cell:
+def _cell(study: Study, base: MethodEntry, levels: Mapping[str, Level], away: Mapping[str, Level]) -> AblationCell:
     """The base with the changes of all levels; the label names those that are `away` from the reference."""
     changes = {key: value for _, given in levels.values() for key, value in given.items()}
     own = {key: value for key, value in changes.items() if not _is_setting(key)}
     settings = {key: value for key, value in changes.items() if _is_setting(key) and value != _setting(study, key)}
     label = "".join([base.label, *(_label_part(factor, level) for factor, (level, _) in away.items())])
     entry = changed(base, own, label) if own else dataclasses.replace(base, label=label)
-    return Cell(label, entry, settings, {factor: level for factor, (level, _) in levels.items()})
+    return AblationCell(label, entry, settings, {factor: level for factor, (level, _) in levels.items()})
 
 
 def _label_part(factor: str, level: str) -> str:

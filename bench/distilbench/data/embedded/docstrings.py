@@ -38,7 +38,7 @@ _NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
-class Pair:
+class DocstringPair:
     """A docstring's summary (the query) and the prose that follows it (the document)."""
 
     package: str
@@ -68,7 +68,7 @@ def sentences(packages: Iterable[str]) -> list[str]:
     return list(found.values())
 
 
-def pairs(packages: Iterable[str]) -> list[Pair]:
+def pairs(packages: Iterable[str]) -> list[DocstringPair]:
     """Pairs with unique names, summaries (4 to 30 words) and bodies (12 to about 120 words), in the order of files.
 
     Raises `UserError` for an evaluation package that is not installed.
@@ -89,7 +89,7 @@ def pairs(packages: Iterable[str]) -> list[Pair]:
 
 
 @lru_cache(maxsize=1)
-def _cached_pairs(packages: tuple[str, ...]) -> tuple[Pair, ...]:
+def _cached_pairs(packages: tuple[str, ...]) -> tuple[DocstringPair, ...]:
     """The evaluation pairs, which both the training text and the task need."""
     return tuple(pairs(packages))
 
@@ -205,7 +205,7 @@ def _attached(call: ast.Call, prefix: str) -> Iterator[tuple[str, str]]:
         yield name, max(texts, key=len, default="")
 
 
-def _candidates(package: str) -> Iterator[tuple[Pair, list[str]]]:
+def _candidates(package: str) -> Iterator[tuple[DocstringPair, list[str]]]:
     """Pairs whose bodies are still lists of sentences."""
     for name, doc in _docstrings(package):
         paragraphs = Reader().read(doc)
@@ -214,7 +214,7 @@ def _candidates(package: str) -> Iterator[tuple[Pair, list[str]]]:
         summary, *rest = split_sentences(paragraphs[0][0])
         body = [*rest, *(sentence for text, prose in paragraphs[1:] if prose for sentence in split_sentences(text))]
         if is_prose(summary, may_lack_stop=True) and len(summary.split()) <= 30:
-            yield Pair(package, name, summary, ""), list(filter(is_prose, body))
+            yield DocstringPair(package, name, summary, ""), list(filter(is_prose, body))
 
 
 def _cut(body: list[str]) -> str:

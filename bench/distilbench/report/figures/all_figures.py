@@ -11,9 +11,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.report.figures.design import ablation, best_of_k, interactions
-from distilbench.report.figures.drawn import Drawn, legend, reach, scored_methods
+from distilbench.report.figures.drawn import FigureData, legend, reach, scored_methods
 from distilbench.report.figures.representation import information_plane, layers
 from distilbench.report.figures.style import COLOURS, GREY, logarithmic, looks, new_figure, save, short, styled
 from distilbench.report.figures.verdicts import differences, ranks, response
@@ -26,7 +26,7 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
-def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
+def draw_all(given: FigureData, folder: Path) -> dict[str, str]:
     """Write every figure that the study has data for into `folder`. Returns name -> caption of those."""
     captions = {}
     for name, (caption, draw) in FIGURES.items():
@@ -41,7 +41,7 @@ def draw_all(given: Drawn, folder: Path) -> dict[str, str]:
     return captions
 
 
-def scores(given: Drawn) -> Figure | None:
+def scores(given: FigureData) -> Figure | None:
     """One panel per task group: a dot per seed, the mean with its interval per method, floor and ceiling as lines."""
     study = given.study
     methods = scored_methods(study)
@@ -58,7 +58,7 @@ def scores(given: Drawn) -> Figure | None:
     return figure
 
 
-def score_vs_cost(given: Drawn) -> Figure | None:
+def score_vs_cost(given: FigureData) -> Figure | None:
     """Overall score against training seconds and student FLOPs: interval upwards, range of the cost sideways."""
     study = given.study
     methods = scored_methods(study)
@@ -78,7 +78,7 @@ def score_vs_cost(given: Drawn) -> Figure | None:
     return figure
 
 
-def tasks(given: Drawn) -> Figure | None:
+def tasks(given: FigureData) -> Figure | None:
     """Methods x tasks: share of the gap closed, in percent."""
     study = given.study
     methods = scored_methods(study)
@@ -105,7 +105,7 @@ def tasks(given: Drawn) -> Figure | None:
     return figure
 
 
-def seed_spread(given: Drawn) -> Figure | None:
+def seed_spread(given: FigureData) -> Figure | None:
     """Overall score by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
     study, methods = given.study, scored_methods(given.study)
     runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
@@ -123,7 +123,7 @@ def seed_spread(given: Drawn) -> Figure | None:
     return figure
 
 
-def learning_curves(given: Drawn) -> Figure | None:
+def learning_curves(given: FigureData) -> Figure | None:
     """One panel per method: smoothed loss against sentences, a line per seed; several terms in colours."""
     study, curves = given.study, given.curves
     methods = {key: name for key, name in study.names("method").items() if key in set(curves.get("key", []))}
@@ -143,7 +143,7 @@ def learning_curves(given: Drawn) -> Figure | None:
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
+FIGURES: dict[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
     "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).", scores),
     "score_vs_cost": (
         "Overall score against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
@@ -202,7 +202,7 @@ FIGURES: dict[str, tuple[str, Callable[[Drawn], Figure | None]]] = {
 }
 
 
-def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str) -> None:
+def _scores_panel(axes: Axes, study: StudyFrames, methods: dict[str, str], group: str) -> None:
     keys = study.runs["key"].reindex(study.averages.index)
     for y, key in enumerate(methods):
         colour, marker = looks(study.runs)[key]
@@ -213,7 +213,7 @@ def _scores_panel(axes: Axes, study: Study, methods: dict[str, str], group: str)
     _reference_lines(axes.axvline, study, group)
 
 
-def _reference_lines(line: Callable[..., object], study: Study, group: str) -> None:
+def _reference_lines(line: Callable[..., object], study: StudyFrames, group: str) -> None:
     for role, dashes in REFERENCE_LINES.items():
         for key, name in study.names(role).items():
             mean, _ = study.average.percent(key, group)
@@ -221,7 +221,7 @@ def _reference_lines(line: Callable[..., object], study: Study, group: str) -> N
                 line(mean, linestyle=dashes, color=GREY, linewidth=1, label=short(name), zorder=1)
 
 
-def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[float]) -> None:
+def _against(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.Series[float]) -> None:
     keys = study.runs["key"].reindex(cost.index)
     for key, name in methods.items():
         colour, marker = looks(study.runs)[key]
@@ -235,7 +235,7 @@ def _against(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[
         logarithmic(axes)
 
 
-def _pareto_front(axes: Axes, study: Study, methods: dict[str, str], cost: pd.Series[float]) -> None:
+def _pareto_front(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.Series[float]) -> None:
     """A line through the methods that no other beats at the same cost or less."""
     points = sorted((float(cost[key]), study.average.percent(key, OVERALL)[0]) for key in methods)
     front: list[tuple[float, float]] = []

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from distilbench.analysis.frame import OVERALL
 from distilbench.analysis.stats import Estimate
 from distilbench.records.design import Ablation
-from distilbench.report.figures.drawn import Drawn, legend
+from distilbench.report.figures.drawn import FigureData, legend
 from distilbench.report.figures.style import COLOURS, GREY, MARKERS, new_figure, short
 from distilbench.report.tables.effects import Effect, apart, effects, keys_of, with_levels
 from distilbench.report.tables.tuning import curve
@@ -21,7 +21,7 @@ MOST_PANELS = 3
 """In a row."""
 
 
-def ablation(given: Drawn) -> Figure | None:
+def ablation(given: FigureData) -> Figure | None:
     """One panel per ablation: each effect on the overall score with its interval, against the margin."""
     found = [item for item in effects(given.inference, given.design.ablations) if item.estimates]
     names = list(dict.fromkeys(item.ablation for item in found))
@@ -64,7 +64,7 @@ def _effect(axes: Axes, item: Effect, y: int) -> None:
     )
 
 
-def interactions(given: Drawn) -> Figure | None:
+def interactions(given: FigureData) -> Figure | None:
     """One panel per pair of factors of a factorial design: score at the levels of one, a line for each of the other."""
     pairs = [
         (item, one, other)
@@ -94,7 +94,7 @@ def interactions(given: Drawn) -> Figure | None:
     return figure
 
 
-def _lines(given: Drawn, ablation: Ablation, one: str, other: str) -> dict[str, list[Estimate]]:
+def _lines(given: FigureData, ablation: Ablation, one: str, other: str) -> dict[str, list[Estimate]]:
     """Level of the other factor -> score at each level of the one; empty where a cell is missing."""
     found: dict[str, list[Estimate]] = {}
     for other_level in ablation.factors[other]:
@@ -109,7 +109,7 @@ def _lines(given: Drawn, ablation: Ablation, one: str, other: str) -> dict[str, 
     return found
 
 
-def best_of_k(given: Drawn) -> Figure | None:
+def best_of_k(given: FigureData) -> Figure | None:
     """Expected best dev score against the number of trials, a line per method."""
     curves = {item.label: curve(item) for item in (given.design.tuning.methods if given.design.tuning else [])}
     if not any(len(means) for means, _ in curves.values()):

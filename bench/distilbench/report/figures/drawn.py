@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import Study
+from distilbench.analysis.frame import StudyFrames
 from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Design
 
@@ -17,10 +17,10 @@ LEGEND_CHARACTERS, MARKER_CHARACTERS = 110, 7
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FigureData:
     """All that a figure may show."""
 
-    study: Study
+    study: StudyFrames
     curves: pd.DataFrame
     """The logged steps of all runs; see `read_curves`."""
     inference: Inference
@@ -29,7 +29,7 @@ class Drawn:
     """Label of the row that others are drawn against; unset, the first of the tables."""
 
 
-def scored_methods(study: Study) -> dict[str, str]:
+def scored_methods(study: StudyFrames) -> dict[str, str]:
     """The rows of trained students with a completed run and at least one average."""
     scored = study.average.mean.notna().any(axis=1)
     return {key: name for key, name in study.names("method").items() if scored.loc[key]}

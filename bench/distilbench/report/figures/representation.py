@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import Study
-from distilbench.report.figures.drawn import Drawn, legend
+from distilbench.analysis.frame import StudyFrames
+from distilbench.report.figures.drawn import FigureData, legend
 from distilbench.report.figures.style import GREY, looks, new_figure, short
 
 PLANES = {"hsic": "normalised HSIC", "nce": "InfoNCE bound (nats)"}
 
 
-def information_plane(given: Drawn) -> Figure | None:
+def information_plane(given: FigureData) -> Figure | None:
     """A panel per measure, a line per method over the budget: dependence on the teacher against that on the input."""
     study = given.study
     found = planes(study)
@@ -35,7 +35,7 @@ def information_plane(given: Drawn) -> Figure | None:
     return figure
 
 
-def planes(study: Study) -> pd.DataFrame:
+def planes(study: StudyFrames) -> pd.DataFrame:
     """Means over seeds by method (`key`) and share of the budget; no rows where no run was placed."""
     columns = [f"{measure}_{side}" for measure in PLANES for side in ("input", "teacher")] + ["nce_limit"]
     rows = [
@@ -48,7 +48,7 @@ def planes(study: Study) -> pd.DataFrame:
     return frame.groupby(["key", "share"], as_index=False).mean()
 
 
-def layers(given: Drawn) -> Figure | None:
+def layers(given: FigureData) -> Figure | None:
     """One panel per row: each of the student's layers (upwards) beside each of the teacher's, as shades."""
     study = given.study
     matrices: dict[str, list[np.ndarray]] = {}

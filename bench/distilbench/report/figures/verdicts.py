@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from distilbench.analysis.frame import OVERALL
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError, one_of
-from distilbench.report.figures.drawn import Drawn, legend, reach, scored_methods
+from distilbench.report.figures.drawn import FigureData, legend, reach, scored_methods
 from distilbench.report.figures.style import GREY, logarithmic, looks, new_figure, short
 
 MARKERS = {"equivalent": "s"}
 TOGETHER = ("equivalent", "undecided")
 
 
-def differences(given: Drawn) -> Figure | None:
+def differences(given: FigureData) -> Figure | None:
     """One panel per average: each method's paired difference to the reference, with its interval."""
     inference, methods = given.inference, scored_methods(given.study)
     reference = _reference(given, methods)
@@ -40,7 +40,7 @@ def differences(given: Drawn) -> Figure | None:
     return figure
 
 
-def _difference(axes: Axes, given: Drawn, key: str, reference: str, column: str, y: int) -> None:
+def _difference(axes: Axes, given: FigureData, key: str, reference: str, column: str, y: int) -> None:
     verdict = given.inference.verdict(key, reference, column)
     if verdict is None:
         return
@@ -58,7 +58,7 @@ def _difference(axes: Axes, given: Drawn, key: str, reference: str, column: str,
     )
 
 
-def _reference(given: Drawn, methods: dict[str, str]) -> str | None:
+def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
     if given.reference is None:
         return next(iter(methods), None)
     labels = {str(given.study.rows.at[key, "label"]): key for key in methods}
@@ -67,7 +67,7 @@ def _reference(given: Drawn, methods: dict[str, str]) -> str | None:
     return labels[given.reference]
 
 
-def ranks(given: Drawn) -> Figure | None:
+def ranks(given: FigureData) -> Figure | None:
     """Critical-difference diagram: mean ranks with intervals, and bars over what is not told apart."""
     found = given.inference.ranks(OVERALL)
     if len(found) < 3:
@@ -104,7 +104,7 @@ def _not_told_apart(inference: Inference, ordered: list[str]) -> list[tuple[int,
     return found
 
 
-def response(given: Drawn) -> Figure | None:
+def response(given: FigureData) -> Figure | None:
     """Dev score against what was spent of the binding currency, on a logarithmic axis."""
     study = given.study
     rows = [

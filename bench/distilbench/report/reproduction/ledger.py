@@ -7,12 +7,18 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from distilbench.analysis.frame import Study
+from distilbench.analysis.frame import StudyFrames
 from distilbench.records.published import load_published
 from distilbench.report.notes import caution
 from distilbench.report.render import Table
 from distilbench.report.reproduction.protocol import differences, other_sets
-from distilbench.report.reproduction.published_order import REFERENCE, Comparison, Line, Verdicts, compare
+from distilbench.report.reproduction.published_order import (
+    REFERENCE,
+    MatchedRow,
+    PublishedComparison,
+    Verdicts,
+    compare,
+)
 from distilbench.report.tables.scores import DASH
 
 __all__ = ["load_published", "reproduction_tables"]
@@ -21,7 +27,7 @@ Column = tuple[str, list[str], list[float] | list[str]]
 """Heading, cells as shown, values to sort by."""
 
 
-def reproduction_tables(study: Study, verdicts: Verdicts | None = None) -> list[Table]:
+def reproduction_tables(study: StudyFrames, verdicts: Verdicts | None = None) -> list[Table]:
     """A summary, then for every paper's table that shares two methods with the study the scores, and pairs if any.
 
     `verdicts` has row keys of `study.rows`: the first is 'better', 'worse', 'equivalent' or 'undecided' against the
@@ -37,8 +43,8 @@ def reproduction_tables(study: Study, verdicts: Verdicts | None = None) -> list[
     return tables
 
 
-def _summary(study: Study, found: list[Comparison], tested: bool) -> Table:
-    rows: list[Callable[[Comparison], int]] = [
+def _summary(study: StudyFrames, found: list[PublishedComparison], tested: bool) -> Table:
+    rows: list[Callable[[PublishedComparison], int]] = [
         lambda one: len({line.row.method for line in one.lines}),
         lambda one: len(one.tasks),
         lambda one: len(one.pairs),
@@ -60,7 +66,7 @@ def _summary(study: Study, found: list[Comparison], tested: bool) -> Table:
     return _table(study, "reproduction", "order of methods beside published tables", columns, notes)
 
 
-def _scores(study: Study, compared: Comparison) -> Table:
+def _scores(study: StudyFrames, compared: PublishedComparison) -> Table:
     lines = compared.lines
     gaps = [_gap(line, compared) for line in lines]
     columns = [
@@ -81,7 +87,7 @@ def _scores(study: Study, compared: Comparison) -> Table:
     return _table(study, f"reproduction_{compared.table.id}", caption, columns, notes)
 
 
-def _pairs(study: Study, compared: Comparison, tested: bool) -> Table:
+def _pairs(study: StudyFrames, compared: PublishedComparison, tested: bool) -> Table:
     pairs = compared.pairs
     encoders = [pair.first.row.student for pair in pairs]
     columns = [
@@ -96,7 +102,7 @@ def _pairs(study: Study, compared: Comparison, tested: bool) -> Table:
     return _table(study, f"reproduction_{compared.table.id}_pairs", f"pairs of {compared.table.title}", columns, notes)
 
 
-def _reading(compared: Comparison) -> list[str]:
+def _reading(compared: PublishedComparison) -> list[str]:
     """What the table's numbers are and what follows from them."""
     table, counts = compared.table, [compared.count(order) for order in ("agrees", "disagrees", "undecided")]
     why = f"pairs that agree: {counts[0]}, disagree: {counts[1]}, undecided: {counts[2]}"
@@ -113,7 +119,7 @@ def _reading(compared: Comparison) -> list[str]:
     return notes + ([sets] if compared.letters else [])
 
 
-def _obstacle(compared: Comparison) -> str:
+def _obstacle(compared: PublishedComparison) -> str:
     if not compared.common:
         return "the published rows have no task in common"
     if not compared.tasks:
@@ -121,7 +127,7 @@ def _obstacle(compared: Comparison) -> str:
     return "fewer than two of the shared methods have a score on the shared tasks"
 
 
-def _ground(study: Study, tested: bool) -> str:
+def _ground(study: StudyFrames, tested: bool) -> str:
     if tested:
         return (
             "Order by the study's verdicts, the first method against the second: an undecided pair neither agrees nor "
@@ -131,7 +137,7 @@ def _ground(study: Study, tested: bool) -> str:
     return "Order by the sign of the mean difference, not tested for significance."
 
 
-def _other_sets(study: Study, compared: Comparison) -> list[str]:
+def _other_sets(study: StudyFrames, compared: PublishedComparison) -> list[str]:
     """How many pairs agree when the tasks of which the source scored another set are left out."""
     left_out = [task for task in other_sets(compared.table, study) if task in compared.tasks]
     rest = compare(compared.table, study, without=left_out)
@@ -141,19 +147,19 @@ def _other_sets(study: Study, compared: Comparison) -> list[str]:
     return [f"Without {', '.join(left_out)}, another test set there, {agreeing} by the sign of the mean difference."]
 
 
-def _gap(line: Line, compared: Comparison) -> tuple[float, float]:
+def _gap(line: MatchedRow, compared: PublishedComparison) -> tuple[float, float]:
     """Published and own distance to the reference: on the shared tasks, or on all when none is shared."""
     reference = _reference(line, compared)
     there = line.there - reference.there if compared.tasks else line.published - reference.published
     return there, line.here - reference.here
 
 
-def _reference(line: Line, compared: Comparison) -> Line:
+def _reference(line: MatchedRow, compared: PublishedComparison) -> MatchedRow:
     group = [other for other in compared.lines if other.row.student == line.row.student]
     return next((other for other in group if other.row.method == REFERENCE), group[0])
 
 
-def _name(line: Line) -> str:
+def _name(line: MatchedRow) -> str:
     return str(line.row.method)
 
 
@@ -173,7 +179,7 @@ def _numbers(heading: str, values: list[float], widths: list[float] | None = Non
     return heading, shown, values
 
 
-def _table(study: Study, name: str, caption: str, columns: list[Column], notes: list[str]) -> Table:
+def _table(study: StudyFrames, name: str, caption: str, columns: list[Column], notes: list[str]) -> Table:
     text = pd.DataFrame({heading: cells for heading, cells, _ in columns})
     order = pd.DataFrame({heading: values for heading, _, values in columns})
     return Table(name, f"{study.name}: {caption}", text, order, notes, caution(study))

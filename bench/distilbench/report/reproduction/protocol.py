@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distilbench.analysis.frame import Study
+from distilbench.analysis.frame import StudyFrames
 from distilbench.records.published import PublishedTable
 from distilbench.records.record import Record
 
@@ -21,7 +21,7 @@ TRAIN = {
 """Key of a record -> how its value is worded."""
 
 
-def differences(table: PublishedTable, study: Study, keys: Iterable[str]) -> list[str]:
+def differences(table: PublishedTable, study: StudyFrames, keys: Iterable[str]) -> list[str]:
     """One note for each aspect in which the study's rows `keys` and the table differ, or the source is silent."""
     keys = set(keys)
     records = [study.records[str(run_id)] for run_id, key in study.runs["key"].items() if key in keys]
@@ -40,7 +40,7 @@ def differences(table: PublishedTable, study: Study, keys: Iterable[str]) -> lis
     return found + _sets(table, study) + _absent(table, study)
 
 
-def other_sets(table: PublishedTable, study: Study) -> dict[str, tuple[int, list[int]]]:
+def other_sets(table: PublishedTable, study: StudyFrames) -> dict[str, tuple[int, list[int]]]:
     """Task -> examples there and here, of the tasks that have one name and another number of examples."""
     here: dict[str, set[int]] = {}
     for record in study.records.values():
@@ -51,14 +51,14 @@ def other_sets(table: PublishedTable, study: Study) -> dict[str, tuple[int, list
     return {task: (size, sorted(here[task])) for task, size in stated.items() if here.get(task, set()) - {size}}
 
 
-def _sets(table: PublishedTable, study: Study) -> list[str]:
+def _sets(table: PublishedTable, study: StudyFrames) -> list[str]:
     return [
         f"{task} is another test set. There: {there:,} examples. Here: {' / '.join(f'{size:,}' for size in here)}."
         for task, (there, here) in other_sets(table, study).items()
     ]
 
 
-def _absent(table: PublishedTable, study: Study) -> list[str]:
+def _absent(table: PublishedTable, study: StudyFrames) -> list[str]:
     absent = [task.name for task in table.tasks if task.name not in study.tasks.index]
     return [f"Not scored here: {', '.join(absent)}."] if absent else []
 
@@ -72,7 +72,7 @@ def _labelled(records: Sequence[Record]) -> str:
     return f"{', '.join(using)} learn{'s' if len(using) == 1 else ''} from labelled rows" if using else "none"
 
 
-def _seeds(study: Study, keys: set[str]) -> str:
+def _seeds(study: StudyFrames, keys: set[str]) -> str:
     completed = study.runs[(study.runs["status"] == "completed") & study.runs["key"].isin(keys)]
     return _distinct(sorted(completed.groupby("key").size())) or "none completed"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from distilbench.analysis.frame import Study, over_seeds
+from distilbench.analysis.frame import StudyFrames, over_seeds
 from distilbench.records.published import PublishedRow, PublishedTable
 
 Verdicts = Mapping[tuple[str, str], str]
@@ -20,7 +20,7 @@ OPPOSITE = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
-class Line:
+class MatchedRow:
     """A published row beside the study's row of the same method; scores x100, not-a-number where there is none."""
 
     row: PublishedRow
@@ -37,11 +37,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MethodPair:
     """Two methods on one encoder of the source, the one first that the source puts first."""
 
-    first: Line
-    second: Line
+    first: MatchedRow
+    second: MatchedRow
     verdict: str | None
     order: Order
 
@@ -57,7 +57,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """One published table beside a study."""
 
     table: PublishedTable
@@ -67,8 +67,8 @@ class Comparison:
     """Tasks for which all matched rows have a published score."""
     tasks: list[str]
     """Those of them that the study scored by the same metric."""
-    lines: list[Line]
-    pairs: list[Pair]
+    lines: list[MatchedRow]
+    pairs: list[MethodPair]
 
     def count(self, order: Order) -> int:
         """Number of pairs with this order."""
@@ -88,8 +88,8 @@ class Comparison:
 
 
 def compare(
-    table: PublishedTable, study: Study, verdicts: Verdicts | None = None, without: Sequence[str] = ()
-) -> Comparison | None:
+    table: PublishedTable, study: StudyFrames, verdicts: Verdicts | None = None, without: Sequence[str] = ()
+) -> PublishedComparison | None:
     """Set `study` beside `table`, leaving out the tasks `without`; None when they share fewer than two methods.
 
     A row of the study stands for a published method when its label is that method's name.
@@ -103,7 +103,7 @@ def compare(
     scored = dict(study.tasks["metric"])
     tasks = [task for task in common if scored.get(task) == metrics[task] and task not in without]
     lines = _lines(study, rows, keys, common, tasks)
-    return Comparison(table, letters, common, tasks, lines, _pairs(lines, verdicts, study.margin * 100))
+    return PublishedComparison(table, letters, common, tasks, lines, _pairs(lines, verdicts, study.margin * 100))
 
 
 def judge(there: float, here: float, verdict: str | None = None, margin: float = 0.0) -> Order:
@@ -121,7 +121,7 @@ def judge(there: float, here: float, verdict: str | None = None, margin: float =
     return "agrees" if (here > 0) == (there > 0) else "disagrees"
 
 
-def _matched(table: PublishedTable, study: Study) -> tuple[str, dict[str, str]]:
+def _matched(table: PublishedTable, study: StudyFrames) -> tuple[str, dict[str, str]]:
     """Letters and method -> row key of the set of comparable runs that shares most rows with the table."""
     methods = {row.method for row in table.rows if row.method}
     sets: dict[str, dict[str, str]] = {}
@@ -145,8 +145,8 @@ def _comparable(one: PublishedRow, other: PublishedRow) -> bool:
 
 
 def _lines(
-    study: Study, rows: Sequence[PublishedRow], keys: Mapping[str, str], common: list[str], tasks: list[str]
-) -> list[Line]:
+    study: StudyFrames, rows: Sequence[PublishedRow], keys: Mapping[str, str], common: list[str], tasks: list[str]
+) -> list[MatchedRow]:
     averages = study.scores[tasks].mean(axis=1, skipna=False).to_frame("shared")
     estimate = over_seeds(study.runs, averages)
     counts = averages["shared"].notna().groupby(study.runs["key"].reindex(averages.index)).sum()
@@ -156,11 +156,11 @@ def _lines(
         here, half_width = estimate.percent(key, "shared")
         name = str(study.rows.at[key, "row"])
         there = (row.mean(common), row.mean(tasks))
-        lines.append(Line(row, key, name, *there, here, half_width, int(counts.get(key, 0))))
+        lines.append(MatchedRow(row, key, name, *there, here, half_width, int(counts.get(key, 0))))
     return lines
 
 
-def _pairs(lines: Sequence[Line], verdicts: Verdicts | None, margin: float) -> list[Pair]:
+def _pairs(lines: Sequence[MatchedRow], verdicts: Verdicts | None, margin: float) -> list[MethodPair]:
     found = []
     for one, other in combinations(lines, 2):
         if not _comparable(one.row, other.row) or math.isnan(one.here - other.here):
@@ -168,7 +168,7 @@ def _pairs(lines: Sequence[Line], verdicts: Verdicts | None, margin: float) -> l
         first, second = (one, other) if one.there >= other.there else (other, one)
         verdict = None if verdicts is None else _verdict(verdicts, first.key, second.key)
         order = judge(first.there - second.there, first.here - second.here, verdict, margin)
-        found.append(Pair(first, second, verdict, order))
+        found.append(MethodPair(first, second, verdict, order))
     return found
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from distilbench.analysis.comparable import Settings, conflicts, settings_of
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.records.record import RECORD_FILE, Currency
 from distilbench.report.render import Table
-from distilbench.report.tables.scores import Builder
+from distilbench.report.tables.scores import TableBuilder
 
 CURRENCIES: tuple[str, ...] = get_args(Currency)
 
@@ -23,7 +23,7 @@ def siblings(folder: Path) -> list[Path]:
     return [path for path in paths if path != folder and any(path.glob(f"[!.]*/{RECORD_FILE}"))]
 
 
-def budget_table(study: Study, others: Sequence[Study]) -> Table | None:
+def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | None:
     """Overall scores under each study's budget; None without another study that differs from `study` in it alone."""
     if study.difference:
         return None
@@ -36,7 +36,7 @@ def budget_table(study: Study, others: Sequence[Study]) -> Table | None:
             columns[_budget(other)] = other
     if len(columns) < 2:
         return None
-    builder = Builder(study)
+    builder = TableBuilder(study)
     for heading, other in columns.items():
         builder.add_estimate(heading, other.average, OVERALL, 2)
     notes = [
@@ -47,12 +47,12 @@ def budget_table(study: Study, others: Sequence[Study]) -> Table | None:
     return builder.table("budgets", "the same methods under other budgets", notes)
 
 
-def _budget(study: Study) -> str:
+def _budget(study: StudyFrames) -> str:
     budget = next(record.budget for record in study.records.values() if record.role == "method")
     return f"{budget['amount']:,g} {budget['currency']}"
 
 
-def _settings(study: Study) -> Settings:
+def _settings(study: StudyFrames) -> Settings:
     """What all runs of a study share, but for the budget and what is a run's own."""
     found: Settings = {}
     for record in study.records.values():

@@ -12,9 +12,9 @@ import pandas as pd
 
 from distilbench.analysis import stats
 from distilbench.analysis.comparable import conflicts, settings_of
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.analysis.verdicts import Inference, Verdict
-from distilbench.records.design import Ablation, Cell
+from distilbench.records.design import Ablation, AblationRow
 from distilbench.report.notes import caution
 from distilbench.report.render import Table
 
@@ -135,17 +135,17 @@ def _interactions(ablation: Ablation, one: str, other: str) -> Iterator[Effect]:
             yield Effect(ablation.name, f"{one}{TIMES}{other}", change, _sum(weighted), interaction=True)
 
 
-def with_levels(ablation: Ablation, levels: dict[str, str]) -> list[Cell]:
+def with_levels(ablation: Ablation, levels: dict[str, str]) -> list[AblationRow]:
     """The cells that have some levels, whatever their others."""
     return [cell for cell in ablation.cells if levels.items() <= cell.levels.items()]
 
 
-def _mean(ablation: Ablation, levels: dict[str, str], sign: float) -> list[tuple[Cell, float]]:
+def _mean(ablation: Ablation, levels: dict[str, str], sign: float) -> list[tuple[AblationRow, float]]:
     cells = with_levels(ablation, levels)
     return [(cell, sign / len(cells)) for cell in cells]
 
 
-def _sum(weighted: list[tuple[Cell, float]]) -> dict[str, float]:
+def _sum(weighted: list[tuple[AblationRow, float]]) -> dict[str, float]:
     """Weight of each label; a row may stand for several cells."""
     total: Counter[str] = Counter()
     for cell, weight in weighted:
@@ -153,7 +153,7 @@ def _sum(weighted: list[tuple[Cell, float]]) -> dict[str, float]:
     return dict(total)
 
 
-def keys_of(study: Study, labels: Sequence[str], apart: Sequence[str]) -> dict[str, str] | None:
+def keys_of(study: StudyFrames, labels: Sequence[str], apart: Sequence[str]) -> dict[str, str] | None:
     """Label -> key of rows that differ in some settings only, as `comparable` names them; None if a row is missing.
 
     A name that ends in a space stands for all settings of a section.
@@ -170,7 +170,7 @@ def keys_of(study: Study, labels: Sequence[str], apart: Sequence[str]) -> dict[s
     return None
 
 
-def _comparable(study: Study, one: str, other: str, apart: Sequence[str]) -> bool:
+def _comparable(study: StudyFrames, one: str, other: str, apart: Sequence[str]) -> bool:
     mine, theirs = (
         settings_of(study.records[str(study.runs.index[study.runs["key"] == key][0])]) for key in (one, other)
     )
@@ -187,7 +187,7 @@ def apart(ablation: Ablation) -> list[str]:
     ]
 
 
-def effect_table(study: Study, inference: Inference, found: Sequence[Effect]) -> Table | None:
+def effect_table(study: StudyFrames, inference: Inference, found: Sequence[Effect]) -> Table | None:
     """One line for each effect: difference, interval, test, verdict; None without ablations."""
     if not found:
         return None
@@ -218,7 +218,7 @@ def effect_table(study: Study, inference: Inference, found: Sequence[Effect]) ->
     )
 
 
-def _notes(study: Study, inference: Inference, found: Sequence[Effect]) -> list[str]:
+def _notes(study: StudyFrames, inference: Inference, found: Sequence[Effect]) -> list[str]:
     notes = [
         "Difference: score (x100) with the change less score without it, with its 95 % interval, paired over seeds and "
         "examples. Where a component is left out, one that helps shows a negative difference. The variance between "

@@ -7,14 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import Study
+from distilbench.analysis.frame import StudyFrames
 from distilbench.report.notes import caution
 from distilbench.report.render import Table
 
 DASH = "—"
 
 
-def curves(study: Study) -> pd.DataFrame:
+def curves(study: StudyFrames) -> pd.DataFrame:
     """Methods x what was spent of the binding currency: mean dev score over the seeds that have it, as a fraction.
 
     Empty when no run was watched, or when budgets differ in their currency.
@@ -38,7 +38,7 @@ def curves(study: Study) -> pd.DataFrame:
     )
 
 
-def response_table(study: Study) -> Table | None:
+def response_table(study: StudyFrames) -> Table | None:
     """Dev scores at each share of the budget, and the spending at which a method reaches the median of the last."""
     found = curves(study)
     if found.empty:
@@ -73,7 +73,7 @@ def reached(curve: pd.Series[float], target: float) -> float:
     return float("inf")
 
 
-def crossings(study: Study, found: pd.DataFrame, currency: str) -> list[str]:
+def crossings(study: StudyFrames, found: pd.DataFrame, currency: str) -> list[str]:
     """Where the order of two methods' means changes for the last time, in a sentence; nothing where none does."""
     names, sentences = study.names("method"), []
     for place, (one, mine) in enumerate(found.iterrows()):

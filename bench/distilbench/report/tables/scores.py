@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, Estimate, Study
+from distilbench.analysis.frame import OVERALL, SeedSummary, StudyFrames
 from distilbench.report.notes import caution, notes, status_counts, status_text
 from distilbench.report.render import Table
 
@@ -47,10 +47,10 @@ IQM_NOTE = (
 MAIN_COSTS = ("seconds_train", "student_flops", "sentences", "student_passes")
 
 
-class Builder:
+class TableBuilder:
     """Grows the columns of one table, row for row as `study.rows` has them."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyFrames) -> None:
         self.study = study
         self.rows = study.rows
         self.text = pd.DataFrame(index=self.rows.index)
@@ -61,7 +61,7 @@ class Builder:
         self.text[heading] = text.reindex(self.rows.index)
         self.order[heading] = order.reindex(self.rows.index)
 
-    def add_estimate(self, heading: str, estimate: Estimate, column: str, digits: int) -> None:
+    def add_estimate(self, heading: str, estimate: SeedSummary, column: str, digits: int) -> None:
         """A column of mean ± half-width, x100; a dash without a mean, no ± without an interval."""
         self.add_spread(heading, estimate.mean[column], estimate.half_width[column], digits)
 
@@ -91,9 +91,9 @@ def average_heading(group: object) -> str:
     return f"{group} average" if group != OVERALL else OVERALL
 
 
-def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
+def main_table(study: StudyFrames, further_notes: Sequence[str] = ()) -> Table:
     """Averages with intervals, share of the gap closed, and what a run cost."""
-    builder = Builder(study)
+    builder = TableBuilder(study)
     for group in study.averages:
         builder.add_estimate(average_heading(group), study.average, str(group), 2)
     builder.add_estimate("Gap closed (%)", _methods_only(study, study.gap), OVERALL, 1)
@@ -108,9 +108,9 @@ def main_table(study: Study, further_notes: Sequence[str] = ()) -> Table:
     )
 
 
-def task_table(study: Study, interquartile_means: pd.DataFrame | None = None) -> Table:
+def task_table(study: StudyFrames, interquartile_means: pd.DataFrame | None = None) -> Table:
     """Main score of each task, and the interquartile mean over runs and tasks where it is given (mean, half_width)."""
-    builder, further = Builder(study), []
+    builder, further = TableBuilder(study), []
     for task, metric in study.tasks["metric"].items():
         builder.add_estimate(f"{task} ({metric})", study.score, str(task), 2)
     if interquartile_means is not None and len(study.tasks) > 1:
@@ -119,9 +119,9 @@ def task_table(study: Study, interquartile_means: pd.DataFrame | None = None) ->
     return builder.table("tasks", "main score of each task (x100)", [*notes(study), *further])
 
 
-def cost_table(study: Study) -> Table:
+def cost_table(study: StudyFrames) -> Table:
     """All entries of the ledger."""
-    builder = Builder(study)
+    builder = TableBuilder(study)
     for name in [*LEDGER, *sorted(set(map(str, study.cost)) - set(LEDGER))]:
         builder.add_cost(name, study.cost)
     notes = [
@@ -131,7 +131,7 @@ def cost_table(study: Study) -> Table:
     return builder.table("costs", "what a run cost", notes + ([f"{study.difference}."] if study.difference else []))
 
 
-def run_frame(study: Study) -> pd.DataFrame:
+def run_frame(study: StudyFrames) -> pd.DataFrame:
     """One row per run, unrounded: identity, status, main scores, averages, shares of the gap, ledger."""
     parts: list[pd.DataFrame | pd.Series] = [
         study.scores.add_prefix("score:"),
@@ -142,7 +142,7 @@ def run_frame(study: Study) -> pd.DataFrame:
     return study.runs.drop(columns="key").convert_dtypes().join(parts)
 
 
-def label_frame(study: Study) -> pd.DataFrame:
+def label_frame(study: StudyFrames) -> pd.DataFrame:
     """One row per row of the main table, unrounded: mean, sd, half-width of averages and gap; median costs."""
     counts = status_counts(study)
     frame = study.rows.join(study.runs.groupby("key")["limit"].first()).join(counts)
@@ -153,7 +153,7 @@ def label_frame(study: Study) -> pd.DataFrame:
     return frame.join(study.cost)
 
 
-def score_frame(study: Study) -> pd.DataFrame:
+def score_frame(study: StudyFrames) -> pd.DataFrame:
     """One row per run and task, unrounded."""
     long = study.scores.reset_index().melt(id_vars="run_id", var_name="task", value_name="score").dropna()
     return long.join(study.runs[["row", "label", "seed"]], on="run_id").join(study.tasks, on="task")
@@ -177,7 +177,7 @@ def _plus_minus(mean: float, width: float, digits: int) -> str:
     return f"{mean:.{digits}f}" + ("" if math.isnan(width) else f" ± {width:.{digits}f}")
 
 
-def _methods_only(study: Study, estimate: Estimate) -> Estimate:
+def _methods_only(study: StudyFrames, estimate: SeedSummary) -> SeedSummary:
     """Without the intervals of floor and ceiling, whose share is 0 and 1 by definition."""
     methods = study.rows["role"] == "method"
-    return Estimate(estimate.mean, estimate.sd, estimate.half_width.where(methods.reindex(estimate.mean.index)))
+    return SeedSummary(estimate.mean, estimate.sd, estimate.half_width.where(methods.reindex(estimate.mean.index)))

@@ -12,7 +12,7 @@ import pandas as pd
 
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Trial, Tuned, Tuning
 from distilbench.report.notes import caution
@@ -52,14 +52,14 @@ def curve(tuned: Tuned) -> tuple[Array, Array]:
     return found[:, 0], found[:, 1]
 
 
-def tuning_tables(study: Study, inference: Inference, tuning: Tuning | None) -> list[Table]:
+def tuning_tables(study: StudyFrames, inference: Inference, tuning: Tuning | None) -> list[Table]:
     """The trials and their gain, and the expected best of k; nothing where a study was not tuned."""
     if tuning is None or not tuning.methods:
         return []
     return [_gains(study, inference, tuning), _best(study, tuning)]
 
 
-def _gains(study: Study, inference: Inference, tuning: Tuning) -> Table:
+def _gains(study: StudyFrames, inference: Inference, tuning: Tuning) -> Table:
     gains = [_gain(study, inference, item) for item in tuning.methods]
     there = [gain for gain in gains if gain is not None]
     differs = iter(stats.holm([gain.p_differs() for gain in there]))
@@ -102,7 +102,7 @@ def _gains(study: Study, inference: Inference, tuning: Tuning) -> Table:
 _COUNTS = ("Trials", "Distinct", "Failed")
 
 
-def _gain(study: Study, inference: Inference, item: Tuned) -> stats.Estimate | None:
+def _gain(study: StudyFrames, inference: Inference, item: Tuned) -> stats.Estimate | None:
     keys = keys_of(study, [item.tuned, item.label], ["tuning trials"])
     if keys is None or OVERALL not in inference.columns:
         return None
@@ -119,7 +119,7 @@ def _settings(trial: Trial | None) -> str:
     return ", ".join(parts)
 
 
-def _best(study: Study, tuning: Tuning) -> Table:
+def _best(study: StudyFrames, tuning: Tuning) -> Table:
     counts = [2**power for power in range(20) if 2**power < tuning.trials] + [tuning.trials]
     text, order = [], []
     for item in tuning.methods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from distilbench.analysis.frame import Study, over_seeds
+from distilbench.analysis.frame import StudyFrames, over_seeds
 from distilbench.report.notes import caution
 from distilbench.report.render import Table
 
@@ -32,7 +32,7 @@ COLUMNS = {
 INDEX = "{} on the teacher's index"
 
 
-def vector_table(study: Study) -> Table | None:
+def vector_table(study: StudyFrames) -> Table | None:
     """Means over seeds; None when no record holds any of it."""
     completed = {run_id: record for run_id, record in study.records.items() if record.status == "completed"}
     asymmetric = {

@@ -7,7 +7,7 @@ from statistics import median
 
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, Study
+from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.analysis.stats import POWER, Estimate
 from distilbench.analysis.verdicts import Comparison, Inference
 from distilbench.report.notes import caution
@@ -18,7 +18,7 @@ SHORT = {"better": ">", "worse": "<", "equivalent": "=", "undecided": "?"}
 MORE_EXAMPLES = "no number"
 
 
-def verdict_table(study: Study, inference: Inference, column: str = OVERALL) -> Table:
+def verdict_table(study: StudyFrames, inference: Inference, column: str = OVERALL) -> Table:
     """One line per pair of rows: difference, interval, tests, effect, verdict."""
     text, order = [], []
     for item in inference.comparisons(column):
@@ -50,7 +50,7 @@ def verdict_table(study: Study, inference: Inference, column: str = OVERALL) -> 
     return Table("verdicts", caption, _frame(text), _frame(order), notes, caution(study))
 
 
-def verdict_matrix(study: Study, inference: Inference, column: str = OVERALL) -> Table:
+def verdict_matrix(study: StudyFrames, inference: Inference, column: str = OVERALL) -> Table:
     """Rows against rows, a sign in each cell."""
     compared = {key for item in inference.comparisons(column) for key in (item.one, item.other)}
     keys = [str(key) for key in study.rows.index if key in compared]
@@ -68,7 +68,7 @@ def verdict_matrix(study: Study, inference: Inference, column: str = OVERALL) ->
     return Table("verdict_matrix", f"{study.name}: verdicts ({column})", frame, frame, notes, caution(study))
 
 
-def power_table(study: Study, inference: Inference, delta: float | None = None, column: str = OVERALL) -> Table:
+def power_table(study: StudyFrames, inference: Inference, delta: float | None = None, column: str = OVERALL) -> Table:
     """One line per pair: what the design can find, and how many seeds would settle it.
 
     `delta` is the difference to be found, in points; unset, that which was observed.
@@ -128,7 +128,7 @@ def _settling(undecided: list[Comparison]) -> str:
     )
 
 
-def emphasis(table: Table, study: Study, inference: Inference, columns: dict[str, str]) -> Table:
+def emphasis(table: Table, study: StudyFrames, inference: Inference, columns: dict[str, str]) -> Table:
     """The table with best and second marked, in the columns whose heading -> column of scores is given."""
     keys = list(map(str, study.rows.index))
     marks: dict[tuple[int, str], Emphasis] = {}
@@ -145,7 +145,7 @@ def _emphasis_note(marked: bool) -> str:
     return "Best and second are marked only where the verdicts say that they are better than all methods behind them."
 
 
-def _name(study: Study, key: str) -> str:
+def _name(study: StudyFrames, key: str) -> str:
     return str(study.rows.at[key, "row"])
 
 
