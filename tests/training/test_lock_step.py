@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def ended(job: TrainingJob, **further: Any) -> tuple[Any, ...]:
     trained = train(job, ledger, **further)
     weights = {name: value.tolist() for name, value in job.student.state_dict().items()}
     curve = [{**row, "seconds": None} for row in trained.curve]
-    return weights, curve, ledger.as_dict() | {"seconds": None, "peak_memory_bytes": None}
+    return weights, curve, asdict(ledger) | {"seconds": None, "peak_memory_bytes": None}
 
 
 def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(job_of: Callable[[str], TrainingJob]) -> None:

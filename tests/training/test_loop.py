@@ -18,7 +18,7 @@ import distilbench_methods
 from distilbench.core.seeds import seed_for
 from distilbench.data.batches import BatchOrder
 from distilbench.models.encoder import Encoder
-from distilbench.study.budget import Budget, Ledger
+from distilbench.study.budget import Budget, Ledger, spent
 from distilbench.training.gradient_cache import backward_in_parts
 from distilbench.training.loop import Trained, TrainingJob, train
 from distilbench.training.signals import SignalSource, dims_of
@@ -117,16 +117,16 @@ def test_no_currency_is_overspent_by_more_than_a_step_and_progress_is_complete(
     make_job: MakeJob, currency: str
 ) -> None:
     reference = trained(make_job("mse"))[1]
-    amount = reference.spent(currency) * 1.05
+    amount = spent(reference, currency) * 1.05
     seen: list[Any] = []
     ledger = trained(make_job(Spy(seen=seen), budget=Budget(currency, amount)))[1]
     progress = [share for _, share, _ in seen]
     assert progress[0] == 0
     assert progress == sorted(progress)
-    assert progress[-1] < 1 <= ledger.spent(currency) / amount
+    assert progress[-1] < 1 <= spent(ledger, currency) / amount
     if currency != "seconds":
         largest = max(later - earlier for earlier, later in zip(progress, [*progress[1:], 1], strict=True))
-        assert ledger.spent(currency) / amount - 1 <= largest + 0.1
+        assert spent(ledger, currency) / amount - 1 <= largest + 0.1
 
 
 def test_a_text_shorter_than_the_budget_is_read_again(make_job: MakeJob) -> None:

@@ -23,8 +23,6 @@ from distilbench.data.tokens import tokenised
 from distilbench.models.embed import batches, embed
 from distilbench.models.encoder import Encoder, num_parameters
 
-SCHEMA = 3
-"""Of what a record keeps; 1 had no layers, 2 no asymmetric retrieval."""
 PAIRS = 200
 """Of the embedded STS set, evenly spread over it."""
 NEIGHBOURS = 10

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.token_table import TokenTable
-from distilbench.study.budget import Ledger
+from distilbench.study.budget import Ledger, phase
 from distilbench.study.sections import StaticSpec
 
 TOKENS_AT_ONCE = 1024
@@ -43,7 +43,7 @@ def reduce(vectors_VH: Tensor, width: int) -> Tensor:
 
 def distil_static(teacher: Encoder, tokenizer: Any, spec: StaticSpec, ledger: Ledger) -> Encoder:
     """The static student of a teacher; its tokens' passes are charged to the ledger."""
-    with ledger.phase("teacher"):
+    with phase(ledger, "teacher"):
         vectors_VH = torch.cat(list(_token_vectors(teacher, tokenizer)))
     table_VS = reduce(vectors_VH, min(spec.width, vectors_VH.shape[1]))
     table_VS *= rarity(len(table_VS), spec.smoothing)[:, None]

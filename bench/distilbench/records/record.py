@@ -33,9 +33,6 @@ RECORD_FILE = "record.json"
 CURVE_FILE = "curve.parquet"
 EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
 LISTS = (RANKED_FILE, JUDGED_FILE)
-STORE_SCHEMA = 3
-"""Of these three files, in their metadata (`frame.attrs["schema"]` in pandas); 1 had examples only, and no number, 2 no
-slices."""
 SLICES = "slices"
 """Column of examples.parquet."""
 MTEB_FOLDER = "mteb"

@@ -24,7 +24,6 @@ from distilbench.records.record import (
     MTEB_FOLDER,
     RANKED_FILE,
     RECORD_FILE,
-    STORE_SCHEMA,
     Record,
     Status,
     dump_json,
@@ -148,7 +147,7 @@ def _record(run: PreparedRun, outcome: Outcome) -> Record:
         text={"source": corpus.source, "sentences": len(corpus), "sha256": corpus.sha256},
         train=inputs.study.train.model_dump(),
         budget=asdict(inputs.budget),
-        ledger=outcome.ledger.as_dict(),
+        ledger=asdict(outcome.ledger),
         tasks={task.name: task.facts for task in outcome.tasks},
         scores={task.name: task.metrics for task in outcome.tasks},
         identity={name: key_of(value=value) for name, value in run.identity.items()} | dict(outcome.identity),
@@ -180,7 +179,6 @@ def _write(folder: Path, record: Record, outcome: Outcome) -> None:
         frames = [frame for task in outcome.tasks if len(frame := getattr(task, Path(name).stem))]
         if frames:
             together = pd.concat(frames, ignore_index=True)
-            together.attrs["schema"] = STORE_SCHEMA
             together.to_parquet(folder / name, index=False, compression="zstd")
     (folder / MTEB_FOLDER).mkdir()
     for task in outcome.tasks:

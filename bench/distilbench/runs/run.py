@@ -19,7 +19,7 @@ from distilbench.records.record import Record
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
 from distilbench.runs.trained import training_of
-from distilbench.study.budget import Ledger, reset_peak_memory
+from distilbench.study.budget import Ledger, phase, reset_peak_memory
 from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
@@ -113,7 +113,7 @@ def _score(run: PreparedRun, model: StoredModel, ledger: Ledger) -> list[Recorde
     from distilbench.evaluation.score import score
 
     inputs, precision = run.inputs, run.inputs.study.evaluation.precision
-    with ledger.phase("evaluation"):
+    with phase(ledger, "evaluation"):
         scores = score(model, inputs.tasks(), inputs.settings.cache, inputs.settings.device, precision)
     return [
         RecordedTask(
@@ -139,13 +139,12 @@ def _score(run: PreparedRun, model: StoredModel, ledger: Ledger) -> list[Recorde
 def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tuple[dict[str, Any], dict[str, float]]:
     """The record's `vectors` and `speed`."""
     teacher = run.inputs.teacher
-    with ledger.phase("evaluation"):
+    with phase(ledger, "evaluation"):
         student = load_encoder(model.folder).to(teacher.device)
         tokenizer = load_tokenizer(model.folder)
         vectors, speed = representation.encode_timed(student, tokenizer, model.folder)
         layers = [teacher.views[f"layer-{layer}"] for layer in range(teacher.encoder.dims.layers + 1)]
         looked = {
-            "schema": representation.SCHEMA,
             "sentences": len(vectors),
             "values": representation.describe(vectors, teacher.views[representation.FINAL]),
             "layers": representation.layer_similarity(representation.pooled_layers(student, tokenizer), layers),

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.record import CURVE_FILE, Status, dump_json
 from distilbench.runs.prepare.prepared import PreparedRun
-from distilbench.study.budget import Ledger, peak_memory_bytes
+from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import Response
 from distilbench.training.loop import Trained, TrainingJob, rehearse, train
@@ -77,7 +77,7 @@ def training_of(run: PreparedRun, ledger: Ledger, on_progress: Progress, company
     checkpoints.drop()
     stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
     del stored["run_id"]
-    ledger.restore(stored.pop("ledger"))
+    restore(ledger, stored.pop("ledger"))
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
     return Training(StoredModel(run.id, folder / MODEL_FOLDER), curve, **stored)
 
@@ -115,7 +115,7 @@ def _train(
     company: Company,
 ) -> None:
     students, role = run.inputs.students, run.cell.role
-    with ledger.phase("setup"):
+    with phase(ledger, "setup"):
         student = students.build(run.cell.seed) if role != "reference" else students.static(ledger)
     identity = {"start": _sha256(student)}
     stages = _Stages(run, student, ledger, checkpoints, company)
@@ -126,7 +126,7 @@ def _train(
     facts = {
         "run_id": run.id,
         "status": "diverged" if stages.diverged else "completed",
-        "ledger": ledger.as_dict(),
+        "ledger": asdict(ledger),
         "response": stages.response.rows,
         "identity": identity,
     }
@@ -181,7 +181,7 @@ class _Stages:
             spent += stage.stage.share
 
     def _train_stage(self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress) -> Trained:
-        with self.ledger.phase("setup"):
+        with phase(self.ledger, "setup"):
             job = self._job(number, spent)
         trained = train(
             job, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed

@@ -23,7 +23,7 @@ from distilbench.runs.progress import Watch
 from distilbench.runs.run import training_lock
 from distilbench.runs.trained import Training, is_trained, training_of
 from distilbench.study.ablation import changed
-from distilbench.study.budget import Ledger
+from distilbench.study.budget import Ledger, spent
 from distilbench.study.rows import MethodEntry
 from distilbench.study.search_space import Sampler, rows_to_tune, space_of
 from distilbench.study.sections import TuneSpec
@@ -107,7 +107,7 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
                 raise
             traceback.print_exc()
             return Trial(settings, ids, None, flops, f"{type(error).__name__}: {error}"), False
-        flops += ledger.spent("flops")
+        flops += spent(ledger, "flops")
         if (score := _dev_score(training)) is not None:
             scores.append(score)
     if len(scores) < len(runs):

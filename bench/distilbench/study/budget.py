@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,39 +52,40 @@ class Ledger:
     seconds: dict[str, float] = field(default_factory=dict)
     """By phase: setup, teacher (filling the store), train, evaluation, checkpoint."""
 
-    @contextmanager
-    def phase(self, name: Phase, wait: bool = True) -> Iterator[None]:
-        """Add the time spent inside to a phase, that of work handed to an accelerator included.
 
-        Unless it is not waited for: then whichever phase waits next is charged with the rest of it.
-        """
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            if wait:
-                synchronize()
-            self.add(name, time.perf_counter() - start)
+@contextmanager
+def phase(ledger: Ledger, name: Phase, wait: bool = True) -> Iterator[None]:
+    """Charge a phase with the time spent inside, that of work handed to an accelerator included.
 
-    def add(self, name: Phase, seconds: float) -> None:
-        """Charge a phase with time."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    Unless it is not waited for: then whichever phase waits next is charged with the rest of it.
+    """
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        if wait:
+            synchronize()
+        charge(ledger, name, time.perf_counter() - start)
 
-    def spent(self, currency: str) -> float:
-        """How much of one currency is gone. Teacher passes that a method asks for online count as its FLOPs."""
-        if currency == "seconds":
-            return self.seconds.get(CHARGED_PHASE, 0.0)
-        if currency == "flops":
-            return self.student_flops + self.teacher_flops_online
-        return float(getattr(self, currency))
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+def charge(ledger: Ledger, name: Phase, seconds: float) -> None:
+    """Add time to a phase."""
+    ledger.seconds[name] = ledger.seconds.get(name, 0.0) + seconds
 
-    def restore(self, values: dict[str, Any]) -> None:
-        """Take over what another ledger's `as_dict` gave."""
-        for name, value in values.items():
-            setattr(self, name, value)
+
+def spent(ledger: Ledger, currency: str) -> float:
+    """How much of one currency is gone. Teacher passes that a method asks for online count as its FLOPs."""
+    if currency == "seconds":
+        return ledger.seconds.get(CHARGED_PHASE, 0.0)
+    if currency == "flops":
+        return ledger.student_flops + ledger.teacher_flops_online
+    return float(getattr(ledger, currency))
+
+
+def restore(ledger: Ledger, values: dict[str, Any]) -> None:
+    """Take over what another ledger held, as `asdict` gives it."""
+    for name, value in values.items():
+        setattr(ledger, name, value)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Budget:
 
     def progress(self, ledger: Ledger) -> float:
         """Share of the budget that is spent, 1 or more when it is exhausted."""
-        return (ledger.spent(self.currency) - self.start) / self.amount
+        return (spent(ledger, self.currency) - self.start) / self.amount
 
 
 def synchronize() -> None:

@@ -25,7 +25,7 @@ from distilbench.data.corpus import Corpus
 from distilbench.data.labelled import LabelledText
 from distilbench.models.embed import tokens_per_pass
 from distilbench.models.encoder import Encoder, pool
-from distilbench.study.budget import Budget, Ledger
+from distilbench.study.budget import Budget, Ledger, phase, spent
 from distilbench.training.information_plane import MOST, Plane
 
 
@@ -151,10 +151,10 @@ class Response:
     def add(self, student: Encoder, head: nn.Module | None, ledger: Ledger) -> float:
         """Score the student as it is now, for every share that has been reached; returns the score."""
         assert self.dev is not None
-        with ledger.phase("evaluation"):
+        with phase(ledger, "evaluation"):
             score, placed = self.dev.look(student, head)
-        spent = {name: ledger.spent(name) for name in ("steps", "sentences", "tokens", "flops", "seconds")}
+        amounts = {name: spent(ledger, name) for name in ("steps", "sentences", "tokens", "flops", "seconds")}
         while self.due(ledger):
             share = shares(self.points)[len(self.rows)]
-            self.rows.append({"share": share, **spent, "score": score if np.isfinite(score) else None, **placed})
+            self.rows.append({"share": share, **amounts, "score": score if np.isfinite(score) else None, **placed})
         return score

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from distilbench.core.seeds import generator_states, seed_for, seeded, set_gener
 from distilbench.data.batches import BatchOrder
 from distilbench.data.labelled import Text
 from distilbench.models.encoder import Encoder, num_parameters
-from distilbench.study.budget import Budget, Ledger
+from distilbench.study.budget import Budget, Ledger, charge, phase, restore, spent
 from distilbench.study.sections import TrainSpec
 from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
 from distilbench.training.compiled import begin_step, compiled, plain
@@ -142,9 +142,9 @@ class _Loop:
                     self._settle()
                 job.company.turn(self.step)
                 # While an accelerator works, the next batch is made ready, unless the clock decides when to stop.
-                with ledger.phase("train", wait=job.budget.currency == "seconds"):
+                with phase(ledger, "train", wait=job.budget.currency == "seconds"):
                     signals, terms, grad_norm = self._update(progress)
-                ledger.add("train", job.company.take_spared_seconds())
+                charge(ledger, "train", job.company.take_spared_seconds())
                 self._charge()
                 self.step += 1
                 if (self.step - 1) % LOG_EVERY == 0 or job.budget.progress(ledger) >= 1:
@@ -158,7 +158,7 @@ class _Loop:
                     self._watch()
                 if self.checkpoints is not None and not diverged and self.checkpoints.due(job.company.count):
                     self._settle()
-                    with ledger.phase("checkpoint"):
+                    with phase(ledger, "checkpoint"):
                         self.checkpoints.save(self._snapshot)
         self._choose()
         job.student.eval()
@@ -173,7 +173,7 @@ class _Loop:
 
     def _settle(self) -> None:
         """Charge training with the steps that an accelerator is still at, before the time of anything else counts."""
-        with self.ledger.phase("train"):
+        with phase(self.ledger, "train"):
             pass
 
     def _watch(self) -> None:
@@ -204,7 +204,7 @@ class _Loop:
         facts = {
             "step": self.step,
             "curve": self.curve,
-            "ledger": self.ledger.as_dict(),
+            "ledger": asdict(self.ledger),
             "batches_sha256": self.batches_sha256,
             "part_size": self.part_size,
             "response": self.response.rows,
@@ -227,13 +227,13 @@ class _Loop:
         self.step, self.curve, self.batches_sha256 = facts["step"], facts["curve"], facts["batches_sha256"]
         self.part_size, self.best_row = facts["part_size"], facts["best_row"]
         self.response.rows[:] = facts["response"]
-        self.ledger.restore(facts["ledger"])
+        restore(self.ledger, facts["ledger"])
 
     def _fit(self) -> None:
         """Show the method some of the teacher's vectors, where it asks for them."""
         job, rows = self.job, self._rows_to_fit()
         if len(rows):
-            with self.ledger.phase("train"), torch.no_grad():
+            with phase(self.ledger, "train"), torch.no_grad():
                 job.method.fit(self.aux, job.store.read(FINAL, rows).to(job.student.device))
 
     def _rows_to_fit(self) -> NDArray[np.int64]:
@@ -242,7 +242,7 @@ class _Loop:
         rng = np.random.default_rng(seed_for(job.seed, "fit"))
         rows = np.sort(rng.permutation(len(job.text.corpus))[:count]) if count else np.empty(0, np.int64)
         if count:
-            with self.ledger.phase("teacher"):
+            with phase(self.ledger, "teacher"):
                 job.store.ensure(rows)
             self.ledger.student_flops += job.method.fit_flops(self.dims, count)
             self._charge_stored(rows)
@@ -312,13 +312,13 @@ class _Loop:
         self.filled_to = min(first + STORE_AHEAD, self._known_end())
         rows = [self.source.sentences_read(step, self.order[step]) for step in range(first, self.filled_to)]
         self._settle()
-        with self.ledger.phase("teacher"):
+        with phase(self.ledger, "teacher"):
             self.job.store.ensure(np.unique(np.concatenate(rows)))
 
     def _known_end(self) -> int:
         """The first step that the budget cannot pay for, or where that is not known, one that is far enough."""
         budget, ledger = self.job.budget, self.ledger
-        left = budget.amount + budget.start - ledger.spent(budget.currency)
+        left = budget.amount + budget.start - spent(ledger, budget.currency)
         if budget.currency == "sentences":
             left /= self.job.spec.batch_size * (1 + self.needs.candidates)
         elif budget.currency != "steps":
@@ -363,8 +363,8 @@ class _Loop:
             "step": ledger.steps,
             "sentences": ledger.sentences,
             "tokens": ledger.tokens,
-            "flops": ledger.spent("flops"),
-            "seconds": ledger.spent("seconds"),
+            "flops": spent(ledger, "flops"),
+            "seconds": spent(ledger, "seconds"),
             "progress": progress,
             "lr": learning_rate(progress, job.spec),
             "grad_norm": float(grad_norm),
