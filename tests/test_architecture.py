@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bench" / "distilbench"
 METHODS = ROOT / "methods" / "distilbench_methods"
 HEAVY = ("torch", "mteb", "datasets", "transformers")
-MOST_ENTRIES, MOST_MODULES = 16, 12
+MOST_ENTRIES, MOST_MODULES = 17, 12
 
 
 def files(folder: Path) -> list[Path]:
@@ -94,7 +94,7 @@ def test_only_evaluation_touches_mteb(path: Path) -> None:
         assert not packages(path) & {"mteb", "datasets", "sentence_transformers"}
 
 
-@pytest.mark.parametrize("room", ["report", "analysis", "records"])
+@pytest.mark.parametrize("room", ["reporting", "analysis", "records"])
 def test_results_are_read_without_torch(room: str) -> None:
     for path in files(PACKAGE / room):
         assert not packages(path) & set(HEAVY), path
@@ -105,7 +105,7 @@ def test_results_are_read_without_torch(room: str) -> None:
     [
         ("distilbench", (*HEAVY, "numpy", "pandas", "matplotlib", "rich", "pydantic")),
         ("distilbench.cli.app", (*HEAVY, "pandas", "matplotlib", "rich", "pydantic")),
-        ("distilbench.report", (*HEAVY, "matplotlib")),
+        ("distilbench.reporting", (*HEAVY, "matplotlib")),
         ("distilbench.gate.run", (*HEAVY, "matplotlib")),
         ("distilbench_methods", HEAVY),
         ("distilbench.training.loop", ("mteb", "datasets", "sentence_transformers")),

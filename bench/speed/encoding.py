@@ -41,7 +41,7 @@ def _encoders(setting: Setting) -> dict[str, Contestant]:
             write_corpus(Path(place), setting.sentences, tokenizer, length)
             corpus = open_corpus(Path(place), "", "")
             rows = np.arange(len(corpus))
-            store = TeacherStore(Path(place) / "store", teacher, corpus, [FINAL])
+            store = TeacherStore(Path(place) / "signals" / "store", teacher, corpus, [FINAL])
             store.ensure(rows)
             return store.read(FINAL, rows).numpy().copy()
 

@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key
+from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
 from distilbench.study.sections import TextSpec, TrainSpec
@@ -58,7 +59,7 @@ def _read(folder: Path, sentences: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
     train = TrainSpec()
     request = TextRequest(TextSpec(source=str(folder / "text.txt")), train.max_length, train.batch_size, None, None)
-    key = corpus_key(request, tokenizer_sha256="")
+    key = corpus_key(request, tokenizer_hash(folder / "model"))
     assert len(build_or_open(request, folder / "model", key, folder / "cache")) > 0.9 * sentences
 
 
@@ -66,7 +67,7 @@ def _train(folder: Path, sentences: int) -> None:
     """Train some steps, through the teacher's store."""
     text = _text(folder, sentences)
     teacher, student = _encoder(WIDTH), _encoder(WIDTH // 8)
-    store = TeacherStore(folder / "signals", teacher, text, [FINAL])
+    store = TeacherStore(folder / "signals" / "store", teacher, text, [FINAL])
     spec = TrainSpec(batch_size=64)
     trained = train(TrainingJob(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
     assert not trained.diverged

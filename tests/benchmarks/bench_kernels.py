@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import distilbench_methods
-from distilbench.conform.fakes import make_dims, make_signals
+from distilbench.conformance.fakes import make_dims, make_signals
 from distilbench.data.batches import BatchOrder, length_batches
 from distilbench.data.tokens import padded
 from distilbench.models.dropout import cheap_dropout

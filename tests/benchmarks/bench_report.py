@@ -13,8 +13,8 @@ from distilbench.analysis.bootstrap import TaskExamples
 from distilbench.analysis.examples import replicates
 from distilbench.core.sealed import write_sealed
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
-from distilbench.report import build
-from tests.report.conftest import make_record
+from distilbench.reporting import build
+from tests.reporting.conftest import make_record
 
 METHODS, SEEDS = 12, 5
 PAIRS = {

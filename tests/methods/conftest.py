@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilbench.conform.fakes import make_dims, make_signals, map_tensors, tensors_of
+from distilbench.conformance.fakes import make_dims, make_signals, map_tensors, tensors_of
 from distilbench_methods.base import Dims, Signals
 
 

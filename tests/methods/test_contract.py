@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from distilbench.conform import CHECKS, Kit, run_check
+from distilbench.conformance import CHECKS, Kit, run_check
 from distilbench_methods import BUILT_IN, VARIANTS, load, registry
 from distilbench_methods.base import Method, check_not_negative, check_positive
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from distilbench.analysis.frame import ALPHA, OVERALL
-from distilbench.report.tables.effects import Effect, effects
-from tests.report.planted import Quality, factorial, simulate
+from distilbench.reporting.tables.effects import Effect, effects
+from tests.reporting.planted import Quality, factorial, simulate
 
 ABLATION = factorial(matters=["on", "off"], idle=["on", "off"], third=["on", "off"])
 QUALITY, RESAMPLES, PILOTS = 0.6, 200, 20

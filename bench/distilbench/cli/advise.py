@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.report.advise import advise, situation
+    from distilbench.reporting.advise import advise, situation
 
     wanted = situation(budget=arguments.budget, size=arguments.size, latency=arguments.latency)
     tables, reasons = advise(arguments.results, wanted)

@@ -89,7 +89,7 @@ def _write(outcome: CheckResult, arguments: argparse.Namespace) -> None:
     if arguments.junit:
         arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
     if arguments.summary:
-        from distilbench.report.render import to_markdown
+        from distilbench.reporting.render import to_markdown
 
         arguments.summary.write_text(to_markdown(as_table(outcome)), encoding="utf-8")
     if arguments.json:

@@ -22,7 +22,7 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.core.quiet import quiet_libraries
 
     quiet_libraries()
-    from distilbench.conform.listing import conform_in_words
+    from distilbench.conformance.listing import conform_in_words
 
     outcomes = conform_in_words(arguments.method, arguments.overrides)
     failed = sum(outcome.status == "failed" for outcome in outcomes)

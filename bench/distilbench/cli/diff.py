@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.report.diff import diff, shown_examples
+    from distilbench.reporting.diff import diff, shown_examples
 
     differences = diff(arguments.first, arguments.second, arguments.tasks)
     for task, why in differences.left_out.items():

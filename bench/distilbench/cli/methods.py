@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def action(arguments: argparse.Namespace) -> int:
     if arguments.markdown:
-        from distilbench.conform.method_table import markdown
+        from distilbench.conformance.method_table import markdown
 
         sys.stdout.write(markdown())
         return FINE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distilbench.report.render import Table
+    from distilbench.reporting.render import Table
 
 FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2, 3, 70, 130
 """1 is for what a gate found, and for a method that does not conform; 70 for an error of distilbench itself."""
@@ -49,7 +49,7 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
 
 def print_tables(tables: Iterable[Table], *, as_json: bool) -> None:
     """Tables of the report."""
-    from distilbench.report.render import to_json, to_rich
+    from distilbench.reporting.render import to_json, to_rich
 
     for table in tables:
         if as_json:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.report import power
+    from distilbench.reporting import power
 
     print_tables(power(arguments.results, arguments.delta), as_json=arguments.json)
     return FINE

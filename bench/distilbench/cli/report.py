@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.report import ReportOptions, build
+    from distilbench.reporting import ReportOptions, build
 
     options = ReportOptions(margin=arguments.margin / 100, reference=arguments.reference)
     for page in build(arguments.results, arguments.out, options):

@@ -107,7 +107,7 @@ def action(arguments: argparse.Namespace) -> int:
 
 
 def _summary(out: Path, records: list[Record]) -> int:
-    from distilbench.report import terminal_table
+    from distilbench.reporting import terminal_table
 
     console().print(terminal_table(records))
     folder = out / records[0].study

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from distilbench.gate.check import BAD, CheckLine, CheckResult
-from distilbench.report.render import Table
+from distilbench.reporting.render import Table
 
 DASH = "—"
 WIDTH, NAME_WIDTH = 80, 25

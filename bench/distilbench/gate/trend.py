@@ -9,7 +9,7 @@ import numpy as np
 
 from distilbench.gate.candidate import DRIFT
 from distilbench.gate.history import change_points, read, series
-from distilbench.report.figures.style import COLOURS, GREY, MARKERS, new_figure, save, short, styled
+from distilbench.reporting.figures.style import COLOURS, GREY, MARKERS, new_figure, save, short, styled
 
 PANEL_HEIGHT = 1.7
 NAME = "trend"

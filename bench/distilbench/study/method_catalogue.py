@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import distilbench_methods
 from distilbench.core.errors import UserError, one_of
+
+if TYPE_CHECKING:
+    from distilbench_methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ def describe_method(name: str) -> MethodEntry:
     except Exception as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"the method {name}, registered as {registry[name]}, cannot be read: {problem}") from None
+
+
+def describe_class(method: type[Method]) -> MethodEntry:
+    """Read the file of a method's class. Raises `OSError` or `TypeError` where it has none, as in a notebook."""
+    return _read(method.name, Path(inspect.getfile(method)), method.__name__)
 
 
 def _variant(name: str) -> MethodEntry:

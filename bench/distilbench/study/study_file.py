@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -26,9 +28,11 @@ def load_study(
     overrides: list[str] = [],  # noqa: B006
     limit: int | None = None,
     budget: str | None = None,
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Study:
     """Read a shipped study by name, or a file, apply `key=value` overrides, and validate.
 
+    `changes` are values that take the place of whole keys of the study.
     `limit` caps text and tasks for a smoke run. `budget`, as `currency=amount`, takes the place of the study's own and
     makes it another study, `<name>-<currency>`. Raises `UserError` naming file and key.
     """
@@ -41,19 +45,20 @@ def load_study(
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
+    values |= changes
     for override in overrides:
         _apply(values, override)
     if limit is not None:
         values["limit"] = limit
-    changes = overrides
+    told = [*(f"{key}={shown(value)}" for key, value in changes.items()), *overrides]
     if budget is not None:
         if "=" not in budget:
             raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
-        changes = [*overrides, f"--budget {budget}"]
+        told.append(f"--budget {budget}")
         _apply(values, f"budget.{budget}")
         if "name" in values:
             values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
-    changed = f" with {' '.join(changes)}" if changes else ""
+    changed = f" with {' '.join(told)}" if told else ""
     return _validated(values, f"{path}{changed}")
 
 

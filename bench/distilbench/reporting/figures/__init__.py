@@ -1,0 +1,1 @@
+"""The figures of a report. Each is a function of what there is to draw from."""

@@ -1,0 +1,91 @@
+"""One look for all figures, and files that are equal byte for byte when the input is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+# Okabe and Ito's palette, with the wine of Paul Tol's in place of yellow, which is lost on white paper.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+GREY = "#6b6b6b"
+WIDTH = 7.2
+"""Inches: the text width of a common page."""
+NAME_LENGTH = 32
+PNG_DPI = 200
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "text.parse_math": False,
+}
+
+
+@contextmanager
+def styled(name: str) -> Iterator[None]:
+    """Draw and save figure `name` inside; its ids in SVG are its own, so that pages can hold several figures."""
+    settings: Any = {**RC, "svg.hashsalt": f"distilbench-{name}"}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty page-wide figure, `height` in inches."""
+    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write the figure in all formats, laid out once.
+
+    `Figure.savefig` would draw it twice for each format.
+    """
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
+    figure.set_layout_engine("none")
+    none: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    FigureCanvasSVG(figure).print_svg(folder / f"{name}.svg", metadata=none)  # type: ignore[no-untyped-call]
+    FigureCanvasPdf(figure).print_pdf(folder / f"{name}.pdf", metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+    figure.set_dpi(PNG_DPI)
+    FigureCanvasAgg(figure).print_png(folder / f"{name}.png", metadata={"Software": None})  # type: ignore[no-untyped-call]
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers: those of matplotlib are set as formulas, which are switched off."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def looks(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Row key -> colour and marker, by name and not by rank, so that a method looks the same in every figure."""
+    keys = sorted(runs.loc[runs["role"] == "method", "key"].unique())
+    return {key: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, key in enumerate(keys)}
+
+
+def short(name: str) -> str:
+    """`name` without its middle where it would crowd a figure; the end tells variants apart."""
+    return name if len(name) <= NAME_LENGTH else f"{name[:12]}…{name[-20:]}"

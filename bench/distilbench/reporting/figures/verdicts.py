@@ -1,0 +1,131 @@
+"""Figures of what is told apart: differences, ranks, and how scores answer to the budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from distilbench.analysis.frame import OVERALL
+from distilbench.analysis.verdicts import Inference
+from distilbench.core.errors import UserError, one_of
+from distilbench.reporting.figures.drawn import FigureData, legend, reach, scored_methods
+from distilbench.reporting.figures.style import GREY, logarithmic, looks, new_figure, short
+
+MARKERS = {"equivalent": "s"}
+TOGETHER = ("equivalent", "undecided")
+
+
+def differences(given: FigureData) -> Figure | None:
+    """One panel per average: each method's paired difference to the reference, with its interval."""
+    inference, methods = given.inference, scored_methods(given.study)
+    reference = _reference(given, methods)
+    columns = [str(group) for group in given.study.averages if inference.comparisons(str(group))]
+    others = {key: name for key, name in methods.items() if key != reference}
+    if reference is None or not columns or not others:
+        return None
+    figure = new_figure(1.1 + 0.3 * len(others))
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
+        margin = given.study.margin * 100
+        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        for y, key in enumerate(others):
+            _difference(axes, given, key, reference, column, y)
+        axes.set(title=short(column), xlabel="difference (points)", ylim=(len(others) - 0.5, -0.5))
+        axes.grid(axis="y", visible=False)
+    panels[0].set_yticks(range(len(others)), [short(name) for name in others.values()])
+    figure.supylabel(f"against {short(methods[reference])}", fontsize=8)
+    return figure
+
+
+def _difference(axes: Axes, given: FigureData, key: str, reference: str, column: str, y: int) -> None:
+    verdict = given.inference.verdict(key, reference, column)
+    if verdict is None:
+        return
+    difference = given.inference.difference(key, reference, column)
+    colour, _ = looks(given.study.runs)[key]
+    width = difference.half_width() * 100
+    axes.errorbar(
+        difference.mean * 100,
+        y,
+        xerr=None if np.isnan(width) else width,
+        fmt=MARKERS.get(verdict, "o"),
+        color=colour,
+        markerfacecolor="white" if verdict == "undecided" else colour,
+        capsize=2.5,
+    )
+
+
+def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
+    if given.reference is None:
+        return next(iter(methods), None)
+    labels = {str(given.study.rows.at[key, "label"]): key for key in methods}
+    if given.reference not in labels:
+        raise UserError(f"--reference: {one_of('method', given.reference, list(labels))}")
+    return labels[given.reference]
+
+
+def ranks(given: FigureData) -> Figure | None:
+    """Critical-difference diagram: mean ranks with intervals, and bars over what is not told apart."""
+    found = given.inference.ranks(OVERALL)
+    if len(found) < 3:
+        return None
+    names = given.study.names("method")
+    found = found.sort_values("mean")
+    groups = _not_told_apart(given.inference, list(map(str, found.index)))
+    figure = new_figure(1.0 + 0.26 * (len(found) + len(groups)))
+    axes = figure.subplots()
+    for y, (key, row) in enumerate(found.iterrows()):
+        colour, marker = looks(given.study.runs)[str(key)]
+        error = reach(row["mean"], row["low"], row["high"])
+        axes.errorbar(row["mean"], y, xerr=error, fmt=marker, color=colour, capsize=2.5)
+    for line, (first, last) in enumerate(groups):
+        ends = found["mean"].iloc[[first, last]]
+        axes.plot(ends, [len(found) + line] * 2, color="black", linewidth=2.5, solid_capstyle="butt")
+    axes.set_yticks(range(len(found)), [short(names[str(key)]) for key in found.index])
+    axes.set(xlabel="rank (1 is best)", ylim=(len(found) + len(groups) - 0.5, -0.5), xlim=(0.7, len(found) + 0.3))
+    return figure
+
+
+def _not_told_apart(inference: Inference, ordered: list[str]) -> list[tuple[int, int]]:
+    """First and last place of each longest stretch of two or more rows without a better or worse between them."""
+    found: list[tuple[int, int]] = []
+    for first in range(len(ordered)):
+        last = first
+        while last + 1 < len(ordered) and all(
+            inference.verdict(ordered[last + 1], one) in ("equivalent", "undecided")
+            for one in ordered[first : last + 1]
+        ):
+            last += 1
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+def response(given: FigureData) -> Figure | None:
+    """Dev score against what was spent of the binding currency, on a logarithmic axis."""
+    study = given.study
+    rows = [
+        {"key": study.runs.at[run_id, "key"], "score": row["score"], "spent": row.get(str(record.budget["currency"]))}
+        for run_id, record in study.records.items()
+        for row in record.response
+        if row["score"] is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["key", "score", "spent"])
+    methods = {key: name for key, name in study.names("method").items() if key in set(frame["key"])}
+    if not methods:
+        return None
+    figure = new_figure(3.3)
+    axes = figure.subplots()
+    for key, name in methods.items():
+        colour, marker = looks(study.runs)[key]
+        points = frame[frame["key"] == key].groupby("spent")["score"].agg(["mean", "min", "max"]) * 100
+        axes.plot(points.index, points["mean"], marker=marker, color=colour, markersize=4, label=short(name))
+        axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.12, linewidth=0)
+    currency = next(str(record.budget["currency"]) for record in study.records.values() if record.role == "method")
+    logarithmic(axes)
+    axes.set(xlabel=currency, ylabel="dev score x 100")
+    legend(figure, axes)
+    return figure

@@ -1,0 +1,135 @@
+"""What a reader must know before using a table: the footnotes."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from distilbench.analysis.frame import StudyFrames, references
+from distilbench.records.design import TUNED
+from distilbench.records.record import Record
+
+MACHINE = ("platform", "cpu", "threads", "device")
+STATUSES = ("completed", "diverged", "failed", "missing")
+
+
+def smoke_mark(study: StudyFrames) -> str | None:
+    """The mark of a study with shortened runs; None when all runs are whole."""
+    limits = sorted({int(limit) for limit in study.runs["limit"].dropna()})
+    if not limits:
+        return None
+    return f"smoke run (--limit {', '.join(map(str, limits))}): not a result"
+
+
+def caution(study: StudyFrames) -> str | None:
+    """What stands before every table of a study whose rows are no results, or were not treated alike."""
+    return "; ".join(filter(None, [smoke_mark(study), unequal_tuning(study)])) or None
+
+
+def unequal_tuning(study: StudyFrames) -> str | None:
+    """The mark of a study in which some methods were tuned more than others; None where all had the same chance.
+
+    A row at a method's own settings beside the tuned row of the same method is no inequality: it is another regime.
+    """
+    spent: dict[str, set[int]] = {}
+    for record in study.records.values():
+        if record.role == "method":
+            trials = int(record.ledger["tuning_trials"])
+            spent.setdefault(record.label.removesuffix(TUNED) if trials else record.label, set()).add(trials)
+    most = {label: max(trials) for label, trials in spent.items()}
+    if len(set(most.values())) < 2:
+        return None
+    parts = "; ".join(
+        f"{trials}: {', '.join(n for n in most if most[n] == trials)}" for trials in sorted(set(most.values()))
+    )
+    return f"unequal tuning (trials: methods) {parts}"
+
+
+def status_counts(study: StudyFrames) -> pd.DataFrame:
+    """Rows x statuses: number of runs; `missing` counts the seeds that only other methods of the set have."""
+    runs = study.runs
+    counts = pd.crosstab(runs["key"], runs["status"]).reindex(columns=list(STATUSES), fill_value=0)
+    methods = runs[runs["role"] == "method"]
+    seeds = methods.groupby("letters")["seed"].nunique()
+    letters = methods.groupby("key")["letters"].first()
+    counts["missing"] = (letters.map(seeds) - methods.groupby("key").size()).reindex(counts.index).fillna(0)
+    return counts.astype(int)
+
+
+def status_text(counts: pd.DataFrame) -> pd.Series[str]:
+    """Rows of `status_counts` as text, e.g. '1/2 completed, 1/2 diverged'."""
+
+    def text(row: pd.Series[int]) -> str:
+        return ", ".join(f"{row[name]}/{row.sum()} {name}" for name in STATUSES if row[name])
+
+    return counts.apply(text, axis=1)
+
+
+def notes(study: StudyFrames) -> list[str]:
+    """Footnotes of the score tables, the general ones first."""
+    seeds = study.runs.loc[study.runs["status"] == "completed"].groupby("key").size()
+    counts = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}" if len(seeds) else "0"
+    found = [
+        f"± is the half-width of the 95 % interval of the mean over n seeds (here n = {counts}); {_covered(study)}",
+        "Gap closed: (score - floor) / (ceiling - floor), floor = untrained student, ceiling = teacher.",
+    ]
+    found += [study.difference + "."] if study.difference else []
+    return found + _incomplete(study) + _unequal_tasks(study) + _floors(study) + _machines(study)
+
+
+def _covered(study: StudyFrames) -> str:
+    if study.half_widths is None or study.half_widths.isna().all(axis=None):
+        return "it covers seeds only, not the choice of examples, and is left out where n < 2."
+    return (
+        "it covers seeds (Student's t) and the choice of examples (bootstrap), for the share of the gap seeds only, "
+        "and is left out for students with n < 2."
+    )
+
+
+def _incomplete(study: StudyFrames) -> list[str]:
+    counts = status_counts(study)
+    bad = counts.drop(columns="completed").sum(axis=1) > 0
+    if not bad.any():
+        return []
+    parts = study.rows["row"].str.cat(status_text(counts), sep=": ")[bad.reindex(study.rows.index)]
+    return [f"Only completed runs enter means, so a row that lost runs may look better than it is: {'; '.join(parts)}."]
+
+
+def _unequal_tasks(study: StudyFrames) -> list[str]:
+    lacking = study.scores.isna()
+    found = [
+        f"{_runs([study.records[str(run_id)]], study)} lacks {', '.join(map(str, lacking.columns[row]))}"
+        for run_id, row in zip(lacking.index, lacking.to_numpy(), strict=True)
+        if row.any()
+    ]
+    return [f"A dash stands for what not all completed runs of a row have: {'; '.join(found)}."] if found else []
+
+
+def _floors(study: StudyFrames) -> list[str]:
+    completed = [record for record in study.records.values() if record.status == "completed"]
+    methods = [record for record in completed if record.role == "method"]
+    found = []
+    for role, name in (("floor", "an untrained student"), ("ceiling", "a teacher")):
+        without = [record for record in methods if not references(record, role, completed)]
+        if without:
+            found.append(
+                f"No share of the gap for {_runs(without, study)}: {name} comparable with it was not evaluated."
+            )
+    other = []
+    for record in methods:
+        floors = [study.records[run_id] for run_id in references(record, "floor", completed)]
+        if floors and floors[0].seed != record.seed:
+            other.append(record)
+    if other:
+        found.append(f"The mean of the floor runs was used where the seed has none: {_runs(other, study)}.")
+    return found
+
+
+def _runs(records: list[Record], study: StudyFrames) -> str:
+    names = study.runs["row"]
+    return ", ".join(f"{names.loc[record.run_id]} (seed {record.seed})" for record in records)
+
+
+def _machines(study: StudyFrames) -> list[str]:
+    seen = {name: {str(record.environment[name]) for record in study.records.values()} for name in MACHINE}
+    mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
+    return [f"Seconds are not comparable, the runs differ in {'; '.join(mixed)}."] if mixed else []

@@ -1,0 +1,166 @@
+"""One table in every format: Markdown, LaTeX, HTML, terminal."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+import rich.table
+from rich import box
+from rich.text import Text
+
+Emphasis = Literal["best", "second"]
+MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
+LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
+WIDE = 8
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "—": "---",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What all formats show; all texts are raw and escaped by the format."""
+
+    name: str
+    """File name without ending."""
+    caption: str
+    text: pd.DataFrame
+    """Cells as shown."""
+    order: pd.DataFrame
+    """Same shape: numbers by which a reader may sort; columns without numbers are sorted as text."""
+    notes: list[str]
+    mark: str | None
+    """Shown before anything else when these are no results."""
+    emphasis: Mapping[tuple[int, str], Emphasis] = field(default_factory=dict)
+    """(line, column) -> how a cell stands out."""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether it holds numbers (and is aligned to the right)."""
+        return [bool(pd.api.types.is_numeric_dtype(self.order[name])) for name in self.order]
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table under its caption, notes below."""
+    cells = _cells(table, escape_markdown, MARKDOWN)
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
+    rule = [
+        ("-" * (width - 1) + ":") if right else "-" * width for width, right in zip(widths, table.numeric, strict=True)
+    ]
+    lines = [[_pad(*item) for item in zip(row, widths, table.numeric, strict=True)] for row in cells]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
+    mark = [f"**{escape_markdown(table.mark)}**"] if table.mark else []
+    notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
+    return "\n\n".join([f"### {escape_markdown(table.caption)}", *mark, body, notes]).rstrip() + "\n"
+
+
+def to_latex(table: Table) -> str:
+    """A floating booktabs table; one that is too wide for a page is shrunk."""
+    cells = [r" & ".join(row) + r" \\" for row in _cells(table, escape_latex, LATEX_EMPHASIS)]
+    columns = "".join("r" if right else "l" for right in table.numeric)
+    rows = [r"\toprule", cells[0], r"\midrule", *cells[1:], r"\bottomrule"]
+    tabular = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
+    if len(columns) > WIDE:
+        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular[:-1], r"\end{tabular}}"]
+    mark = [rf"\textbf{{{escape_latex(table.mark)}}}\par"] if table.mark else []
+    notes = [
+        r"\par\smallskip\begin{minipage}{\textwidth}\footnotesize",
+        *map(escape_latex, table.notes),
+        r"\end{minipage}",
+    ]
+    head = ["% needs the packages booktabs and graphicx", r"\begin{table}[tbp]", r"\centering"]
+    caption = [rf"\caption{{{escape_latex(table.caption)}}}", rf"\label{{tab:{re.sub('[^a-z]', '-', table.name)}}}"]
+    return "\n".join([*head, *caption, *mark, *tabular, *(notes if table.notes else []), r"\end{table}"]) + "\n"
+
+
+def to_html(table: Table) -> str:
+    """A sortable table in a box that scrolls on its own; sort values in `data-sort`."""
+    numeric = table.numeric
+    heads = [
+        f'<th scope="col"{_side(right)}><button>{html.escape(str(name))}</button></th>'
+        for name, right in zip(table.text, numeric, strict=True)
+    ]
+    rows = []
+    shown = _cells(table, html.escape, HTML)[1:]
+    for texts, (_, orders) in zip(shown, table.order.iterrows(), strict=True):
+        cells = [_cell(*item) for item in zip(texts, orders, numeric, strict=True)]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    mark = f'<p class="mark">{html.escape(table.mark)}</p>' if table.mark else ""
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    return (
+        f'<figure class="table">{mark}<figcaption>{html.escape(table.caption)}</figcaption>'
+        f'<div class="scroll"><table class="sortable"><thead><tr>{"".join(heads)}</tr></thead>\n'
+        f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div><ul class="notes">{notes}</ul></figure>'
+    )
+
+
+def to_json(table: Table) -> str:
+    """Caption, notes, and the lines twice: as shown, and as unrounded numbers."""
+    content = {
+        "name": table.name,
+        "caption": table.caption,
+        "mark": table.mark,
+        "notes": table.notes,
+        "shown": table.text.to_dict(orient="records"),
+        "values": json.loads(table.order.to_json(orient="records", double_precision=15)),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def to_rich(table: Table, columns: int) -> rich.table.Table:
+    """The first `columns` of the table for a terminal, notes below it."""
+    title = Text(table.caption if table.mark is None else f"{table.caption}\n{table.mark}")
+    shown = rich.table.Table(title=title, box=box.SIMPLE, caption=Text("\n".join(table.notes)), caption_justify="left")
+    for name, right in list(zip(table.text, table.numeric, strict=True))[:columns]:
+        shown.add_column(Text(str(name)), justify="right" if right else "left", overflow="fold")
+    for row in table.text.itertuples(index=False):
+        shown.add_row(*(Text(str(value)) for value in row[:columns]))
+    return shown
+
+
+def escape_latex(text: str) -> str:
+    """`text` as LaTeX source that prints it; line breaks become spaces."""
+    return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as Markdown source that prints it, inside a table cell too; line breaks become spaces."""
+    return re.sub(r"([\\`*|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _cells(table: Table, escape: Callable[[str], str], emphasis: Mapping[Emphasis, str]) -> list[list[str]]:
+    """The headings and all lines, escaped; cells that stand out in their format's way."""
+    rows = [[escape(str(name)) for name in table.text]]
+    for line, values in enumerate(table.text.itertuples(index=False)):
+        marks = [table.emphasis.get((line, str(name))) for name in table.text]
+        texts = [escape(str(value)) for value in values]
+        rows.append([emphasis[m].format(text) if m else text for text, m in zip(texts, marks, strict=True)])
+    return rows
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def _side(right: bool) -> str:
+    return ' class="number"' if right else ""
+
+
+def _cell(text: str, order: object, right: bool) -> str:
+    value = f' data-sort="{order}"' if right and not pd.isna(order) else ""  # type: ignore[call-overload]
+    return f"<td{_side(right)}{value}>{text}</td>"

@@ -1,0 +1,1 @@
+"""A study's order of methods beside those of published tables."""

@@ -1,0 +1,108 @@
+"""Writes one study's report: all of it or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from distilbench.analysis.frame import StudyFrames, make_study, read_curves
+from distilbench.analysis.verdicts import Inference
+from distilbench.core.sealed import write_folder_atomically
+from distilbench.records.design import Design, read_design
+from distilbench.records.record import Record, read_study
+from distilbench.reporting import INDEX_FILE, ReportOptions
+from distilbench.reporting.prose import paragraph, settings_table
+from distilbench.reporting.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
+from distilbench.reporting.reproduction.ledger import reproduction_tables
+from distilbench.reporting.tables import scores as tables
+from distilbench.reporting.tables.budgets import budget_table, siblings
+from distilbench.reporting.tables.effects import effect_table, effects
+from distilbench.reporting.tables.response import response_table
+from distilbench.reporting.tables.tuning import tuning_tables
+from distilbench.reporting.tables.vectors import vector_table
+from distilbench.reporting.tables.verdicts import emphasis, power_notes, power_table, verdict_matrix, verdict_table
+
+
+def write_report(records: Sequence[Record], folder: Path, target: Path, options: ReportOptions) -> None:
+    """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
+    study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
+    curves = read_curves(study, folder)
+    beside = [
+        with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
+    ]
+    design = read_design(folder)
+    made = _tables(study, inference, design, beside)
+
+    def write(out: Path) -> None:
+        from distilbench.reporting.figures.all_figures import draw_all
+        from distilbench.reporting.figures.drawn import FigureData
+        from distilbench.reporting.page import to_page
+
+        for name in ("tables", "figures"):
+            (out / name).mkdir()
+        _write_tables(study, made, out / "tables")
+        write_planes(study, out / "tables")
+        given = FigureData(study, curves, inference, design, options.reference)
+        captions = draw_all(given, out / "figures")
+        (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
+
+    write_folder_atomically(target, write)
+
+
+def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inference]:
+    """The study with intervals over seeds and examples, and what can be said of its differences."""
+    inference = Inference.of(study, folder)
+    if not inference.columns:
+        return study, inference
+    return replace(study, half_widths=inference.half_widths()), inference
+
+
+def _tables(
+    study: StudyFrames, inference: Inference, design: Design, beside: Sequence[StudyFrames]
+) -> dict[str, Table]:
+    averages = {tables.average_heading(group): str(group) for group in study.averages}
+    made = [
+        emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
+        tables.task_table(study, inference.interquartile_means() if inference.columns else None),
+        tables.cost_table(study),
+        settings_table(study),
+    ]
+    if inference.comparisons():
+        made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
+    further = [
+        effect_table(study, inference, effects(inference, design.ablations)),
+        response_table(study),
+        budget_table(study, beside),
+        vector_table(study),
+    ]
+    made += [table for table in further if table is not None]
+    made += tuning_tables(study, inference, design.tuning)
+    # The published tables that compare with ours are of STS tasks.
+    verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
+    made += reproduction_tables(study, verdicts or None)
+    return {table.name: table for table in made}
+
+
+def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path) -> None:
+    for table in made.values():
+        (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
+        (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+        (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
+        if table.name in ("verdicts", "power", "ablation", "tuning", "best_of_k"):
+            table.order.to_csv(out / f"{table.name}.csv", index=False)
+    text = paragraph(study)
+    (out / "method_section.md").write_text(escape_markdown(text) + "\n", encoding="utf-8")
+    (out / "method_section.tex").write_text(escape_latex(text) + "\n", encoding="utf-8")
+    frames = {"main": tables.label_frame(study), "runs": tables.run_frame(study)}
+    for name, frame in frames.items():
+        frame.reset_index(names="run_id" if name == "runs" else "key").to_csv(out / f"{name}.csv", index=False)
+    tables.score_frame(study).to_csv(out / "scores.csv", index=False)
+
+
+def write_planes(study: StudyFrames, out: Path) -> None:
+    """The means that the information plane is drawn from, as CSV, where any run has a place on it."""
+    from distilbench.reporting.figures.representation import planes
+
+    if len(found := planes(study)):
+        found.to_csv(out / "information_plane.csv", index=False)

@@ -1,0 +1,237 @@
+"""Verdicts from examples on disk: planted differences are found, equal methods are not told apart, and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from distilbench.analysis.frame import OVERALL, make_study
+from distilbench.analysis.verdicts import Inference
+from distilbench.cli.app import main
+from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_sealed
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_study, to_dict
+from distilbench.reporting import ReportOptions, build
+from distilbench.reporting.tables import verdicts as verdict_tables
+from distilbench.reporting.write import with_errors
+
+Make = Callable[..., Record]
+PAIRS, QUERIES = 300, 80
+QUALITY = {"good": 0.6, "also-good": 0.6, "poor": 0.9}
+"""Label -> noise of its similarities."""
+
+
+def examples(noise: float, seed: int, spread: float) -> pd.DataFrame:
+    """Two STS tasks and a retrieval task; the same gold and the same hard examples for all runs."""
+    shared, own = np.random.default_rng(99), np.random.default_rng((seed, int(noise * 1000)))
+    frames = []
+    level = noise + spread * np.random.default_rng(seed).normal()
+    for task in ("STS-A", "STS-B"):
+        gold, hard = np.round(shared.uniform(0, 5, PAIRS), 1), shared.normal(size=PAIRS)
+        similarity = gold / 5 + level * (hard + 0.2 * own.normal(size=PAIRS)) * 0.4
+        frames.append(pd.DataFrame({"gold": gold, "similarity": similarity, "task": task}))
+    ndcg = np.clip(1 - level * shared.uniform(size=QUERIES) + 0.02 * own.normal(size=QUERIES), 0, 1)
+    frames.append(pd.DataFrame({"ndcg_at_10": ndcg, "task": "Search"}))
+    return pd.concat([frame.assign(split="test", example=frame.index.astype(str)) for frame in frames])
+
+
+def record_of(make: Make, label: str, seed: int, found: pd.DataFrame, role: str = "method") -> Record:
+    scores = []
+    for task in ("STS-A", "STS-B"):
+        part = found[found["task"] == task]
+        scores.append(float(spearmanr(part["gold"], part["similarity"]).statistic))
+    scores.append(float(found["ndcg_at_10"].dropna().mean()))
+    return make(label, seed, tuple(scores), role)
+
+
+@pytest.fixture
+def study_folder(make: Make, tmp_path: Path) -> Callable[..., Path]:
+    def write(seeds: int = 4, quality: dict[str, float] = QUALITY, spread: float = 0.01) -> Path:
+        folder = tmp_path / "results" / "demo"
+        rows = [(label, seed, noise, "method") for label, noise in quality.items() for seed in range(1, seeds + 1)]
+        rows += [("teacher", 0, 0.3, "ceiling"), *(("untrained", seed, 1.5, "floor") for seed in range(1, seeds + 1))]
+        for number, (label, seed, noise, role) in enumerate(rows):
+            # Rows of one quality differ by what is their own only.
+            watched = [{"share": share, "sentences": 100 * share, "score": 1 - noise} for share in (0.5, 1.0)]
+            found = examples(noise + number * 1e-3 * (role == "method" and label == "also-good"), seed, spread)
+            record = replace(record_of(make, label, seed, found, role), response=watched if role == "method" else [])
+
+            def leave(path: Path, record: Record = record, found: pd.DataFrame = found) -> None:
+                dump_json(to_dict(record), path / RECORD_FILE)
+                found.to_parquet(path / EXAMPLES_FILE, index=False)
+
+            write_sealed(folder / record.run_id, leave)
+        return folder
+
+    return write
+
+
+def inference_of(folder: Path, margin: float = 0.005) -> Inference:
+    return with_errors(make_study("demo", read_study(folder), margin), folder)[1]
+
+
+def named(inference: Inference, one: str, other: str, column: str = OVERALL) -> str | None:
+    keys = {str(row["label"]): str(key) for key, row in inference.study.rows.iterrows()}
+    return inference.verdict(keys[one], keys[other], column)
+
+
+def test_a_planted_difference_is_found_in_both_directions(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder())
+    assert set(inference.columns) == {"STS-A", "STS-B", "Search", "STS", "Retrieval", OVERALL}
+    for column in inference.columns:
+        assert named(inference, "good", "poor", column) == "better"
+        assert named(inference, "poor", "good", column) == "worse"
+    assert named(inference, "poor", "untrained") == "better"
+    assert named(inference, "good", "good") is None
+
+
+def test_equal_methods_are_undecided_or_equivalent_by_the_margin(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    assert named(inference_of(folder, margin=1e-6), "good", "also-good") in ("undecided", "better", "worse")
+    wide = inference_of(folder, margin=0.2)
+    assert named(wide, "good", "also-good") == "equivalent"
+    assert named(wide, "also-good", "good") == "equivalent"
+
+
+def test_no_pair_of_trained_rows_varies_less_than_all_of_them_do(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder(seeds=3))
+    keys = list(inference.study.names("method"))
+    variance, _ = inference.residual_variance(keys, OVERALL)
+    trained = [item for item in inference.comparisons() if {item.one, item.other} <= set(keys)]
+    assert len(trained) == 3
+    assert min(item.tested.seed_variance for item in trained) >= 2 * variance / 3 > 0
+    assert {item.tested.seed_freedom for item in trained} == {4.0, None}
+    assert {item.difference.seed_freedom for item in trained} == {None}
+
+
+def test_one_seed_decides_nothing_but_has_intervals_for_what_no_seed_changes(
+    study_folder: Callable[..., Path],
+) -> None:
+    inference = inference_of(study_folder(seeds=1))
+    assert {item.verdict for item in inference.comparisons()} == {"undecided"}
+    widths = inference.half_widths()[OVERALL]
+    assert widths.notna().tolist() == [str(key).startswith("ceiling") for key in widths.index]
+    assert "With one seed no difference" in verdict_tables.power_notes(inference)[0]
+
+
+def test_an_interval_covers_examples_as_well_as_seeds(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    plain = make_study("demo", read_study(folder))
+    wider, _ = with_errors(plain, folder)
+    methods = list(plain.names("method"))
+    assert (wider.average.half_width.loc[methods, OVERALL] > plain.average.half_width.loc[methods, OVERALL]).all()
+    assert (wider.average.mean.dropna() == plain.average.mean.dropna()).all(axis=None)
+
+
+def test_scores_that_the_examples_do_not_give_are_not_compared(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    path = next(folder.glob("good-1"))
+    found = pd.read_parquet(path / EXAMPLES_FILE)
+    found.loc[(found["task"] == "Search") & (found["example"] == "0"), "ndcg_at_10"] = 0.0
+    record = json.loads((path / RECORD_FILE).read_text())
+
+    def leave(target: Path) -> None:
+        dump_json(record, target / RECORD_FILE)
+        found.to_parquet(target / EXAMPLES_FILE, index=False)
+
+    write_sealed(path, leave)
+    assert set(inference_of(folder).columns) == {"STS-A", "STS-B", "STS"}
+
+
+def test_runs_with_other_examples_are_not_compared(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    path = next(folder.glob("poor-2"))
+    found = pd.read_parquet(path / EXAMPLES_FILE)
+    found.loc[(found["task"] == "STS-A") & (found["example"] == "7"), "example"] = "another"
+    record = json.loads((path / RECORD_FILE).read_text())
+
+    def leave(target: Path) -> None:
+        dump_json(record, target / RECORD_FILE)
+        found.to_parquet(target / EXAMPLES_FILE, index=False)
+
+    write_sealed(path, leave)
+    assert set(inference_of(folder).columns) == {"STS-B", "Search", "Retrieval"}
+
+
+def test_best_and_second_only_where_the_verdicts_say_so(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder(quality={"good": 0.6, "poor": 0.9, "poorer": 1.1})
+    inference = inference_of(folder)
+    labels = {str(inference.study.rows.at[key, "label"]): mark for key, mark in inference.leaders(OVERALL).items()}
+    assert labels == {"good": "best", "poor": "second"}
+    alike = inference_of(study_folder(quality={"good": 0.6, "also-good": 0.6}))
+    undecided = {str(alike.study.rows.at[key, "label"]) for key in alike.leaders(OVERALL)}
+    assert undecided <= {"good", "also-good"}
+
+
+def test_ranks_are_between_one_and_the_number_of_methods(study_folder: Callable[..., Path]) -> None:
+    ranks = inference_of(study_folder()).ranks(OVERALL)
+    assert ranks["mean"].sum() == pytest.approx(1 + 2 + 3)
+    assert (ranks["low"] <= ranks["mean"]).all() and (ranks["mean"] <= ranks["high"]).all()
+    assert ranks["mean"].filter(like="poor").iloc[0] == 3.0
+
+
+def test_what_is_not_comparable_is_not_ranked_together(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder())
+    runs = inference.study.runs
+    runs.loc[runs["label"] == "poor", "letters"] = "b"
+    ranks = inference.ranks(OVERALL)
+    assert sorted(str(runs.loc[runs["key"] == key, "label"].iloc[0]) for key in ranks.index) == ["also-good", "good"]
+    assert ranks["mean"].sum() == pytest.approx(1 + 2)
+
+
+def test_interquartile_means_leave_out_the_odd_task_and_say_their_error(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder())
+    found = inference.interquartile_means()
+    scores = inference.scores.groupby(inference.study.runs["key"])
+    for key, own in scores:
+        # Three tasks by four seeds: the middle half are the values of ranks 4 to 9.
+        values = np.sort(own.to_numpy().ravel())
+        if len(values) == 12:
+            assert found.at[key, "mean"] == pytest.approx(values[3:9].mean())
+    assert set(found.index) == set(inference.study.rows.index)
+    assert (found["half_width"] > 0).all() and (found["half_width"] < 0.2).all()
+
+
+def test_one_seed_has_no_interval_of_its_interquartile_mean(study_folder: Callable[..., Path]) -> None:
+    inference = inference_of(study_folder(seeds=1))
+    found = inference.interquartile_means()["half_width"]
+    roles = inference.study.rows.loc[found.index, "role"]
+    assert found[roles == "method"].isna().all() and found[roles == "ceiling"].notna().all()
+
+
+def test_the_report_holds_verdicts_in_every_format(study_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = study_folder()
+    [page] = build(folder, tmp_path / "out", ReportOptions(margin=0.01, reference="poor"))
+    tables = page.parent / "tables"
+    for name in ("verdicts", "verdict_matrix", "power"):
+        assert {path.suffix for path in tables.glob(f"{name}.*")} >= {".md", ".tex", ".json"}
+    content = json.loads((tables / "verdicts.json").read_text())
+    assert len(content["values"]) == 6
+    assert {line["Verdict"] for line in content["shown"]} <= {"better", "worse", "equivalent", "undecided"}
+    assert all((page.parent / "figures" / f"{name}.svg").is_file() for name in ("differences", "ranks", "response"))
+    text = page.read_text()
+    assert "0.5 of the budget" in text and "IQM" in text
+    assert "Verdicts" in text and "less than 1 points" in text and "Power: with this design" in text
+    assert "adjusted by Holm" in (tables / "method_section.md").read_text()
+    with pytest.raises(UserError, match="unknown method 'por'; did you mean 'poor'"):
+        build(folder, tmp_path / "out", ReportOptions(reference="por"))
+
+
+def test_power_on_the_command_line(study_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = study_folder()
+    assert main(["power", str(folder), "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)["values"]
+    assert len(lines) == 6
+    assert all(line["Detectable"] > 0 for line in lines)
+    assert main(["power", str(folder), "--delta", "50", "--json"]) == 0
+    easy = json.loads(capsys.readouterr().out)["shown"]
+    assert {line["Seeds needed"] for line in easy} == {"2"}
+    assert main(["power", str(folder)]) == 0
+    assert "Seeds needed" in capsys.readouterr().out
