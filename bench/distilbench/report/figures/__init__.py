@@ -1,1 +1,0 @@
-"""The figures of a report. Each is a function of what there is to draw from."""

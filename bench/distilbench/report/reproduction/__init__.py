@@ -1,1 +1,0 @@
-"""A study's order of methods beside those of published tables."""

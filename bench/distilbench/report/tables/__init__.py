@@ -1,1 +1,0 @@
-"""The tables of a report, each made from frames of records and from verdicts."""
