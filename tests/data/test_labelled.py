@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pandas as pd
 import pytest
 
 from distilbench.core.errors import UserError
-from distilbench.data.labelled import LabelledText, RowsRequest, build_or_open, labelled_key
-from distilbench.data.tokenizer import load_tokenizer
+from distilbench.data.labelled import LabelledText, RowsRequest, Section, build_or_open, labelled_key
+from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
 from distilbench.study.sections import LabelledSpec
 
 Build = Callable[..., LabelledText]
@@ -27,7 +28,8 @@ def request(source: Path | str, batch_size: int = 4, limit: int | None = None, *
 def build(teacher_folder: Path, tmp_path: Path) -> Build:
     def make(source: Path | str, **settings: Any) -> LabelledText:
         asked = request(source, **settings)
-        return build_or_open(asked, teacher_folder, labelled_key(asked, "tokenizer"), tmp_path / "cache")
+        key = labelled_key(asked, tokenizer_hash(teacher_folder))
+        return build_or_open(asked, teacher_folder, key, tmp_path / "cache")
 
     return make
 
@@ -132,3 +134,17 @@ def test_a_file_without_columns_has_no_rows(build: Build, tmp_path: Path) -> Non
         build(tmp_path / "rows.txt")
     with pytest.raises(UserError, match=r"labelled.source: there is no file"):
         build(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("section", ["labelled", "dev"])
+def test_rows_that_are_replaced_after_they_were_hashed_are_refused(
+    section: Section, labelled_file: Path, teacher_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(labelled_file.read_bytes())
+    asked = replace(request(path), section=section)
+    key = labelled_key(asked, tokenizer_hash(teacher_folder))
+    path.write_text(labelled_file.read_text() + "one,more,row,1,0\n")
+    with pytest.raises(UserError, match=rf"{section}\.source .*rows\.csv was changed while it was read; run the same"):
+        build_or_open(asked, teacher_folder, key, tmp_path / "cache")
+    assert not any((tmp_path / "cache" / "corpora").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from distilbench.core.errors import UserError
 from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key, texts_of
 from distilbench.data.text import read_sentences, source_key
+from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.study.sections import TextSpec
 
 
@@ -247,7 +249,8 @@ def build(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[...
         limit: int | None = None, sentences: int | None = None, batch_size: int = 16, source: Path = text_file
     ) -> Corpus:
         request = TextRequest(TextSpec(source=str(source), sentences=sentences), 128, batch_size, limit, None)
-        return build_or_open(request, teacher_folder, corpus_key(request, "tokenizer"), tmp_path / "cache")
+        key = corpus_key(request, tokenizer_hash(teacher_folder))
+        return build_or_open(request, teacher_folder, key, tmp_path / "cache")
 
     return make
 
@@ -303,6 +306,7 @@ def test_a_text_leaves_nothing_beside_its_files(build: Callable[..., Corpus], tm
         "tokens.bin",
         "offsets.npy",
         "sentences.parquet",
+        "KEY",
         "SHA256SUMS",
     }
 
@@ -317,7 +321,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["meta.json", "tokens.bin", "offsets.npy", "sentences.parquet", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["meta.json", "tokens.bin", "offsets.npy", "sentences.parquet", "KEY", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 def test_a_damaged_text_is_made_again(
     build: Callable[..., Corpus], tmp_path: Path, name: str, damage: Callable[[Path], None]
@@ -328,3 +332,30 @@ def test_a_damaged_text_is_made_again(
     damage(file)
     assert build().sha256 == first.sha256
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("what", ["text", "tokenizer"])
+def test_what_is_replaced_after_it_was_hashed_is_refused_and_not_kept(
+    teacher_folder: Path, text_file: Path, tmp_path: Path, what: str
+) -> None:
+    text, model, cache = tmp_path / "text.txt", tmp_path / "model", tmp_path / "cache"
+    shutil.copy(text_file, text)
+    shutil.copytree(teacher_folder, model)
+    request = TextRequest(TextSpec(source=str(text)), 128, 16, None, None)
+    key = corpus_key(request, tokenizer_hash(model))
+    with (text if what == "text" else model / "tokenizer_config.json").open("a") as stream:
+        stream.write("\n" if what == "tokenizer" else "another sentence\n")
+    with pytest.raises(
+        UserError, match=r"text\.source .*text\.txt was changed while it was read; run the same command"
+    ):
+        build_or_open(request, model, key, cache)
+    assert not any((cache / "corpora").iterdir())
+    now = corpus_key(request, tokenizer_hash(model))
+    assert len(build_or_open(request, model, now, cache)) == 400 + (what == "text")
+
+
+def test_text_that_is_damaged_is_not_read(build: Callable[..., Corpus], tmp_path: Path) -> None:
+    key = build().key
+    flip(tmp_path / "cache" / "corpora" / key / "sentences.parquet")
+    with pytest.raises(UserError, match=rf"the text in .*{key} cannot be used; delete that folder"):
+        next(texts_of(tmp_path / "cache", key))

@@ -163,13 +163,30 @@ def test_a_stored_score_is_used_again_and_a_damaged_one_is_made_again(
         raise AssertionError("scored again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_evaluate", unexpected)
+        patch.setattr(scoring, "evaluate", unexpected)
         assert main_score(model, sts, tmp_path) == first
     (stored,) = (tmp_path / "scores").iterdir()
     file = stored / "score.json"
     file.write_text(file.read_text().replace("0.", "0.9", 1))
     assert main_score(model, sts, tmp_path) == first
     assert "score.json is not as it was written" in caplog.text
+
+
+def test_a_model_that_is_replaced_after_it_was_hashed_gets_no_score(
+    sts: Task, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = StoredModel("x", tmp_path / "model")
+    shutil.copytree(teacher_folder, model.folder)
+
+    def replace_and_load(folder: Path) -> Any:
+        config = folder / "tokenizer_config.json"
+        config.write_text(config.read_text() + "\n")
+        return load_encoder(folder)
+
+    monkeypatch.setattr(scoring, "load_encoder", replace_and_load)
+    with pytest.raises(UserError, match=r"the model in .*model was changed while it was read; run the same command"):
+        score(model, [sts], tmp_path / "cache", "cpu")
+    assert not any((tmp_path / "cache" / "scores").iterdir())
 
 
 def test_collapsed_vectors_are_an_error_not_a_score(sts: Task, teacher_folder: Path, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_trap_2_scores_in_each_others_place_are_noticed(
     (tmp_path / "aside").rename(other)
     again = score(model, [pairs, search], tmp_path, "cpu")
     assert [item.metrics for item in again] == [first.metrics, second.metrics]
-    assert caplog.text.count("holds another score than its name says") == 2
+    assert caplog.text.count("belongs to another place") == 2
 
 
 def test_traps_4_5_and_9_every_model_has_a_result_of_its_own(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 import distilbench_methods
 from distilbench.core.machine import Settings
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
-from distilbench.runs.prepare.prepared import prepare_run
+from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.trained import Training, training_of
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study, runs_of
@@ -63,7 +64,7 @@ def trained(job: TrainingJob, **further: Any) -> tuple[dict[str, Tensor], dict[s
     ledger = Ledger()
     result = train(job, ledger, **further)
     tensors = {**checkpoint.tensors_of("student", job.student), **checkpoint.tensors_of("aux", result.aux)}
-    return tensors, timeless(ledger.as_dict()), result
+    return tensors, timeless(asdict(ledger)), result
 
 
 def timeless(values: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def test_checkpoints_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch:
         nonlocal now
         now += 2.0
 
-    monkeypatch.setattr(checkpoint, "write_sealed", slow)
+    monkeypatch.setattr(checkpoint, "put", slow)
     for number in (1, 2):
         kept.save(lambda: Snapshot({}, {}))
         now = 100 + 2.0 * (number + 1) / checkpoint.MOST_COST - 1
@@ -285,6 +286,22 @@ def recipe(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
     return make_inputs(study, settings)
 
 
+def train_until_killed(run: PreparedRun, monkeypatch: pytest.MonkeyPatch, lives: int) -> None:
+    original = Checkpoints.save
+
+    def save(self: Checkpoints, take: Callable[[], Snapshot]) -> None:
+        nonlocal lives
+        if not lives:
+            raise Killed
+        lives -= 1
+        original(self, take)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save)
+        with pytest.raises(Killed):
+            training_of(run, Ledger(), lambda _: None)
+
+
 def files(training: Training) -> dict[str, bytes]:
     folder = training.model.folder
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -298,31 +315,38 @@ def test_a_recipe_goes_on_in_the_stage_in_which_it_was_killed(
 ) -> None:
     cell = next(run for run in runs_of(recipe.study) if run.role == "method")
     run = prepare_run(recipe, cell)
-    left = lives
-    original = Checkpoints.save
-
-    def save(self: Checkpoints, take: Callable[[], Snapshot]) -> None:
-        nonlocal left
-        if not left:
-            raise Killed
-        left -= 1
-        original(self, take)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save)
-        with pytest.raises(Killed):
-            training_of(run, Ledger(), lambda _: None)
+    train_until_killed(run, monkeypatch, lives)
     assert any((recipe.settings.cache / "checkpoints").iterdir())
     ledger, twin_ledger = Ledger(), Ledger()
     resumed = training_of(run, ledger, lambda _: None)
     other = make_inputs(recipe.study, replace(recipe.settings, cache=tmp_path / "other", checkpoint_seconds=1e9))
     twin = training_of(prepare_run(other, cell), twin_ledger, lambda _: None)
     assert files(resumed) == files(twin)
-    assert timeless(ledger.as_dict()) == timeless(twin_ledger.as_dict())
+    assert timeless(asdict(ledger)) == timeless(asdict(twin_ledger))
     assert resumed.curve.drop(columns="seconds").equals(twin.curve.drop(columns="seconds"))
     assert [timeless(row) for row in resumed.response] == [timeless(row) for row in twin.response]
     assert resumed.identity == twin.identity
     assert not any((recipe.settings.cache / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_of_another_seed_is_not_gone_on_from(
+    recipe: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = recipe.study.model_copy(update={"seeds": [1, 2]})
+    first, second = (cell for cell in runs_of(study) if cell.role == "method")
+    inputs = make_inputs(study, recipe.settings)
+    one = prepare_run(inputs, first)
+    train_until_killed(one, monkeypatch, 10)
+    two = prepare_run(inputs, second)
+    # The teacher's signals go along: rows that are computed in other company differ in their last bits.
+    shutil.copytree(recipe.settings.cache, tmp_path / "other")
+    other = make_inputs(study, replace(recipe.settings, cache=tmp_path / "other", checkpoint_seconds=1e9))
+    checkpoints = recipe.settings.cache / "checkpoints"
+    (checkpoints / one.id).rename(checkpoints / two.id)
+    misled, twin = (training_of(run, Ledger(), lambda _: None) for run in (two, prepare_run(other, second)))
+    assert files(misled) == files(twin)
+    assert misled.identity == twin.identity
+    assert f"the checkpoint in {checkpoints / two.id} belongs to another place" in caplog.text
 
 
 def test_a_damaged_model_is_trained_again(recipe: Inputs, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distilbench.data.corpus import Corpus, TextRequest, build_or_open
-from distilbench.data.labelled import LabelledText, RowsRequest
+from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key
+from distilbench.data.labelled import LabelledText, RowsRequest, labelled_key
 from distilbench.data.labelled import build_or_open as open_labelled
+from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
@@ -34,7 +35,7 @@ def teacher(teacher_folder: Path) -> Encoder:
 @pytest.fixture
 def corpus(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Corpus:
     request = TextRequest(TextSpec(source=str(text_file)), 128, 64, None, None)
-    return build_or_open(request, teacher_folder, "key", tmp_path)
+    return build_or_open(request, teacher_folder, corpus_key(request, tokenizer_hash(teacher_folder)), tmp_path)
 
 
 def direct(teacher: Encoder, corpus: Corpus, rows: np.ndarray, layers: tuple[int, ...] = ()) -> torch.Tensor:
@@ -57,7 +58,7 @@ def test_the_corpus_holds_every_sentence_once(corpus: Corpus, teacher_folder: Pa
 
 
 def test_stored_values_are_the_teachers(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
-    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL, "mean-0", "mean-3", "cls-4"])
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL, "mean-0", "mean-3", "cls-4"])
     rows = np.array([5, 1, 399, 12])
     assert store.ensure(rows) == 4
     torch.testing.assert_close(store.read(FINAL, rows), direct(teacher, corpus, rows), atol=1e-6, rtol=1e-5)
@@ -73,24 +74,25 @@ def test_a_store_keeps_rows_in_fewer_bytes(
     teacher: Encoder, corpus: Corpus, tmp_path: Path, kind: RowType, size: int, off: float
 ) -> None:
     rows, width = np.arange(40), teacher.output_width()
-    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL, "mean-1"], kind)
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL, "mean-1"], kind)
     store.ensure(rows)
     found, expected = store.read(FINAL, rows), direct(teacher, corpus, rows)
     assert ((found - expected).abs() <= off * expected.abs().max(dim=1, keepdim=True).values).all()
-    assert (tmp_path / "s" / "final.bin").stat().st_size == len(corpus) * (width * size + 4 * (kind == "int8"))
-    files = [file for pattern in ("*.bin", "*.crc") for file in (tmp_path / "s").glob(pattern)]
+    folder = tmp_path / "signals" / "s"
+    assert (folder / "final.bin").stat().st_size == len(corpus) * (width * size + 4 * (kind == "int8"))
+    files = [file for pattern in ("*.bin", "*.crc") for file in folder.glob(pattern)]
     assert sum(file.stat().st_size for file in files) == store_size(teacher, [FINAL, "mean-1"], len(corpus), kind)
-    assert TeacherStore(tmp_path / "s", teacher, corpus, [FINAL, "mean-1"], kind).ensure(rows) == 0
+    assert TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL, "mean-1"], kind).ensure(rows) == 0
 
 
 def test_rows_are_computed_once_even_by_another_process(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
     rows = np.arange(10)
-    assert TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(rows) == 10
-    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    assert TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL]).ensure(rows) == 10
+    again = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     assert again.ensure(np.arange(5, 15)) == 5
     assert again.ensure(rows) == 0
-    assert stored_rows(tmp_path / "s", [FINAL]) == 15
-    assert stored_rows(tmp_path / "s", [FINAL, "mean-1"]) == 0
+    assert stored_rows(tmp_path / "signals" / "s", [FINAL]) == 15
+    assert stored_rows(tmp_path / "signals" / "s", [FINAL, "mean-1"]) == 0
 
 
 @pytest.mark.parametrize("name", ["final.bin", "final.crc"])
@@ -98,15 +100,15 @@ def test_a_changed_byte_costs_its_row_only(
     teacher: Encoder, corpus: Corpus, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = np.arange(8)
-    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     store.ensure(rows)
     values = store.read(FINAL, rows)
-    content = bytearray((tmp_path / "s" / name).read_bytes())
+    content = bytearray((tmp_path / "signals" / "s" / name).read_bytes())
     content[3 * len(content) // len(corpus) + 1] ^= 1
-    (tmp_path / "s" / name).write_bytes(content)
-    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    (tmp_path / "signals" / "s" / name).write_bytes(content)
+    again = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     assert again.ensure(rows) == 1
-    assert f"1 rows of {tmp_path / 's' / 'final.bin'} are damaged" in caplog.text
+    assert f"1 rows of {tmp_path / 'signals' / 's' / 'final.bin'} are damaged" in caplog.text
     # Another batch may round otherwise.
     torch.testing.assert_close(again.read(FINAL, rows), values, rtol=1e-5, atol=1e-6)
 
@@ -114,15 +116,15 @@ def test_a_changed_byte_costs_its_row_only(
 def test_a_full_disk_is_an_error_and_loses_nothing(
     teacher: Encoder, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(np.arange(8))
-    store = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL]).ensure(np.arange(8))
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     with monkeypatch.context() as patch:
         patch.setattr("distilbench.training.teacher_store._Array.write", refuse)
         with pytest.raises(OSError, match="No space left"):
             store.ensure(np.arange(12))
     # Rows that were begun are finished as soon as the store is opened again.
-    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
-    assert stored_rows(tmp_path / "s", [FINAL]) == 12
+    again = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
+    assert stored_rows(tmp_path / "signals" / "s", [FINAL]) == 12
     assert again.ensure(np.arange(13)) == 1
 
 
@@ -142,12 +144,12 @@ def test_begun_rows_are_finished_in_the_batches_in_which_they_were_begun(
     with monkeypatch.context() as patch:
         patch.setattr(_Array, "write", write)
         with pytest.raises(KeyboardInterrupt):
-            TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(rows)
-    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+            TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL]).ensure(rows)
+    again = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     twin = TeacherStore(tmp_path / "t", teacher, corpus, [FINAL])
     assert (again.ensure(rows), twin.ensure(rows)) == (0, 40)
     assert torch.equal(again.read(FINAL, rows), twin.read(FINAL, rows))
-    assert not (tmp_path / "s" / "begun").exists()
+    assert not (tmp_path / "signals" / "s" / "begun").exists()
 
 
 def refuse(*_: object) -> None:
@@ -156,9 +158,9 @@ def refuse(*_: object) -> None:
 
 def test_marks_of_values_that_are_gone_count_for_nothing(teacher: Encoder, corpus: Corpus, tmp_path: Path) -> None:
     rows = np.arange(8)
-    TeacherStore(tmp_path / "s", teacher, corpus, [FINAL]).ensure(rows)
-    (tmp_path / "s" / "final.bin").unlink()
-    again = TeacherStore(tmp_path / "s", teacher, corpus, [FINAL])
+    TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL]).ensure(rows)
+    (tmp_path / "signals" / "s" / "final.bin").unlink()
+    again = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     assert again.ensure(rows) == 8
     assert again.read(FINAL, rows).norm(dim=1).tolist() == pytest.approx([1.0] * 8)
 
@@ -185,7 +187,9 @@ def test_outside_rows_are_those_not_in_the_batch_and_uniform() -> None:
 def labelled(teacher_folder: Path, labelled_file: Path, tmp_path: Path) -> Callable[..., LabelledText]:
     def build(**section: object) -> LabelledText:
         spec = LabelledSpec.model_validate({"source": str(labelled_file), **section})
-        return open_labelled(RowsRequest(spec, "labelled", 128, 64, None, None), teacher_folder, str(section), tmp_path)
+        request = RowsRequest(spec, "labelled", 128, 64, None, None)
+        key = labelled_key(request, tokenizer_hash(teacher_folder))
+        return open_labelled(request, teacher_folder, key, tmp_path)
 
     return build
 
@@ -196,7 +200,7 @@ def test_a_row_of_labelled_text_gives_its_anchor_and_candidates(
     text = labelled()
     assert (len(text), text.columns) == (120, 3)
     needs = Needs(candidates=2, student_layers=(1,), teacher_final=True, teacher_scores=True)
-    store = TeacherStore(tmp_path / "s", teacher, text.corpus, array_names(needs))
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, text.corpus, array_names(needs))
     student = build_student(teacher, StudentSpec(layers=2), 1).eval()
     source = SignalSource(needs, student, teacher, text, store, seed=1)
     rows = np.array([5, 90, 17])
@@ -216,7 +220,7 @@ def test_scores_of_the_text_come_before_the_teachers(
 ) -> None:
     text = labelled(scores=["good", "bad"])
     needs = Needs(candidates=2, teacher_scores=True)
-    store = TeacherStore(tmp_path / "s", teacher, text.corpus, array_names(needs))
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, text.corpus, array_names(needs))
     source = SignalSource(needs, build_student(teacher, StudentSpec(layers=1), 1), teacher, text, store, seed=1)
     rows = np.array([3, 60])
     assert not len(source.sentences_read(0, rows))
@@ -229,7 +233,8 @@ def test_masked_tokens_are_ordinary_ones_and_their_states_those_of_the_masked_co
 ) -> None:
     needs, rows = Needs(masked_tokens=True), np.arange(40)
     student = build_student(teacher, StudentSpec(layers=2), 1).eval()
-    source = SignalSource(needs, student, teacher, corpus, TeacherStore(tmp_path / "s", teacher, corpus, []), seed=1)
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [])
+    source = SignalSource(needs, student, teacher, corpus, store, seed=1)
     batch, signals = source.batch(0, rows), source(0, rows)
     assert batch.masked_ids_BT is not None
     positions = torch.from_numpy(batch.position_P)
@@ -270,7 +275,7 @@ def test_a_batch_holds_what_was_asked_for_and_nothing_else(teacher: Encoder, cor
     rows = np.array([3, 8, 11])
     student = build_student(teacher, StudentSpec(layers=2), 1)
     for needs in (Needs(), everything):
-        store = TeacherStore(tmp_path / "s", teacher, corpus, array_names(needs))
+        store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, array_names(needs))
         source = SignalSource(needs, student.train(), teacher, corpus, store, seed=1)
         store.ensure(source.sentences_read(0, rows))
         signals = source(0, rows)

@@ -4,7 +4,6 @@ corpora/<key>/tokens.bin         token ids of all sentences, one after the other
               offsets.npy        [N + 1] where each sentence begins
               sentences.parquet  the text itself, column `text`
               meta.json          counts and the SHA-256 of the tokens
-              SHA256SUMS         of these files: a damaged text is noticed, and made again
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilbench.core.cache import find_or_make, is_there, is_usable
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, key_of
-from distilbench.core.sealed import clear_up, is_sealed, is_sound, write_sealed
 from distilbench.data.sentences import chunks, sentence_writer, stored_sentences, write_all
-from distilbench.data.text import read_sentences, source_key, source_names
-from distilbench.data.tokenizer import load_tokenizer
+from distilbench.data.text import changed, read_sentences, source_key, source_names
+from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
 from distilbench.data.tokens import padded
 from distilbench.records.record import dump_json
 from distilbench.study.sections import TextSpec
 
+TEXT = "the text"
 SENTENCES_FILE = "sentences.parquet"
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
@@ -118,30 +117,28 @@ def corpus_key(request: TextRequest, tokenizer_sha256: str) -> str:
 
 
 def is_built(cache: Path, key: str) -> bool:
-    """Whether the tokenised text lies in the cache."""
-    return is_sealed(_folder(cache, key))
+    """Whether the tokenised text lies in the cache; whether it is damaged is not looked at."""
+    return is_there(_folder(cache, key))
 
 
 def texts_of(cache: Path, key: str) -> Iterator[str]:
-    """The sentences of a tokenised text in the cache."""
-    return stored_sentences(_folder(cache, key) / SENTENCES_FILE)
+    """The sentences of a tokenised text in the cache. Raises `UserError` when it is damaged or not there."""
+    folder = _folder(cache, key)
+    if not is_usable(folder, TEXT):
+        raise UserError(f"the text in {folder} cannot be used; delete that folder and run the same command again")
+    yield from stored_sentences(folder / SENTENCES_FILE)
 
 
 def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
     """The folder of a tokenised text, filled by `write` where it is not there yet, or is damaged."""
-    folder = _folder(cache, key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{key}.lock")):
-        if not is_sound(folder, "the text"):
-            clear_up(folder)
-            write_sealed(folder, write)
-    return folder
+    return find_or_make(_folder(cache, key), write, TEXT)
 
 
 def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Path) -> Corpus:
     """The tokenised text that is asked for, made if it is not there yet.
 
-    Raises `UserError` for unreadable text and for text with fewer sentences than a batch.
+    `key` is its `corpus_key`. Raises `UserError` for text that is unreadable, has fewer sentences than a batch, or is
+    no longer the one that the key is of.
     """
 
     def make(folder: Path) -> None:
@@ -151,6 +148,8 @@ def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Pat
         sentences = compress(stored_sentences(everything), wanted_N)
         write_corpus(folder, sentences, load_tokenizer(model_folder), request.max_length)
         everything.unlink()
+        if corpus_key(request, tokenizer_hash(model_folder)) != key:
+            raise changed("text", source_names(request.spec))
 
     folder = made(cache, key, make)
     corpus = open_corpus(folder, key, ", ".join(source_names(request.spec)))

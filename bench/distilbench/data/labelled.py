@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
-from distilbench.data.text import EMBEDDED, embedded_key, numbers, read_column, resolve
-from distilbench.data.tokenizer import load_tokenizer
+from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
+from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
 from distilbench.study.sections import LabelledSpec
 
 Section = Literal["labelled", "dev"]
@@ -93,7 +93,8 @@ def labelled_key(request: RowsRequest, tokenizer_sha256: str) -> str:
 def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Path) -> LabelledText:
     """The tokenised rows that are asked for, made if they are not there yet.
 
-    Raises `UserError` for unreadable text, and for text to train on with fewer rows than a batch.
+    `key` is its `labelled_key`. Raises `UserError` for text that is unreadable or no longer the one that the key is of,
+    and for text to train on with fewer rows than a batch.
     """
     spec = request.spec
 
@@ -104,6 +105,8 @@ def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Pat
         np.save(folder / "rows.npy", rows_RC)
         if spec.scores:
             np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
+        if labelled_key(request, tokenizer_hash(model_folder)) != key:
+            raise changed(request.section, [spec.source])
 
     folder = made(cache, key, make)
     text = LabelledText(

@@ -94,6 +94,11 @@ def _unreadable(path: Path, error: OSError, section: str = "text") -> UserError:
     )
 
 
+def changed(section: str, names: list[str]) -> UserError:
+    """What to say of sources that are others than those that were hashed."""
+    return UserError(f"{section}.source {', '.join(names)} was changed while it was read; run the same command again")
+
+
 def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
     """Sentences in the order of the sources, some perhaps more than once.
 

@@ -9,8 +9,15 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from distilbench.core.errors import UserError
+from distilbench.core.hashes import folder_sha256
 
+FILES = ("tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "*.model", "merges.txt")
 CODE_OF_ITS_OWN = "asks for code of its own (auto_map), which distilbench never runs; choose a model that needs none"
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """Hash of the tokenizer of a model folder."""
+    return folder_sha256(folder, FILES)
 
 
 def load_tokenizer(folder: Path) -> Any:

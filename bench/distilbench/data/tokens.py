@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilbench.core.cache import find_or_make
 from distilbench.core.hashes import PROTOCOL, key_of
-from distilbench.core.sealed import clear_up, is_sound, write_sealed
 
 TOKENIZE_AT_ONCE = 4096
 FLAT_FILE, OFFSETS_FILE = "tokens.npy", "offsets.npy"
@@ -111,19 +110,14 @@ class TokenCache:
             max_length=max_length,
             texts=_texts_sha256(texts),
         )
-        folder = self._folder / key
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{key}.lock")):
-            if not is_sound(folder, "the tokens"):
-                clear_up(folder)
-                found = tokenised(tokenizer, texts, max_length)
-                write_sealed(folder, lambda path: _save(path, found))
+
+        def write(folder: Path) -> None:
+            tokens = tokenised(tokenizer, texts, max_length)
+            np.save(folder / FLAT_FILE, tokens.flat)
+            np.save(folder / OFFSETS_FILE, tokens.offsets)
+
+        folder = find_or_make(self._folder / key, write, "the tokens")
         return Tokens(*(np.load(folder / name, mmap_mode="r") for name in (FLAT_FILE, OFFSETS_FILE)))
-
-
-def _save(folder: Path, tokens: Tokens) -> None:
-    np.save(folder / FLAT_FILE, tokens.flat)
-    np.save(folder / OFFSETS_FILE, tokens.offsets)
 
 
 def _texts_sha256(texts: list[str]) -> str:

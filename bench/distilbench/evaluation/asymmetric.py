@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from distilbench.core.cache import kept_arrays
 from distilbench.core.seeds import preserved_rng
 from distilbench.data.tokenizer import load_tokenizer
+from distilbench.evaluation.evaluate import evaluate
 from distilbench.evaluation.mteb_encoder import BenchEncoder
-from distilbench.evaluation.score import evaluate
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.models.embed import batch_rule, embed
 from distilbench.models.encoder import Encoder

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distilbench.core.cache import find_or_make
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
-from distilbench.core.sealed import is_sound, write_sealed
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.published import Figure, figures_of
 from distilbench.records.record import dump_json
@@ -156,10 +156,13 @@ def diagnose(model: StoredModel, task: Task, item: Compared, cache: Path, device
     from distilbench.evaluation.score import score_identity
 
     hashes = model.hashes()
-    folder = cache / "calibration" / key_of(score=score_identity(hashes, task, device), figure=asdict(item))
-    if not is_sound(folder, "the diagnosis"):
-        found = _look(model, task, figures(model, hashes)[item.task], item, device)
-        write_sealed(folder, lambda path: dump_json(found, path / DIAGNOSIS_FILE))
+
+    def write(path: Path) -> None:
+        figure = figures(model, hashes)[item.task]
+        dump_json(_look(model, task, figure, item, device), path / DIAGNOSIS_FILE)
+
+    key = key_of(score=score_identity(hashes, task, device), figure=asdict(item))
+    folder = find_or_make(cache / "calibration" / key, write, "the diagnosis")
     kept: dict[str, Any] = json.loads((folder / DIAGNOSIS_FILE).read_text(encoding="utf-8"))
     return str(kept["cause"])
 
@@ -168,7 +171,7 @@ def _look(model: StoredModel, task: Task, figure: Figure, item: Compared, device
     """What was tried, and the likely cause."""
     from distilbench.core.seeds import preserved_rng
     from distilbench.evaluation.collapse import CollapseError
-    from distilbench.evaluation.score import evaluate
+    from distilbench.evaluation.evaluate import evaluate
     from distilbench.evaluation.tasks.content import fault, is_other
     from distilbench.evaluation.variants import variants
 

@@ -13,14 +13,13 @@ from transformers import AutoConfig, AutoModel
 
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import folder_sha256
-from distilbench.data.tokenizer import CODE_OF_ITS_OWN, in_short, read_json
+from distilbench.data.tokenizer import CODE_OF_ITS_OWN, in_short, read_json, tokenizer_hash
 from distilbench.models.encoder import Dense, Encoder, Normalize, drop_pooler
 from distilbench.models.token_table import TokenTable
 from distilbench_methods.pooling import LayerPooling
 
 # Modules may lie in folders of any name, so every folder counts.
 WEIGHTS = ("**/*.safetensors",)
-TOKENIZER = ("tokenizer*", "vocab*", "special_tokens_map.json", "added_tokens.json", "*.model", "merges.txt")
 STRUCTURE = ("**/config.json", "modules.json", "sentence_*_config.json")
 DEFAULT_MAX_LENGTH = 512
 
@@ -36,7 +35,7 @@ class StoredModel:
         """Hashes of weights, tokenizer and structure (layers, pooling, heads, maximum length)."""
         return {
             "weights": folder_sha256(self.folder, WEIGHTS),
-            "tokenizer": folder_sha256(self.folder, TOKENIZER),
+            "tokenizer": tokenizer_hash(self.folder),
             "structure": folder_sha256(self.folder, STRUCTURE),
         }
 

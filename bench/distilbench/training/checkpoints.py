@@ -17,7 +17,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distilbench.core.sealed import clear_up, is_sound, write_sealed
+from distilbench.core.cache import is_usable, put
+from distilbench.core.sealed import clear_up
 
 TENSORS_FILE, FACTS_FILE = "tensors.safetensors", "facts.json"
 FORMAT = 1
@@ -48,7 +49,9 @@ class Checkpoints:
     """The last snapshot of one run."""
 
     def __init__(self, folder: Path, least_seconds: float) -> None:
-        """`least_seconds` is the time between snapshots; 0 takes one after every step, whatever it costs."""
+        """`folder` is named by the run's id. `least_seconds` is the time between snapshots; 0 takes one after every
+        step, whatever it costs.
+        """
         self._folder, self._least = folder, least_seconds
         self.context: dict[str, Any] = {}
         """JSON values that every snapshot holds beside its own."""
@@ -56,9 +59,9 @@ class Checkpoints:
         self._start = self._last = time.perf_counter()
 
     def load(self) -> Snapshot | None:
-        """The last snapshot; None where there is none, or where it is damaged and the run has to begin anew."""
+        """The last snapshot; None where there is none, or it is damaged or another run's: this one then begins anew."""
         clear_up(self._folder)
-        if not is_sound(self._folder, "the checkpoint"):
+        if not is_usable(self._folder, "the checkpoint"):
             return None
         facts = json.loads((self._folder / FACTS_FILE).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
@@ -86,7 +89,7 @@ class Checkpoints:
             facts = {**snapshot.facts, "context": self.context, "format": FORMAT}
             (folder / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
 
-        write_sealed(self._folder, write)
+        put(self._folder, write)
         self._last = time.perf_counter()
         self._cost = self._last - start
         self._spent += self._cost

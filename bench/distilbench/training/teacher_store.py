@@ -3,6 +3,7 @@
     signals/<key>/<array>.bin   N rows as `row_types` has them, memory-mapped; `final`, or `mean-3` for a pooled layer
                   <array>.crc   uint32 [N], the CRC-32 of each row; 0 for rows that are not there
                   begun/        the rows that were being computed when the last process was killed
+                  KEY           as in `distilbench.core.cache`: a store in another's place is begun anew
 
 Rows are computed when first asked for, and count as there only where their checksum is right: a row that was cut off
 by a kill, or damaged since, is computed again. What passes the teacher together decides the last bits of its vectors:
@@ -21,10 +22,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distilbench.core.cache import claim, is_in_its_place, locked
 from distilbench.core.hashes import key_of
 from distilbench.core.sealed import clear_up, is_sound, write_sealed
 from distilbench.data.batches import length_batches
@@ -36,6 +37,7 @@ from distilbench.training.row_types import decode, encode, row_bytes
 from distilbench_methods.base import Needs
 from distilbench_methods.pooling import LayerPooling
 
+SIGNALS = "the teacher's signals"
 FINAL = "final"
 ROWS_PER_CHUNK = 4096
 MARK_BYTES = np.dtype(np.uint32).itemsize
@@ -79,12 +81,11 @@ class TeacherStore:
         """`arrays` is what the whole study needs: each pass of the teacher fills all of them."""
         self._teacher = teacher
         self._corpus = corpus
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "lock")
-        self._begun = folder / "begun"
+        self._folder, self._begun = folder, folder / "begun"
         self._arrays: dict[str, _Array] = {}
         self._sound_N = np.zeros(len(corpus), dtype=bool)
-        with self._lock:
+        with locked(folder, SIGNALS):
+            claim(folder, SIGNALS)
             for name in arrays:
                 self._arrays[name] = _Array(folder, name, (len(corpus), _width(teacher, name)), kind)
             if self._arrays:
@@ -98,7 +99,7 @@ class TeacherStore:
         """Compute what is missing for some rows, and return how many sentences passed the teacher."""
         if not self._arrays or not len(self._missing(rows)):
             return 0
-        with self._lock:
+        with locked(self._folder, SIGNALS):
             missing = self._missing(rows)
             for start in range(0, len(missing), ROWS_PER_CHUNK):
                 chunk = missing[start : start + ROWS_PER_CHUNK]
@@ -193,7 +194,7 @@ def _checksums(rows_BX: NDArray[np.uint8]) -> NDArray[np.uint32]:
 def stored_rows(folder: Path, arrays: Iterable[str]) -> int:
     """Rows of a store that are there in all `arrays`; 0 when there is no store."""
     files = [folder / f"{name}.crc" for name in arrays]
-    if not files or not all(file.is_file() for file in files):
+    if not files or not is_in_its_place(folder) or not all(file.is_file() for file in files):
         return 0
     return int(np.logical_and.reduce([np.fromfile(file, dtype=np.uint32) for file in files]).sum())
 

@@ -4,8 +4,8 @@ A training text goes when it equals an evaluation text by its letters and digits
 eight words in a row. Where a task has documents, only equality counts for them: any two texts of one field share some
 phrase, and documents are long.
 
-    contamination/<key>/rows.npy    which sentences of the text go
-                        found.json  the counts
+    contamination/<key>/rows.npy     which sentences of the text go
+                        counts.json  how many
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distilbench.core.cache import find_or_make
 from distilbench.core.hashes import key_of
-from distilbench.core.sealed import is_sound, write_sealed
 from distilbench.records.record import dump_json
 
 if TYPE_CHECKING:
@@ -92,25 +92,16 @@ def find(sentences: Iterable[str], short: Iterable[str], documents: Iterable[str
     return Contamination(looked_at, equal, phrase, np.array(rows, dtype=np.int64))
 
 
-def folder_of(text_key: str, tasks: Sequence[Task], cache: Path) -> Path:
-    """Where it is kept what of a text is evaluation text of some tasks."""
-    data = {task.name: task.data_sha256 for task in tasks}
-    return cache / "contamination" / key_of(rule=RULE, text=text_key, tasks=data)
-
-
 def find_or_open(text_key: str, sentences: Iterable[str], tasks: Sequence[Task], cache: Path) -> Contamination:
     """What of a tokenised text is evaluation text of some tasks, looked for once."""
     from distilbench.evaluation.tasks.overlap import texts_of
 
-    folder = folder_of(text_key, tasks, cache)
-    if not is_sound(folder, "what was found of evaluation text"):
-        short, documents = texts_of(tasks)
-        found = find(sentences, short, documents)
+    def write(path: Path) -> None:
+        contamination = find(sentences, *texts_of(tasks))
+        np.save(path / "rows.npy", contamination.rows)
+        dump_json(contamination.as_dict(), path / "counts.json")
 
-        def write(path: Path) -> None:
-            np.save(path / "rows.npy", found.rows)
-            dump_json(found.as_dict(), path / "found.json")
-
-        write_sealed(folder, write)
-    counts = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    key = key_of(rule=RULE, text=text_key, tasks={task.name: task.data_sha256 for task in tasks})
+    folder = find_or_make(cache / "contamination" / key, write, "what is known of evaluation text")
+    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
     return Contamination(**counts, rows=np.load(folder / "rows.npy"))

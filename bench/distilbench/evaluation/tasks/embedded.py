@@ -13,8 +13,8 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from distilbench.core.cache import find_or_make
 from distilbench.core.machine import cache_folder
-from distilbench.core.sealed import damage, write_sealed
 from distilbench.data.text import embedded_key
 from distilbench.evaluation.tasks.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, SICK_TEST
 from distilbench.records.record import dump_json
@@ -124,9 +124,7 @@ def _harvest() -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, int]
     from distilbench.data.embedded.docstrings import retrieval_set
 
     folder = cache_folder() / "embedded" / embedded_key()
-    if damage(folder):
-        found = retrieval_set()
-        write_sealed(folder, lambda path: dump_json(found, path / RETRIEVAL_FILE))
+    find_or_make(folder, lambda path: dump_json(retrieval_set(), path / RETRIEVAL_FILE), "the embedded task")
     # Always read back, so that the first run sees the order that later ones will see.
     return _stored(folder)
 
