@@ -357,5 +357,5 @@ def test_what_is_replaced_after_it_was_hashed_is_refused_and_not_kept(
 def test_text_that_is_damaged_is_not_read(build: Callable[..., Corpus], tmp_path: Path) -> None:
     key = build().key
     flip(tmp_path / "cache" / "corpora" / key / "sentences.parquet")
-    with pytest.raises(UserError, match=rf"the text in .*{key} cannot be used; delete that folder"):
+    with pytest.raises(UserError, match=rf"the text in .*{key} is damaged .*; delete that folder"):
         next(texts_of(tmp_path / "cache", key))

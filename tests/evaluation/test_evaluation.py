@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 pytest.importorskip("mteb")
 
+from distilbench.core.cache import locked
 from distilbench.core.errors import UserError
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation import score as scoring
@@ -170,6 +172,16 @@ def test_a_stored_score_is_used_again_and_a_damaged_one_is_made_again(
     file.write_text(file.read_text().replace("0.", "0.9", 1))
     assert main_score(model, sts, tmp_path) == first
     assert "score.json is not as it was written" in caplog.text
+
+
+def test_who_scores_a_model_on_one_task_waits_for_nobody_at_another(
+    model: StoredModel, sts: Task, small_mirror: Path, tmp_path: Path
+) -> None:
+    other = load_task("SciFact", small_mirror)
+    elsewhere = tmp_path / "scores" / score_key(model.hashes(), other)
+    with ThreadPoolExecutor(1) as pool, locked(elsewhere, "it"):
+        (scored,) = pool.submit(score, model, [sts], tmp_path, "cpu").result(timeout=120)
+    assert scored.task is sts
 
 
 def test_a_model_that_is_replaced_after_it_was_hashed_gets_no_score(

@@ -36,7 +36,7 @@ from tests.reliability import workload
 METHODS = ["mse", "codir", "simcse-supervised"]
 ARTEFACTS = {
     "text": "cache/corpora/*/*",
-    "teacher's signals": "cache/signals/*/*.*",
+    "teacher's signals": "cache/signals/*/*",
     "checkpoint": "cache/checkpoints/*/*",
     "model": "cache/runs/*/**/*",
     "score": "cache/scores/*/*",
@@ -120,7 +120,7 @@ def trial(study: Study, twin: Path, kind: str, rng: random.Random) -> tuple[str,
     if kind == "checkpoint":
         study.leave_a_checkpoint()
     files = sorted(path for path in study.folder.glob(ARTEFACTS[kind]) if path.is_file() and path.stat().st_size)
-    path = rng.choice([path for path in files if path.name != "lock"])
+    path = rng.choice(files)
     flip(path, rng)
     USE[kind](study)
     log = study.run()

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from distilbench.core.hashes import key_of
-from distilbench.core.sealed import clear_up, damage, is_sealed, is_sound, write_folder_atomically, write_sealed
+from distilbench.core.sealed import clear_up, damage, is_sealed, write_folder_atomically, write_sealed
 
 KEY_FILE = "KEY"
 WAIT_FOREVER = -1.0
@@ -47,20 +47,27 @@ def is_in_its_place(folder: Path) -> bool:
         return False
 
 
+def fault(folder: Path) -> str | None:
+    """Why an artefact cannot be used, in a few words that follow its name, or None. Reads every byte of it."""
+    if not is_sealed(folder):
+        return "is not there"
+    if damaged := damage(folder):
+        return f"is damaged ({damaged})"
+    return None if is_in_its_place(folder) else "belongs to another place"
+
+
 def is_usable(folder: Path, what: str) -> bool:
     """Whether the artefact is there, undamaged and in its place. If it is damaged or another's, that is logged."""
-    if not is_sound(folder, what):
-        return False
-    own = is_in_its_place(folder)
-    if not own:
-        _log.warning("%s in %s belongs to another place; it is made again", what, folder)
-    return own
+    wrong = fault(folder)
+    if wrong is not None and is_sealed(folder):
+        _log.warning("%s in %s %s; it is made again", what, folder, wrong)
+    return wrong is None
 
 
 def find_or_make(folder: Path, write: Write, what: str) -> Path:
     """The folder, filled by `write` if it is not there undamaged. Processes that ask together wait for the first."""
     # Looked at without the lock, which a cache that cannot be written does not give.
-    if damage(folder) is None and is_in_its_place(folder):
+    if fault(folder) is None:
         return folder
     with locked(folder, what):
         if not is_usable(folder, what):

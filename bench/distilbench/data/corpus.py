@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distilbench.core.cache import find_or_make, is_there, is_usable
+from distilbench.core.cache import fault, find_or_make, is_there
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.sentences import chunks, sentence_writer, stored_sentences, write_all
@@ -31,7 +31,6 @@ from distilbench.data.tokens import padded
 from distilbench.records.record import dump_json
 from distilbench.study.sections import TextSpec
 
-TEXT = "the text"
 SENTENCES_FILE = "sentences.parquet"
 TOKENIZE_AT_ONCE = 4096
 SAMPLE_SEED = 20240
@@ -124,14 +123,14 @@ def is_built(cache: Path, key: str) -> bool:
 def texts_of(cache: Path, key: str) -> Iterator[str]:
     """The sentences of a tokenised text in the cache. Raises `UserError` when it is damaged or not there."""
     folder = _folder(cache, key)
-    if not is_usable(folder, TEXT):
-        raise UserError(f"the text in {folder} cannot be used; delete that folder and run the same command again")
+    if wrong := fault(folder):
+        raise UserError(f"the text in {folder} {wrong}; delete that folder and run the same command again")
     yield from stored_sentences(folder / SENTENCES_FILE)
 
 
 def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
     """The folder of a tokenised text, filled by `write` where it is not there yet, or is damaged."""
-    return find_or_make(_folder(cache, key), write, TEXT)
+    return find_or_make(_folder(cache, key), write, "the text")
 
 
 def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Path) -> Corpus:
