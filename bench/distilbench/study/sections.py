@@ -19,7 +19,9 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_lengt
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    """Keys that are known, values that do not change; a field's docstring is its meaning in `docs/study.md`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -39,8 +41,9 @@ class StudentSpec(Section):
     """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
     leading singular vectors and the layers start at random."""
     pooling: LayerPooling = "mean"
+    """How its token states become one vector: their mean, or the first token's."""
     dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
-    """Unset: the teacher's own."""
+    """Dropout of its layers while it is trained. Unset: the teacher's own."""
 
 
 class TextSpec(Section):
@@ -85,7 +88,9 @@ class DevSpec(LabelledSpec):
     """Pairs by which students are watched while they train: an anchor with each of its candidates."""
 
     columns: Annotated[list[str], Field(min_length=2)] = ["sentence1", "sentence2"]
+    """Columns of the anchor and its candidates."""
     rows: PositiveInt = 500
+    """Sample this many rows."""
     points: Annotated[int, Field(ge=1, le=20)] = 6
     """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
 
@@ -94,6 +99,7 @@ class OwnTask(Section):
     """A task made from the user's own data."""
 
     name: Label
+    """As tables show it."""
     source: str
     """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder: corpus, queries, qrels/<split>.
     `mirror:PATH` is below the mirror."""
@@ -116,10 +122,15 @@ class BudgetSpec(Section):
     """What every method may spend: exactly one currency binds."""
 
     steps: PositiveInt | None = None
+    """Updates of the student's weights."""
     sentences: PositiveInt | None = None
+    """Sentences drawn from the text, each counted once however many views a method takes of it."""
     tokens: PositiveInt | None = None
+    """Tokens of these sentences, padding not counted."""
     flops: Annotated[float, Field(gt=0)] | None = None
+    """FLOPs of the student, forward and backward, and of the method's own products; padding is counted."""
     seconds: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of training, without set-up, the teacher's stored signals and scoring."""
 
     @model_validator(mode="after")
     def _one_currency(self) -> BudgetSpec:
@@ -136,10 +147,6 @@ class BudgetSpec(Section):
         return cast(float, getattr(self, self.currency))
 
 
-LATER = ("batch_tokens", "signals", "compile")
-"""Choices of `train` that were not there from the start."""
-
-
 class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
@@ -152,10 +159,13 @@ class TrainSpec(Section):
     """Pass the student this many rows at a time, for batches that do not fit in memory. The loss still sees the whole
     batch (gradient caching, Gao et al. 2021, arXiv:2101.06983); the price is one more forward pass."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """AdamW's highest learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients of all that is trained are scaled down to this norm where theirs is larger."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
     precision: Precision = "fp32"
@@ -169,11 +179,6 @@ class TrainSpec(Section):
     checkpoint: Literal["last", "best-on-dev"] = "last"
     """Which weights ship: those at the end of the budget, or those with the best score on `dev` (of a recipe, within
     its last stage)."""
-
-    def stated(self) -> dict[str, Any]:
-        """What runs are known by. Those from before there were some of the choices had what is now the default."""
-        fields = type(self).model_fields
-        return self.model_dump(exclude={name for name in LATER if getattr(self, name) == fields[name].default})
 
 
 class EvaluationSpec(Section):
@@ -201,6 +206,7 @@ class TuneSpec(Section):
     """Equal tuning: as many trials for each method, each a training with settings from the method's search space."""
 
     trials: Annotated[int, Field(ge=2, le=1000)]
+    """Settings that are tried for each row."""
     sampler: Literal["quasi-random", "tpe"] = "quasi-random"
     """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]

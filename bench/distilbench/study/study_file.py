@@ -8,14 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from distilbench.core.errors import UserError, one_of, shown
-from distilbench.study.mistakes import explain
-from distilbench.study.study import SECTIONS, Study
+from distilbench.study.study import Study
 
 SHIPPED = Path(__file__).parent / "shipped"
-MOST_MERGED_KEYS = 1000
 
 
 def shipped_studies() -> dict[str, Path]:
@@ -63,17 +60,22 @@ def load_study(
 
 
 def _validated(values: dict[str, Any], where: str) -> Study:
+    try:
+        return check_study(Study.model_validate(values))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def check_study(study: Study) -> Study:
+    """The study itself. Raises `UserError` for ablations and search spaces that it cannot have."""
     from distilbench.study.ablation import parts
     from distilbench.study.search_space import check_spaces
 
     try:
-        study = Study.model_validate(values)
         parts(study)
         check_spaces(study)
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, SECTIONS)}") from None
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(str(error)) from None
     return study
 
 
@@ -86,16 +88,7 @@ def _is_file(path: Path) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost.
-
-    And a key `<<` that merges mappings which merge mappings, and so on, until memory is full.
-    """
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > MOST_MERGED_KEYS:
-            line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"the mapping in line {line} merges more than {MOST_MERGED_KEYS} keys")
+    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
