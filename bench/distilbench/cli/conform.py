@@ -19,9 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.core.quiet import quiet_libraries
-
-    quiet_libraries()
     from distilbench.conformance.listing import conform_in_words
 
     outcomes = conform_in_words(arguments.method, arguments.overrides)

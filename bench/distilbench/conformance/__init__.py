@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from distilbench.conformance.checks import CHECKS, Check
 from distilbench.conformance.kit import Kit, NotApplicable, NotConforming, said
+from distilbench.core.quiet import quiet
 from distilbench.core.seeds import preserved_rng
 from distilbench_methods.base import Method
 
@@ -33,6 +34,7 @@ class Outcome:
     """Why it failed or does not apply; of one that passed, what is worth knowing, if anything."""
 
 
+@quiet()
 def conform(method: str | type[Method], settings: dict[str, Any] | None = None) -> list[Outcome]:
     """Run every check on a method: a registered one by its name, or a class.
 

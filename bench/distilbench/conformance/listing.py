@@ -11,26 +11,28 @@ import distilbench_methods
 from distilbench.conformance import Outcome, conform
 from distilbench.core.errors import UserError, one_of
 from distilbench.study.rows import hyperparameters
+from distilbench_methods.base import Method
 
 
 def conform_in_words(name: str, overrides: list[str]) -> list[Outcome]:
-    """Check a method, or a variant of one, with hyperparameters given as `key=value`.
+    """Check a method, or a variant of one, with hyperparameters given as `key=value`: see `outcomes_of`."""
+    return outcomes_of(name, dict(map(_setting, overrides)))
+
+
+def outcomes_of(method: str | type[Method], given: dict[str, Any]) -> list[Outcome]:
+    """Check a method by its name or that of a variant, or a class, with some hyperparameters.
 
     Raises `UserError` for an unknown name or hyperparameter, and for a method that cannot be made.
     """
-    given = dict(map(_setting, overrides))
     try:
-        return conform(*named(name, given))
+        return conform(*(_named(method, given) if isinstance(method, str) else (method, given)))
     # Pydantic's is for fields of a type that it does not know.
     except (ValueError, PydanticUserError) as error:
         raise UserError(" ".join(str(error).split())) from None
 
 
-def named(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The method behind a name, and its hyperparameters: those of a variant, and those that are given.
-
-    Raises `UserError` for an unknown name, and `ValueError` for hyperparameters that the method refuses.
-    """
+def _named(name: str, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method behind a name, and its hyperparameters: those of a variant, and those that are given."""
     base, preset = distilbench_methods.VARIANTS.get(name, (name, {}))
     if base not in distilbench_methods.registry():
         raise UserError(one_of("method", name, [*distilbench_methods.registry(), *distilbench_methods.VARIANTS]))

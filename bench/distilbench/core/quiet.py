@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quiet_libraries() -> None:
-    """Switch off progress bars and advice of the libraries that are used."""
+    """Switch off progress bars and advice of the libraries that are used, for good."""
+    # Read when they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     from transformers.utils import logging as transformers_logging
@@ -18,3 +21,21 @@ def quiet_libraries() -> None:
     # mteb recommends newer versions of tasks that are named on purpose.
     logging.getLogger("mteb").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mteb")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """`quiet_libraries` for a while: from Python, the libraries are the user's as well."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    level = logging.getLogger("mteb").level
+    try:
+        with warnings.catch_warnings():
+            quiet_libraries()
+            yield
+    finally:
+        logging.getLogger("mteb").setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from distilbench.core.quiet import quiet
+
 Vectors = npt.NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
 """Texts to their vectors [N, W], row by row."""
@@ -67,6 +69,7 @@ def _sentences() -> list[str]:
     return list(dict.fromkeys(row[key] for row in rows for key in ("sentence1", "sentence2")))
 
 
+@quiet()
 def encoder_of(folder: Path, device: str) -> Encode:
     """A model folder as a function of texts. Raises `UserError` for what cannot be loaded."""
     from distilbench.data.tokenizer import load_tokenizer
