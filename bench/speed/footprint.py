@@ -21,7 +21,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key
+from distilbench.data.corpus import Corpus
+from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from distilbench.core.cache import kept_arrays
-from distilbench.data import corpus, labelled
-from distilbench.data.corpus import TextRequest, corpus_key
+from distilbench.data import labelled, plain_text
+from distilbench.data.corpus import Corpus
 from distilbench.data.labelled import RowsRequest, labelled_key
+from distilbench.data.plain_text import TextRequest, corpus_key
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.data.tokens import TokenCache
 from distilbench.evaluation import calibration
@@ -47,10 +48,10 @@ class Place:
         path.write_text("\n".join(sentences(40, seed=number)))
         return TextRequest(TextSpec(source=str(path)), 64, 4, None, None)
 
-    def open_text(self, number: int) -> corpus.Corpus:
+    def open_text(self, number: int) -> Corpus:
         request = self.text(number)
         key = corpus_key(request, self.teacher.hashes()["tokenizer"])
-        return corpus.build_or_open(request, self.teacher.folder, key, self.cache)
+        return plain_text.build_or_open(request, self.teacher.folder, key, self.cache)
 
     def task(self, number: int) -> Any:
         folder = self.folder / f"task-{number}"
@@ -69,7 +70,7 @@ def text(place: Place, number: int) -> str:
 
 def text_without_some(place: Place, number: int) -> str:
     request, key, rows = place.text(0), place.open_text(0).key, np.array([number])
-    _, open_it = corpus.without(request, place.teacher.folder, key, rows, 40, place.cache)
+    _, open_it = plain_text.without(request, place.teacher.folder, key, rows, 40, place.cache)
     return open_it().sha256
 
 

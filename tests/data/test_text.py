@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distilbench.core.errors import UserError
-from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key, texts_of
+from distilbench.data.corpus import Corpus, texts_of
+from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.text import read_sentences, source_key
 from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.study.sections import TextSpec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 pytest.importorskip("mteb")
 
 from distilbench.core.errors import UserError
-from distilbench.data import corpus as corpora
+from distilbench.data.corpus import texts_of as sentences_of
+from distilbench.data.sentences import write_all
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.contamination import find
 from distilbench.evaluation.tasks.overlap import pairs_seen, texts_of
@@ -88,12 +90,24 @@ def test_a_study_trains_on_what_is_left(contaminated: Callable[..., Inputs]) -> 
     removed = removing.text.contamination
     assert (removed.looked_at, removed.equal) == (400, 80)
     assert len(removing.text.corpus) == 400 - len(removed.rows) <= 320
-    left = list(corpora.texts_of(removing.settings.cache, removing.text.key))
+    left = list(sentences_of(removing.settings.cache, removing.text.key))
     scored = {
         text for column in ("sentence1", "sentence2") for text in removing.tasks()[0].instance.dataset["test"][column]
     }
     assert not scored & set(left)
     assert removing.text.key != keeping.text.key
+
+
+def test_a_damaged_text_is_made_again_before_it_is_looked_at(contaminated: Callable[..., Inputs]) -> None:
+    first = contaminated()
+    removed, cache = first.text.contamination, first.settings.cache
+    assert removed is not None
+    shutil.rmtree(cache / "contamination")
+    file = cache / "corpora" / first.text.source_key / "sentences.parquet"
+    write_all(file, ["another text"] * 400)
+    again = contaminated().text.contamination
+    assert again is not None
+    assert again.rows.tolist() == removed.rows.tolist()
 
 
 def test_a_text_of_evaluation_text_alone_is_refused(contaminated: Callable[..., Inputs], tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from distilbench.data.corpus import Corpus, TextRequest, build_or_open, corpus_key
+from distilbench.data.corpus import Corpus
 from distilbench.data.labelled import LabelledText, RowsRequest, labelled_key
 from distilbench.data.labelled import build_or_open as open_labelled
+from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder

@@ -13,7 +13,6 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,9 @@ from torch import Tensor
 
 from distilbench.core.cache import fault, find_or_make, is_there
 from distilbench.core.errors import UserError
-from distilbench.core.hashes import PROTOCOL, key_of
-from distilbench.data.sentences import chunks, sentence_writer, stored_sentences, write_all
-from distilbench.data.text import changed, read_sentences, source_key, source_names
-from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
+from distilbench.data.sentences import chunks, sentence_writer, stored_sentences
 from distilbench.data.tokens import padded
 from distilbench.records.record import dump_json
-from distilbench.study.sections import TextSpec
 
 SENTENCES_FILE = "sentences.parquet"
 TOKENIZE_AT_ONCE = 4096
@@ -90,31 +85,6 @@ class Corpus:
         return padded(self.tokens, self.offsets, rows_B, self.pad_id)
 
 
-@dataclass(frozen=True)
-class TextRequest:
-    """A plain text that is asked for."""
-
-    spec: TextSpec
-    max_length: int
-    """Tokens of a sentence, special tokens included; what is longer is cut."""
-    batch_size: int
-    """A text of fewer sentences is refused."""
-    limit: int | None
-    """Most sentences, for a smoke run."""
-    mirror: Path | None
-
-
-def corpus_key(request: TextRequest, tokenizer_sha256: str) -> str:
-    """Hash of all that decides the tokens."""
-    return key_of(
-        protocol=PROTOCOL,
-        text=source_key(request.spec, request.mirror),
-        tokenizer=tokenizer_sha256,
-        max_length=request.max_length,
-        limit=request.limit,
-    )
-
-
 def is_built(cache: Path, key: str) -> bool:
     """Whether the tokenised text lies in the cache; whether it is damaged is not looked at."""
     return is_there(_folder(cache, key))
@@ -133,56 +103,6 @@ def made(cache: Path, key: str, write: Callable[[Path], None]) -> Path:
     return find_or_make(_folder(cache, key), write, "the text")
 
 
-def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Path) -> Corpus:
-    """The tokenised text that is asked for, made if it is not there yet.
-
-    `key` is its `corpus_key`. Raises `UserError` for text that is unreadable, has fewer sentences than a batch, or is
-    no longer the one that the key is of.
-    """
-
-    def make(folder: Path) -> None:
-        everything = folder / "everything.parquet"
-        wanted_N = _sample(request, write_all(everything, read_sentences(request.spec, request.mirror)))
-        _check_size(request, int(wanted_N.sum()))
-        sentences = compress(stored_sentences(everything), wanted_N)
-        write_corpus(folder, sentences, load_tokenizer(model_folder), request.max_length)
-        everything.unlink()
-        if corpus_key(request, tokenizer_hash(model_folder)) != key:
-            raise changed("text", source_names(request.spec))
-
-    folder = made(cache, key, make)
-    corpus = open_corpus(folder, key, ", ".join(source_names(request.spec)))
-    # Also of a text that was there: how it is cut into batches is no part of its key.
-    _check_size(request, len(corpus))
-    return corpus
-
-
-def without(
-    request: TextRequest, model_folder: Path, key: str, rows: NDArray[np.int64], count: int, cache: Path
-) -> tuple[str, Callable[[], Corpus]]:
-    """A text of `count` sentences without some of them: its key, and how to make or open it.
-
-    Opening raises `UserError` when fewer sentences than a batch are left.
-    """
-    if not len(rows):
-        raise ValueError("a text without nothing is itself")
-    shorter = key_of(text=key, without=hashlib.sha256(rows.tobytes()).hexdigest())
-
-    def make(folder: Path) -> None:
-        left_N = np.ones(count, dtype=bool)
-        left_N[rows] = False
-        _check_size(request, int(left_N.sum()), f"after {len(rows)} that are evaluation text were left out, ")
-        write_corpus(folder, compress(texts_of(cache, key), left_N), load_tokenizer(model_folder), request.max_length)
-
-    def open_it() -> Corpus:
-        corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(request.spec)))
-        # Also of a text that was there: how it is cut into batches is no part of its key.
-        _check_size(request, len(corpus), f"after {len(rows)} that are evaluation text were left out, ")
-        return corpus
-
-    return shorter, open_it
-
-
 def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     """Map a folder that `write_corpus` wrote."""
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -196,36 +116,6 @@ def open_corpus(folder: Path, key: str, source: str) -> Corpus:
         mask_id=meta["mask_id"],
         special_ids=tuple(meta["special_ids"]),
     )
-
-
-def _check_size(request: TextRequest, count: int, before: str = "") -> None:
-    if count >= request.batch_size:
-        return
-    source = f"text.source {', '.join(source_names(request.spec))}"
-    what, cure = f"{source} has {count} distinct sentences", "give more text"
-    for option, size in (("--limit", request.limit), ("text.sentences", request.spec.sentences)):
-        if size == count:
-            what, cure = f"{option} {count} takes {count} sentences of {source}", f"raise {option}"
-    raise UserError(
-        f"{before}{what}, fewer than train.batch_size {request.batch_size}; {cure} or choose a smaller batch size"
-    )
-
-
-def _folder(cache: Path, key: str) -> Path:
-    return cache / "corpora" / key
-
-
-def _sample(request: TextRequest, distinct_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the sentences the text is made of, [N]."""
-    count = int(distinct_N.sum())
-    wanted = min(size for size in (request.spec.sentences, request.limit, count) if size is not None)
-    if wanted == count:
-        return distinct_N
-    # The same prefix of one permutation for every size, so that a larger sample contains the smaller one.
-    chosen = np.random.default_rng(SAMPLE_SEED).permutation(count)[:wanted]
-    wanted_N = np.zeros(len(distinct_N), dtype=bool)
-    wanted_N[np.flatnonzero(distinct_N)[chosen]] = True
-    return wanted_N
 
 
 def write_corpus(folder: Path, sentences: Iterable[str], tokenizer: Any, max_length: int) -> None:
@@ -272,3 +162,7 @@ def _write_offsets(path: Path, lengths_N: NDArray[np.intc], digest: Any) -> int:
             ends.tofile(stream)
             end = ends[-1:]
     return int(end[0])
+
+
+def _folder(cache: Path, key: str) -> Path:
+    return cache / "corpora" / key

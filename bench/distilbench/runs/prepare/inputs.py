@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.core.machine import Settings
-from distilbench.data.corpus import TextRequest
 from distilbench.data.labelled import RowsRequest, Section, Text
+from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.cutting import find_model
 from distilbench.models.encoder import Encoder

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.core.cache import kept_arrays
-from distilbench.data import corpus as corpora
-from distilbench.data import labelled
-from distilbench.data.corpus import Corpus, TextRequest
+from distilbench.data import labelled, plain_text
+from distilbench.data.corpus import Corpus, is_built, texts_of
 from distilbench.data.labelled import LabelledText, RowsRequest
+from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.teacher_and_student import Teacher
@@ -41,7 +41,7 @@ class PlainText:
     @cached_property
     def source_key(self) -> str:
         """Of the text as its sources have it."""
-        return corpora.corpus_key(self.request, self._teacher.hashes["tokenizer"])
+        return plain_text.corpus_key(self.request, self._teacher.hashes["tokenizer"])
 
     @property
     def key(self) -> str:
@@ -50,7 +50,7 @@ class PlainText:
 
     @property
     def is_built(self) -> bool:
-        return corpora.is_built(self._cache, self.source_key)
+        return is_built(self._cache, self.source_key)
 
     @property
     def size(self) -> int:
@@ -62,23 +62,27 @@ class PlainText:
         """What of the text is evaluation text; None where the study keeps it."""
         if self.request.spec.evaluation_text == "keep":
             return None
-        sentences = corpora.texts_of(self._cache, self.source_key)
+        sentences = texts_of(self._cache, self._whole.key)
         return find_or_open(self.source_key, sentences, self._tasks(), self._cache)
 
     @cached_property
     def corpus(self) -> Corpus:
+        _, open_rest = self._without_evaluation_text
+        return self._whole if open_rest is None else open_rest()
+
+    @cached_property
+    def _whole(self) -> Corpus:
+        """The text as its sources have it, evaluation text and all."""
         if not self.is_built:
             self._announce("reading and tokenising the text")
-        whole = corpora.build_or_open(self.request, self._teacher.folder, self.source_key, self._cache)
-        _, open_rest = self._without_evaluation_text
-        return whole if open_rest is None else open_rest()
+        return plain_text.build_or_open(self.request, self._teacher.folder, self.source_key, self._cache)
 
     @cached_property
     def _without_evaluation_text(self) -> tuple[str, Callable[[], Corpus] | None]:
         contamination = self.contamination
         if contamination is None or not len(contamination.rows):
             return self.source_key, None
-        return corpora.without(
+        return plain_text.without(
             self.request,
             self._teacher.folder,
             self.source_key,
@@ -106,7 +110,7 @@ class RowsText:
     @property
     def size(self) -> int:
         """Rows; while the text is not read, as many as are asked for."""
-        if corpora.is_built(self._cache, self.key):
+        if is_built(self._cache, self.key):
             return len(self.text)
         return expected_size(self.request.spec.rows, self.request.limit)
 
@@ -120,7 +124,7 @@ class RowsText:
 
     def sentences(self) -> Iterator[str]:
         """The distinct texts of all rows, which must have been read."""
-        return corpora.texts_of(self._cache, self.key)
+        return texts_of(self._cache, self.key)
 
     @cached_property
     def pairs_seen(self) -> dict[str, int]:
