@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import distilbench_methods
-from distilbench.analysis.frame import make_study
+from distilbench.analysis.frame import make_study, row_names
 from distilbench.records.record import read_study
 from distilbench.study.study_file import load_study
 
@@ -53,4 +53,4 @@ def test_the_table_on_the_first_screen_is_that_of_the_records() -> None:
     shown = {row[0]: [float(cell.split()[0]) for cell in row[1:4]] for row in rows}
     expected = {str(name): [round(float(value), 2) for value in means.loc[name]] for name in means.index}
     assert shown == expected
-    assert {row[5] for row in rows if row[0] in study.names("method").values()} == {"5"}
+    assert {row[5] for row in rows if row[0] in row_names(study, "method").values()} == {"5"}

@@ -22,7 +22,7 @@ from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.sample import texts
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
-from tests.report.conftest import make_facts
+from tests.reporting.conftest import make_facts
 
 Make = Callable[..., Path]
 PAIRS, QUERIES = 400, 120

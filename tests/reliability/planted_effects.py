@@ -17,8 +17,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from distilbench.analysis.effects import Effect, effects
 from distilbench.analysis.frame import ALPHA, OVERALL
-from distilbench.reporting.tables.effects import Effect, effects
 from tests.reporting.planted import Quality, factorial, simulate
 
 ABLATION = factorial(matters=["on", "off"], idle=["on", "off"], third=["on", "off"])
@@ -52,10 +52,15 @@ def _truth(kind: str, size: float, seeds: int, rng: np.random.Generator) -> floa
     return float(np.mean([item.estimates[OVERALL].mean for item in found]))
 
 
+def _detectable(effect: Effect) -> float:
+    assert effect.judgement is not None
+    return effect.estimates[OVERALL].detectable(effect.judgement.alpha)
+
+
 def measured(kind: str, seeds: int, repetitions: int, rng: np.random.Generator) -> dict[str, float]:
     """Rates over repetitions of a study of which only the planted effect is not 0."""
     pilots = [_planted(kind, _effects(kind, 0.0, seeds, rng)) for _ in range(PILOTS)]
-    wanted = float(np.median([item.estimates[OVERALL].detectable(item.alpha) for item in pilots]))
+    wanted = float(np.median([_detectable(item) for item in pilots]))
     # The score is close to linear in the quality over so short a way.
     size = wanted / abs(_truth(kind, 0.04, seeds, rng)) * 0.04
     truth = _truth(kind, size, seeds, rng)

@@ -19,11 +19,13 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from scipy import stats as scipy_stats
 
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array, Counts, TaskExamples
-from distilbench.analysis.examples import aligned, read_examples
-from distilbench.analysis.frame import ALPHA, make_study
+from distilbench.analysis.examples import aligned
+from distilbench.analysis.frame import ALPHA, make_study, row_names
+from distilbench.records.frames import read_examples
 from distilbench.records.record import read_study
 
 METHODS, RESAMPLES = 4, 200
@@ -65,7 +67,7 @@ def populations(folder: Path) -> dict[str, Population]:
     tasks = [split for splits in aligned(read_examples(records, folder), study.scores).values() for split in splits]
     keys = study.runs["key"].reindex(study.scores.index).to_numpy()
     found = {}
-    for key, name in study.names("method").items():
+    for key, name in row_names(study, "method").items():
         places = np.flatnonzero(keys == key)
         if len(places) > 1:
             values = [task.values_RN[places] for task in tasks]
@@ -127,6 +129,12 @@ def equal_methods(method: Population, seeds: int, simulations: int, rng: np.rand
     }
 
 
+def power(item: stats.Estimate, difference: float) -> float:
+    """Probability with which a two-sided test finds a true difference."""
+    distribution = scipy_stats.t(min(item.freedom, 1e9))
+    return float(distribution.cdf(abs(difference) / item.error - distribution.ppf(1 - ALPHA / 2)))
+
+
 def planted_difference(
     one: Population, worse: Population, seeds: int, simulations: int, rng: np.random.Generator
 ) -> dict[str, float]:
@@ -149,7 +157,7 @@ def planted_difference(
     found = [pair.tested for pair in pairs]
     return {
         "true_points": 100 * truth,
-        "predicted_power": float(np.mean([item.power(truth, ALPHA) for item in found])),
+        "predicted_power": float(np.mean([power(item, truth) for item in found])),
         "power": float(np.mean([item.p_differs() < ALPHA and item.mean < 0 for item in found])),
         "wrong_direction": float(np.mean([item.p_differs() < ALPHA and item.mean > 0 for item in found])),
         "coverage_of_95_percent": float(np.mean([pair.covers(truth) for pair in pairs])),

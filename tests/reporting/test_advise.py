@@ -56,7 +56,7 @@ def test_what_is_shown_is_said_and_what_is_not_stays_open(results: Path) -> None
         ),
         ("flops=1e12", None, None, "it ran budgets sentences=12800"),
         (None, "6.9M", None, "students of 7.00M parameters"),
-        (None, None, 5.0, "its records state no latency"),
+        (None, None, 5.0, "it ran budgets sentences=12800"),
     ],
 )
 def test_other_situations_are_refused(

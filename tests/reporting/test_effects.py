@@ -9,12 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilbench.analysis.frame import OVERALL, make_study
+from distilbench.analysis.effects import effects
+from distilbench.analysis.frame import OVERALL, make_study, row_names
+from distilbench.analysis.stats import with_seeds
+from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Ablation, AblationRow, Design, read_design
 from distilbench.records.record import read_study
 from distilbench.reporting.figures.design import ablation, interactions
 from distilbench.reporting.figures.drawn import FigureData
-from distilbench.reporting.tables.effects import effect_table, effects
+from distilbench.reporting.tables.effects import effect_table
 from distilbench.reporting.write import with_errors
 from tests.reporting.planted import Simulated, factorial, simulate
 
@@ -41,15 +44,20 @@ def planted() -> Simulated:
     return simulate(ABLATION, quality, 6, np.random.default_rng(3), spread=0.004)  # type: ignore[arg-type]
 
 
+def said(inference: Inference) -> dict[str, str]:
+    """Factor -> verdict, as the table has it."""
+    table = effect_table(inference.study, inference, effects(inference, [ABLATION]))
+    assert table is not None
+    return dict(zip(table.text["Factor"], table.text["Verdict"], strict=True))
+
+
 def test_a_planted_effect_is_found_and_an_idle_component_is_not(planted: Simulated) -> None:
-    found = effects(planted.inference(300, np.random.default_rng(0), margin=0.04), [ABLATION])
-    assert {item.factor: item.says for item in found} == {
+    assert said(planted.inference(300, np.random.default_rng(0), margin=0.04)) == {
         "matters": "worse",
         "idle": "equivalent",
         "matters x idle": "the sum",
     }
-    strict = effects(planted.inference(300, np.random.default_rng(0), margin=1e-5), [ABLATION])
-    assert {item.factor: item.says for item in strict} == {
+    assert said(planted.inference(300, np.random.default_rng(0), margin=1e-5)) == {
         "matters": "worse",
         "idle": "undecided",
         "matters x idle": "undecided",
@@ -86,14 +94,14 @@ def test_cells_of_other_settings_are_compared_only_where_the_ablation_changes_th
     ]
     inference = replace(made, records=stray).inference(50, np.random.default_rng(0))
     found = effects(inference, [ONE])
-    assert [item.says == "a cell is missing" for item in found] == [False, True, False]
+    assert [item.verdict is None for item in found] == [False, True, False]
     table = effect_table(inference.study, inference, found)
     assert table is not None and list(table.text["Verdict"])[1] == "a cell is missing"
 
 
 def test_a_variance_that_is_small_by_chance_is_steadied_by_the_other_cells(planted: Simulated) -> None:
     inference = planted.inference(100, np.random.default_rng(0))
-    keys = list(inference.study.names("method"))
+    keys = list(row_names(inference.study, "method"))
     variance, freedom = inference.residual_variance(keys, OVERALL)
     assert freedom == 3 * 5
     table = inference.study.averages[OVERALL].to_numpy().reshape(6, 4).T
@@ -108,7 +116,7 @@ def test_a_variance_that_is_small_by_chance_is_steadied_by_the_other_cells(plant
         assert own is not None and found.mean == own.mean
         pooled = variance * sum(w**2 for w in weights.values()) / 6
         assert found.seed_variance == pytest.approx(max(own.seed_variance, pooled))
-        assert found.freedom >= freedom and found.with_seeds(11).seed_freedom == 30
+        assert found.freedom >= freedom and with_seeds(found, 11).seed_freedom == 30
 
 
 def test_table_and_figures(planted: Simulated, tmp_path: Path) -> None:

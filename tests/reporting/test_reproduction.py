@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import distilbench_methods
-from distilbench.analysis.frame import StudyFrames, make_study
+from distilbench.analysis.frame import StudyFrames, make_study, row_names
 from distilbench.records.published import PublishedRow, PublishedTable, load_published
 from distilbench.records.record import Record
 from distilbench.reporting.render import Table, to_html, to_latex, to_markdown
@@ -325,7 +325,7 @@ def test_protocol_differences_are_facts_of_the_records(make: Make) -> None:
 def test_what_both_state_alike_is_no_difference(make: Make) -> None:
     study = study_of(make, mse=0.5, ibkd=0.6)
     protocol = dataclasses.replace(TABLES[0].protocol, seeds="1", supervised_stage="none")
-    found = differences(dataclasses.replace(TABLES[0], protocol=protocol), study, study.names("method"))
+    found = differences(dataclasses.replace(TABLES[0], protocol=protocol), study, row_names(study, "method"))
 
     assert [note.split(".")[0] for note in found[:-1]] == [
         "Teacher",

@@ -13,6 +13,7 @@ from distilbench.analysis.frame import make_study
 from distilbench.core.errors import UserError
 from distilbench.records.record import Record
 from distilbench.reporting import terminal_table
+from distilbench.reporting.cells import number
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, escape_latex, to_html, to_latex, to_markdown
 from distilbench.reporting.tables import scores as tables
@@ -191,7 +192,7 @@ def test_html_cells_sort_by_numbers(plain: list[Record]) -> None:
     ("value", "text"), [(float("nan"), "—"), (0.0, "0"), (40.123, "40.1"), (999.7, "1,000"), (12800.0, "12,800")]
 )
 def test_numbers_are_short(value: float, text: str) -> None:
-    assert tables.number(value) == text
+    assert number(value) == text
 
 
 def test_without_examples_the_interval_says_what_it_leaves_out(plain: list[Record]) -> None:

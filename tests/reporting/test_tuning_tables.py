@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from distilbench.analysis.best_of_k import best_of, curve
 from distilbench.analysis.frame import make_study
 from distilbench.records.design import Ablation, AblationRow, Design, Trial, Tuned, Tuning
 from distilbench.reporting.figures.design import best_of_k
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.notes import caution
 from distilbench.reporting.tables.scores import main_table
-from distilbench.reporting.tables.tuning import best_of, curve, tuning_tables
+from distilbench.reporting.tables.tuning import tuning_tables
 from tests.reporting.planted import Simulated, simulate
 
 ROWS = Ablation("rows", "one-at-a-time", {"kind": ["mse", "mse-tuned", "ckd", "ckd-tuned"]}, [], {})
@@ -83,7 +84,7 @@ def test_regimes_are_kept_apart_and_unequal_tuning_is_marked(tuned: Simulated) -
     inference = tuned.inference(50, np.random.default_rng(0))
     study = inference.study
     assert caution(study) is None
-    assert study.difference is not None and "tuning trials: [a] 0, [b] 4" in study.difference
+    assert study.differences == {"tuning trials": {"a": "0", "b": "4"}}
     letters = study.runs.groupby("label")["letters"].first()
     assert letters["mse"] == letters["ckd"] != letters["mse-tuned"] == letters["ckd-tuned"]
     assert not any(

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from distilbench.analysis.frame import OVERALL, make_study
+from distilbench.analysis import rankings
+from distilbench.analysis.frame import OVERALL, make_study, row_names
 from distilbench.analysis.verdicts import Inference
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
@@ -102,7 +103,7 @@ def test_equal_methods_are_undecided_or_equivalent_by_the_margin(study_folder: C
 
 def test_no_pair_of_trained_rows_varies_less_than_all_of_them_do(study_folder: Callable[..., Path]) -> None:
     inference = inference_of(study_folder(seeds=3))
-    keys = list(inference.study.names("method"))
+    keys = list(row_names(inference.study, "method"))
     variance, _ = inference.residual_variance(keys, OVERALL)
     trained = [item for item in inference.comparisons() if {item.one, item.other} <= set(keys)]
     assert len(trained) == 3
@@ -116,7 +117,7 @@ def test_one_seed_decides_nothing_but_has_intervals_for_what_no_seed_changes(
 ) -> None:
     inference = inference_of(study_folder(seeds=1))
     assert {item.verdict for item in inference.comparisons()} == {"undecided"}
-    widths = inference.half_widths()[OVERALL]
+    widths = rankings.half_widths(inference)[OVERALL]
     assert widths.notna().tolist() == [str(key).startswith("ceiling") for key in widths.index]
     assert "With one seed no difference" in verdict_tables.power_notes(inference)[0]
 
@@ -125,7 +126,7 @@ def test_an_interval_covers_examples_as_well_as_seeds(study_folder: Callable[...
     folder = study_folder()
     plain = make_study("demo", read_study(folder))
     wider, _ = with_errors(plain, folder)
-    methods = list(plain.names("method"))
+    methods = list(row_names(plain, "method"))
     assert (wider.average.half_width.loc[methods, OVERALL] > plain.average.half_width.loc[methods, OVERALL]).all()
     assert (wider.average.mean.dropna() == plain.average.mean.dropna()).all(axis=None)
 
@@ -163,15 +164,17 @@ def test_runs_with_other_examples_are_not_compared(study_folder: Callable[..., P
 def test_best_and_second_only_where_the_verdicts_say_so(study_folder: Callable[..., Path]) -> None:
     folder = study_folder(quality={"good": 0.6, "poor": 0.9, "poorer": 1.1})
     inference = inference_of(folder)
-    labels = {str(inference.study.rows.at[key, "label"]): mark for key, mark in inference.leaders(OVERALL).items()}
+    labels = {
+        str(inference.study.rows.at[key, "label"]): mark for key, mark in rankings.leaders(inference, OVERALL).items()
+    }
     assert labels == {"good": "best", "poor": "second"}
     alike = inference_of(study_folder(quality={"good": 0.6, "also-good": 0.6}))
-    undecided = {str(alike.study.rows.at[key, "label"]) for key in alike.leaders(OVERALL)}
+    undecided = {str(alike.study.rows.at[key, "label"]) for key in rankings.leaders(alike, OVERALL)}
     assert undecided <= {"good", "also-good"}
 
 
 def test_ranks_are_between_one_and_the_number_of_methods(study_folder: Callable[..., Path]) -> None:
-    ranks = inference_of(study_folder()).ranks(OVERALL)
+    ranks = rankings.ranks(inference_of(study_folder()), OVERALL)
     assert ranks["mean"].sum() == pytest.approx(1 + 2 + 3)
     assert (ranks["low"] <= ranks["mean"]).all() and (ranks["mean"] <= ranks["high"]).all()
     assert ranks["mean"].filter(like="poor").iloc[0] == 3.0
@@ -181,14 +184,14 @@ def test_what_is_not_comparable_is_not_ranked_together(study_folder: Callable[..
     inference = inference_of(study_folder())
     runs = inference.study.runs
     runs.loc[runs["label"] == "poor", "letters"] = "b"
-    ranks = inference.ranks(OVERALL)
+    ranks = rankings.ranks(inference, OVERALL)
     assert sorted(str(runs.loc[runs["key"] == key, "label"].iloc[0]) for key in ranks.index) == ["also-good", "good"]
     assert ranks["mean"].sum() == pytest.approx(1 + 2)
 
 
 def test_interquartile_means_leave_out_the_odd_task_and_say_their_error(study_folder: Callable[..., Path]) -> None:
     inference = inference_of(study_folder())
-    found = inference.interquartile_means()
+    found = rankings.interquartile_means(inference)
     scores = inference.scores.groupby(inference.study.runs["key"])
     for key, own in scores:
         # Three tasks by four seeds: the middle half are the values of ranks 4 to 9.
@@ -201,7 +204,7 @@ def test_interquartile_means_leave_out_the_odd_task_and_say_their_error(study_fo
 
 def test_one_seed_has_no_interval_of_its_interquartile_mean(study_folder: Callable[..., Path]) -> None:
     inference = inference_of(study_folder(seeds=1))
-    found = inference.interquartile_means()["half_width"]
+    found = rankings.interquartile_means(inference)["half_width"]
     roles = inference.study.rows.loc[found.index, "role"]
     assert found[roles == "method"].isna().all() and found[roles == "ceiling"].notna().all()
 

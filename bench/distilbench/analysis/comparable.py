@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
@@ -24,30 +23,22 @@ VERSIONS = ("torch", "transformers", "mteb")
 LEFT_OUT = {("student", "parameters"), ("student", "output_width"), ("teacher", "name"), ("text", "source")}
 
 Settings = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Variants:
-    """How the runs of a study fall into sets of equal settings."""
-
-    letters: dict[str, str]
-    """run_id -> letters of the sets that it is comparable with; empty when that is all of them."""
-    difference: str | None
-    """What tells the sets apart, as a sentence; None when there is one set."""
+Differences = dict[str, dict[str, str]]
+"""Setting -> letter of a set of runs -> its value as JSON text."""
 
 
 def settings_of(record: Record) -> Settings:
     """All that must be equal for two runs to be compared, as name -> JSON text."""
-    found: dict[str, Any] = {"limit": record.limit, f"run of {record.label}, seed {record.seed}": record.run_id}
+    stated: dict[str, Any] = {"limit": record.limit, f"run of {record.label}, seed {record.seed}": record.run_id}
     if record.role == "method":
-        found["tuning trials"] = record.ledger["tuning_trials"]
+        stated["tuning trials"] = record.ledger["tuning_trials"]
     for section in SECTIONS[record.role]:
         values: dict[str, Any] = getattr(record, section)
-        found |= {f"{section} {key}": value for key, value in values.items() if (section, key) not in LEFT_OUT}
-    found |= {f"version of {name}": record.environment[name] for name in VERSIONS}
-    found |= {f"{key} of {task}": info[key] for task, info in record.tasks.items() for key in TASK_KEYS}
-    found |= {f"{record.label}: {name}": value for name, value in record.hyperparameters.items()}
-    return {name: json.dumps(value, sort_keys=True) for name, value in found.items()}
+        stated |= {f"{section} {key}": value for key, value in values.items() if (section, key) not in LEFT_OUT}
+    stated |= {f"version of {name}": record.environment[name] for name in VERSIONS}
+    stated |= {f"{key} of {task}": facts[key] for task, facts in record.tasks.items() for key in TASK_KEYS}
+    stated |= {f"{record.label}: {name}": value for name, value in record.hyperparameters.items()}
+    return {name: json.dumps(value, sort_keys=True) for name, value in stated.items()}
 
 
 def conflicts(one: Settings, other: Settings) -> list[str]:
@@ -55,8 +46,12 @@ def conflicts(one: Settings, other: Settings) -> list[str]:
     return sorted(name for name in one.keys() & other.keys() if one[name] != other[name])
 
 
-def split(records: Sequence[Record]) -> Variants:
-    """Put every run into the first set that it agrees with, methods first, else into a new set."""
+def split(records: Sequence[Record]) -> tuple[dict[str, str], Differences]:
+    """Put every run into the first set that it agrees with, methods first, else into a new set.
+
+    Returns run_id -> letters of the sets that it is comparable with, empty when that is all of them; and in what the
+    sets differ, empty when there is one.
+    """
     sets: list[Settings] = []
     member: dict[str, int] = {}
     for record in sorted(records, key=lambda record: (record.role != "method", record.label, record.seed)):
@@ -65,8 +60,7 @@ def split(records: Sequence[Record]) -> Variants:
         sets[index:] = sets[index:] or [{}]
         sets[index] |= mine
         member[record.run_id] = index
-    letters = {record.run_id: _letters(record, sets, member[record.run_id]) for record in records}
-    return Variants(letters, _difference(sets) if len(sets) > 1 else None)
+    return {record.run_id: _letters(record, sets, member[record.run_id]) for record in records}, _differences(sets)
 
 
 def _letters(record: Record, sets: list[Settings], index: int) -> str:
@@ -81,15 +75,6 @@ def _letter(index: int) -> str:
     return ascii_lowercase[index % 26] * (index // 26 + 1)
 
 
-def _difference(sets: list[Settings]) -> str:
+def _differences(sets: list[Settings]) -> Differences:
     names = sorted({name for one in sets for other in sets for name in conflicts(one, other)})
-    parts = []
-    for name in names:
-        stated = [f"[{_letter(i)}] {_short(settings[name])}" for i, settings in enumerate(sets) if name in settings]
-        parts.append(f"{name}: {', '.join(stated)}")
-    return "Rows with different letters are not comparable and were not averaged; they differ in " + "; ".join(parts)
-
-
-def _short(value: str) -> str:
-    text = value.strip('"')
-    return text if len(text) <= 40 else f"{text[:12]}..."
+    return {name: {_letter(i): settings[name] for i, settings in enumerate(sets) if name in settings} for name in names}

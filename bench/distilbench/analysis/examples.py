@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from distilbench.analysis.bootstrap import Array, TaskExamples
-from distilbench.core.errors import UserError
-from distilbench.records.record import EXAMPLES_FILE, SLICES, Record
 
-SIMILARITY, GOLD = "similarity", "gold"
-COLUMNS = ["run_id", "task", "split", "example", GOLD, "value", SLICES]
 AGREEMENT = 2e-5
 """mteb rounds retrieval metrics to five decimals."""
-
-
-def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
-    """One row per run and example: run_id, task, split, example, gold, value, slices. Empty when no run has any."""
-    frames = []
-    for record in records:
-        path = folder / record.run_id / EXAMPLES_FILE
-        if not path.is_file():
-            continue
-        try:
-            frame = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the study again") from error
-        frames.append(frame.assign(value=_values(frame, record), run_id=record.run_id).reindex(columns=COLUMNS))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-
-
-def _values(examples: pd.DataFrame, record: Record) -> Array:
-    """Similarity of each pair; the task's main metric of each query."""
-    values = np.full(len(examples), np.nan)
-    for task, facts in record.tasks.items():
-        rows = (examples["task"] == task).to_numpy()
-        for column in (SIMILARITY, facts["main_metric"]):
-            if column in examples and np.isnan(values[rows]).any():
-                values[rows] = examples[column].to_numpy(dtype=np.float64)[rows]
-    return values
 
 
 def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[TaskExamples]]:
     """Task -> its splits, with the runs in the order of `scores` (runs x tasks).
 
-    Only tasks that all runs were scored on with the same examples, and whose recorded score the examples give again:
-    others cannot be compared by example.
+    `examples`: run_id, task, split, example, gold, value. Only tasks that all runs were scored on with the same
+    examples, and whose recorded score the examples give again: others cannot be compared by example.
     """
-    found = {}
+    tasks = {}
     for task, part in examples.groupby("task", sort=False):
         splits = by_split(part, list(scores.index))
-        if splits and _gives(splits, scores[str(task)].to_numpy()):
-            found[str(task)] = splits
-    return found
+        if splits and np.allclose(metric(splits), scores[str(task)].to_numpy(), rtol=0, atol=AGREEMENT):
+            tasks[str(task)] = splits
+    return tasks
 
 
 def by_split(examples: pd.DataFrame, runs: list[str]) -> list[TaskExamples]:
@@ -67,29 +36,7 @@ def by_split(examples: pd.DataFrame, runs: list[str]) -> list[TaskExamples]:
 
 def metric(splits: Sequence[TaskExamples]) -> Array:
     """A task's score from its examples, [R]."""
-    found: Array = np.mean([split.metric() for split in splits], axis=0)
-    return found
-
-
-def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
-    run_M, present = pd.factorize(rows["run_id"])
-    example_M, examples = pd.factorize(rows["example"], sort=True)
-    places_R = pd.Index(present).get_indexer(pd.Index(runs))
-    if (places_R < 0).any():
-        return None
-    # Not by pivots, which are slower.
-    values_RN, gold_RN = (np.full((len(present), len(examples)), np.nan) for _ in range(2))
-    values_RN[run_M, example_M], gold_RN[run_M, example_M] = rows["value"], rows[GOLD]
-    values_RN, gold_RN = values_RN[places_R], gold_RN[places_R]
-    if np.isnan(values_RN).any():
-        return None
-    if np.isnan(gold_RN).all():
-        return TaskExamples(values_RN, None)
-    return TaskExamples(values_RN, gold_RN[0]) if (gold_RN == gold_RN[0]).all() else None
-
-
-def _gives(splits: Sequence[TaskExamples], scores_R: Array) -> bool:
-    return bool(np.allclose(metric(splits), scores_R, rtol=0, atol=AGREEMENT))
+    return np.asarray(np.mean([split.metric() for split in splits], axis=0))
 
 
 def replicates(
@@ -100,3 +47,20 @@ def replicates(
         task: np.asarray(np.mean([split.replicates(resamples, rng) for split in splits], axis=0))
         for task, splits in examples.items()
     }
+
+
+def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
+    run_M, present = pd.factorize(rows["run_id"])
+    example_M, examples = pd.factorize(rows["example"], sort=True)
+    places_R = pd.Index(present).get_indexer(pd.Index(runs))
+    if (places_R < 0).any():
+        return None
+    # Not by pivots, which are slower.
+    values_RN, gold_RN = (np.full((len(present), len(examples)), np.nan) for _ in range(2))
+    values_RN[run_M, example_M], gold_RN[run_M, example_M] = rows["value"], rows["gold"]
+    values_RN, gold_RN = values_RN[places_R], gold_RN[places_R]
+    if np.isnan(values_RN).any():
+        return None
+    if np.isnan(gold_RN).all():
+        return TaskExamples(values_RN, None)
+    return TaskExamples(values_RN, gold_RN[0]) if (gold_RN == gold_RN[0]).all() else None

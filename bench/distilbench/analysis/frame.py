@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 
 from distilbench.analysis import comparable, stats
 from distilbench.core.errors import UserError
-from distilbench.records.record import CURVE_FILE, Record
+from distilbench.records.record import Record
 
 OVERALL = "Overall"
 ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
@@ -44,7 +43,7 @@ class StudyFrames:
     records: dict[str, Record]
     """run_id -> record."""
     runs: pd.DataFrame
-    """key, role, label, row (the name shown), seed, status, limit."""
+    """key, role, label, row (the name shown), letters, seed, status, limit."""
     tasks: pd.DataFrame
     """task -> type, metric; in the order of the columns of `scores`."""
     scores: pd.DataFrame
@@ -55,8 +54,8 @@ class StudyFrames:
     """Completed runs x (tasks and groups): share of the gap closed between floor (0) and ceiling (1)."""
     costs: pd.DataFrame
     """Completed runs x ledger entries; seconds as `seconds_<part>`."""
-    difference: str | None
-    """What sets rows of different letters apart."""
+    differences: dict[str, dict[str, str]]
+    """Setting in which rows of different letters differ -> letter -> its value as JSON; empty without letters."""
     margin: float = MARGIN
     """Below it two methods count as equivalent."""
     half_widths: pd.DataFrame | None = None
@@ -80,28 +79,17 @@ class StudyFrames:
         """Of `averages`."""
         return self._with_examples(over_seeds(self.runs, self.averages))
 
-    def _with_examples(self, estimate: SeedSummary) -> SeedSummary:
-        """With the wider intervals that cover the choice of examples too, where there are some."""
-        if self.half_widths is None:
-            return estimate
-        known = self.half_widths.reindex(index=estimate.half_width.index, columns=estimate.half_width.columns)
-        return replace(estimate, half_width=known.where(known.notna(), estimate.half_width))
-
     @cached_property
     def gap(self) -> SeedSummary:
         """Of `gaps`."""
         return over_seeds(self.runs, self.gaps)
 
-    @cached_property
-    def cost(self) -> pd.DataFrame:
-        """Rows x ledger entries: medians of `costs` over seeds: a busy machine's times have outliers."""
-        medians = self.costs.groupby(self.runs["key"].reindex(self.costs.index)).median()
-        return medians.reindex(self.runs["key"].unique())
-
-    def names(self, role: str) -> dict[str, str]:
-        """Key -> name shown of the rows of one role, in the order of the tables."""
-        rows = self.rows[self.rows["role"] == role]
-        return dict(zip(map(str, rows.index), map(str, rows["row"]), strict=True))
+    def _with_examples(self, summary: SeedSummary) -> SeedSummary:
+        """With the wider intervals that cover the choice of examples too, where there are some."""
+        if self.half_widths is None:
+            return summary
+        wider = self.half_widths.reindex(index=summary.half_width.index, columns=summary.half_width.columns)
+        return replace(summary, half_width=wider.where(wider.notna(), summary.half_width))
 
 
 def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> StudyFrames:
@@ -110,8 +98,8 @@ def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> 
     if len(by_id) < len(records):
         twice = pd.Series([record.run_id for record in records])
         raise UserError(f"{name} has two records of run {twice[twice.duplicated()].iloc[0]}; delete one of them")
-    variants = comparable.split(records)
-    runs = pd.DataFrame([_run(record, variants.letters[record.run_id]) for record in records]).set_index("run_id")
+    letters, differences = comparable.split(records)
+    runs = pd.DataFrame([_run(record, letters[record.run_id]) for record in records]).set_index("run_id")
     tasks = _tasks(records)
     completed = [record for record in records if record.status == "completed"]
     ids = pd.Index([record.run_id for record in completed], name="run_id")
@@ -120,7 +108,24 @@ def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> 
     averages = pd.DataFrame({name: scores[list(of)].mean(axis=1, skipna=False) for name, of in groups(tasks).items()})
     gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
     costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
-    return StudyFrames(name, by_id, runs, tasks, scores, averages, gaps, costs, variants.difference, margin)
+    return StudyFrames(name, by_id, runs, tasks, scores, averages, gaps, costs, differences, margin)
+
+
+def row_names(study: StudyFrames, role: str) -> dict[str, str]:
+    """Key -> name shown of the rows of one role, in the order of the tables."""
+    rows = study.rows[study.rows["role"] == role]
+    return dict(zip(map(str, rows.index), map(str, rows["row"]), strict=True))
+
+
+def records_of(study: StudyFrames, key: str) -> list[Record]:
+    """The records of a row, one a seed."""
+    return [study.records[str(run_id)] for run_id in study.runs.index[study.runs["key"] == key]]
+
+
+def median_costs(study: StudyFrames) -> pd.DataFrame:
+    """Rows x ledger entries: medians over seeds, since a busy machine's times have outliers."""
+    medians = study.costs.groupby(study.runs["key"].reindex(study.costs.index)).median()
+    return medians.reindex(study.runs["key"].unique())
 
 
 def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
@@ -134,26 +139,23 @@ def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> SeedSummary:
     parts = dict(list(values.groupby(runs["key"].reindex(values.index))))
 
     def apply(statistic: Callable[[stats.Array], float | None]) -> pd.DataFrame:
-        found = {key: [statistic(column) for column in part.to_numpy().T] for key, part in parts.items()}
-        frame = pd.DataFrame.from_dict(found, orient="index", columns=list(values.columns), dtype="float64")
+        by_row = {key: [statistic(column) for column in part.to_numpy().T] for key, part in parts.items()}
+        frame = pd.DataFrame.from_dict(by_row, orient="index", columns=list(values.columns), dtype="float64")
         return frame.reindex(runs["key"].unique())
 
     return SeedSummary(apply(stats.mean), apply(stats.sample_sd), apply(stats.half_width))
 
 
-def read_curves(study: StudyFrames, folder: Path) -> pd.DataFrame:
-    """The logged steps of all runs below `folder`, with columns run_id and key; empty when no run has a curve."""
-    frames = []
-    for run_id, key in study.runs["key"].items():
-        path = folder / str(run_id) / CURVE_FILE
-        if not path.is_file():
-            continue
-        try:
-            curve = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete its folder and run the study again") from error
-        frames.append(curve.assign(run_id=str(run_id), key=key))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+def references(record: Record, role: str, completed: Sequence[Record]) -> list[str]:
+    """run_ids of the comparable runs of `role` that `record` is measured against: of its seed if there is one."""
+    mine = comparable.settings_of(record)
+    fitting = [
+        other
+        for other in completed
+        if other.role == role and not comparable.conflicts(mine, comparable.settings_of(other))
+    ]
+    same = [other for other in fitting if other.seed == record.seed]
+    return [other.run_id for other in (same or fitting)]
 
 
 def _run(record: Record, letters: str) -> dict[str, Any]:
@@ -177,8 +179,8 @@ def _tasks(records: Sequence[Record]) -> pd.DataFrame:
     known: dict[str, tuple[str, str]] = {}
     for record in records:
         for task in record.scores:
-            info = record.tasks[task]
-            known.setdefault(task, (info["type"], info["main_metric"]))
+            facts = record.tasks[task]
+            known.setdefault(task, (facts["type"], facts["main_metric"]))
     names = sorted(known, key=lambda task: (TYPE_ORDER.get(known[task][0], 2), known[task][0], task))
     return pd.DataFrame([known[name] for name in names], index=pd.Index(names), columns=["type", "metric"])
 
@@ -192,19 +194,9 @@ def _costs(ledger: dict[str, Any]) -> dict[str, float]:
 def _gaps(completed: Sequence[Record], values: pd.DataFrame) -> pd.DataFrame:
     shares = {}
     for record in completed:
-        floor = values.loc[references(record, "floor", completed)].mean(skipna=False).to_numpy()
-        ceiling = values.loc[references(record, "ceiling", completed)].mean(skipna=False).to_numpy()
+        floor, ceiling = (
+            values.loc[references(record, role, completed)].mean(skipna=False).to_numpy()
+            for role in ("floor", "ceiling")
+        )
         shares[record.run_id] = stats.gap_share(values.loc[record.run_id].to_numpy(), floor, ceiling)
     return pd.DataFrame.from_dict(shares, orient="index", columns=list(values.columns), dtype=np.float64)
-
-
-def references(record: Record, role: str, completed: Sequence[Record]) -> list[str]:
-    """run_ids of the comparable runs of `role` that `record` is measured against: of its seed if there is one."""
-    mine = comparable.settings_of(record)
-    fitting = [
-        other
-        for other in completed
-        if other.role == role and not comparable.conflicts(mine, comparable.settings_of(other))
-    ]
-    same = [other for other in fitting if other.seed == record.seed]
-    return [other.run_id for other in (same or fitting)]

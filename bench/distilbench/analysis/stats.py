@@ -65,21 +65,17 @@ class Estimate:
             return float(self.mean <= bound)
         return 1 - _t_share((self.mean - bound) / self.error, self.freedom)
 
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value of the hypothesis that the true value is at least `bound`; likewise."""
+        return negated(self).p_above(-bound)
+
     def p_differs(self) -> float:
         """Two-sided p-value of the hypothesis that the true value is 0."""
-        return min(1.0, 2 * min(self.p_above(0), self.negative().p_above(0)))
+        return min(1.0, 2 * min(self.p_above(0), self.p_below(0)))
 
     def p_within(self, margin: float) -> float:
         """p-value of the hypothesis that the true value is `margin` or more away from 0 (two one-sided tests)."""
-        return max(self.p_above(-margin), self.negative().p_above(-margin))
-
-    def negative(self) -> Estimate:
-        return replace(self, mean=-self.mean)
-
-    def with_seeds(self, seeds: int) -> Estimate:
-        """What would be expected of another number of seeds."""
-        freedom = None if self.seed_freedom is None else self.seed_freedom * (seeds - 1) / (self.seeds - 1)
-        return replace(self, seeds=seeds, seed_variance=self.seed_variance * self.seeds / seeds, seed_freedom=freedom)
+        return max(self.p_above(-margin), self.p_below(margin))
 
     def steadied(self, variance: float, freedom: float, *, alike: bool = True) -> Estimate:
         """With a variance between seeds that is pooled over several differences in the place of a smaller own one.
@@ -96,21 +92,26 @@ class Estimate:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
         return (_t_quantile(1 - alpha / 2, self.freedom) + _t_quantile(power, self.freedom)) * self.error
 
-    def power(self, difference: float, alpha: float) -> float:
-        """Probability with which a two-sided test at level `alpha` finds a true difference."""
-        if self.error == 0:
-            return float(difference != 0)
-        return _t_share(abs(difference) / self.error - _t_quantile(1 - alpha / 2, self.freedom), self.freedom)
-
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
         """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough."""
 
         def is_found(seeds: int) -> bool:
-            return self.with_seeds(seeds).detectable(alpha, power) <= abs(difference)
+            return with_seeds(self, seeds).detectable(alpha, power) <= abs(difference)
 
         if not is_found(MOST_SEEDS):
             return None
         return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_found)
+
+
+def negated(item: Estimate) -> Estimate:
+    """The difference the other way round."""
+    return replace(item, mean=-item.mean)
+
+
+def with_seeds(item: Estimate, seeds: int) -> Estimate:
+    """What would be expected of another number of seeds."""
+    freedom = None if item.seed_freedom is None else item.seed_freedom * (seeds - 1) / (item.seeds - 1)
+    return replace(item, seeds=seeds, seed_variance=item.seed_variance * item.seeds / seeds, seed_freedom=freedom)
 
 
 def estimate(values_S: Array, replicates_SB: Array) -> Estimate:
@@ -132,21 +133,34 @@ def estimate(values_S: Array, replicates_SB: Array) -> Estimate:
 def estimate_apart(one_S: Array, one_SB: Array, other_S: Array, other_SB: Array) -> Estimate:
     """Difference of two means over seeds that are not paired, on the same examples.
 
-    Where one side has a single seed, the other's variance between seeds stands for both; where both have, only the
-    two models themselves are compared, and seeds have no part in it.
+    How a run varies with the examples on its own account is in the variance between the runs of a side, and again in
+    that of the resampled difference, which therefore gives it up. A side of one run is taken to vary as the other does;
+    where both have one, only the two models themselves are compared, and seeds have no part in it.
     """
     difference_B = one_SB.mean(axis=0) - other_SB.mean(axis=0)
     value, counts = float(one_S.mean() - other_S.mean()), (len(one_S), len(other_S))
-    if counts == (1, 1):
+    several = [(side_S, side_SB) for side_S, side_SB in ((one_S, one_SB), (other_S, other_SB)) if len(side_S) > 1]
+    if not several:
         return fixed(value, difference_B)
-    spread = [float(side.var(ddof=1)) for side in (one_S, other_S) if len(side) > 1]
-    each = [spread[0], spread[-1]]
-    between = each[0] / counts[0] + each[1] / counts[1]
-    if len(spread) == 1 or between == 0:
+    first, last = (float(side_S.var(ddof=1)) for side_S, _ in (several[0], several[-1]))
+    between = first / counts[0] + last / counts[1]
+    if len(several) == 1 or between == 0:
         freedom = float(max(counts) - 1)
     else:
-        freedom = between**2 / sum((v / n) ** 2 / (n - 1) for v, n in zip(each, counts, strict=True))
-    return Estimate(value, round(freedom) + 1, between, float(difference_B.var(ddof=1)))
+        parts = zip((first, last), counts, strict=True)
+        freedom = between**2 / sum((variance / n) ** 2 / (n - 1) for variance, n in parts)
+    own = [_own_variance(side_SB) for _, side_SB in several]
+    twice = own[0] / counts[0] + own[-1] / counts[1]
+    return Estimate(value, round(freedom) + 1, between, max(0.0, float(difference_B.var(ddof=1)) - twice))
+
+
+def _own_variance(replicates_SB: Array) -> float:
+    """Variance over examples of a run that it does not share with the others of its side."""
+    seeds = len(replicates_SB)
+    of_each = float(replicates_SB.var(axis=1, ddof=1).mean())
+    of_mean = float(replicates_SB.mean(axis=0).var(ddof=1))
+    # of_each = shared + own, of_mean = shared + own / seeds.
+    return max(0.0, (of_each - of_mean) * seeds / (seeds - 1))
 
 
 def residual_variance(values_KS: Array) -> tuple[float, float]:
@@ -185,16 +199,7 @@ def interquartile_mean(values_NB: Array) -> Array:
     ordered_NB = np.sort(values_NB, axis=0)
     edges = np.arange(len(ordered_NB) + 1) / len(ordered_NB)
     weights_N = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
-    found: Array = np.tensordot(weights_N / weights_N.sum(), ordered_NB, axes=1)
-    return found
-
-
-def _t_quantile(share: float, freedom: float) -> float:
-    return float(stdtrit(min(freedom, 1e9), share))
-
-
-def _t_share(value: float, freedom: float) -> float:
-    return float(stdtr(min(freedom, 1e9), value))
+    return np.asarray(np.tensordot(weights_N / weights_N.sum(), ordered_NB, axes=1))
 
 
 def mean(values_R: Array) -> float | None:
@@ -213,7 +218,7 @@ def half_width(values_R: Array, level: float = LEVEL) -> float | None:
     if sd is None:
         return None
     count = len(values_R)
-    return float(stdtrit(count - 1, (1 + level) / 2)) * sd / math.sqrt(count)
+    return _t_quantile((1 + level) / 2, count - 1) * sd / math.sqrt(count)
 
 
 def gap_share(score: Array, floor: Array, ceiling: Array) -> Array:
@@ -223,3 +228,11 @@ def gap_share(score: Array, floor: Array, ceiling: Array) -> Array:
     """
     gap = np.where(ceiling > floor, ceiling - floor, np.nan)
     return np.asarray((score - floor) / gap, dtype=np.float64)
+
+
+def _t_quantile(share: float, freedom: float) -> float:
+    return float(stdtrit(min(freedom, 1e9), share))
+
+
+def _t_share(value: float, freedom: float) -> float:
+    return float(stdtr(min(freedom, 1e9), value))

@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distilbench.analysis.examples import read_examples
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, write_together
+from distilbench.records.frames import read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
 SCHEMA = 1

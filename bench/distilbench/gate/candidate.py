@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from distilbench.analysis.examples import SIMILARITY
 from distilbench.core.errors import UserError
+from distilbench.core.quiet import quiet
 from distilbench.gate.baseline import Scores
 from distilbench.gate.check import CheckLine
 from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
 from distilbench.gate.sample import Encode, encoder_of, texts
+from distilbench.records.frames import SIMILARITY
 from distilbench.records.record import RECORD_FILE, SLICES
 from distilbench.study.sections import Precision
 
@@ -31,6 +32,7 @@ def is_model(folder: Path) -> bool:
     return named and not (folder / RECORD_FILE).is_file()
 
 
+@quiet()
 def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str | None, device: str) -> Scores:
     """Score a model folder on tasks, each named with its precision.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,6 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, metric, replicates
-from distilbench.analysis.unpaired import estimate_apart
 from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores
 from distilbench.gate.slices import members, slices
@@ -74,6 +73,11 @@ class CheckResult:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The lines as a table: label, column, decides, verdict, baseline, candidate, difference and so on."""
+        names = [field.name for field in fields(CheckLine) if field.name != "estimate"]
+        return pd.DataFrame([[getattr(line, name) for name in names] for line in self.lines], columns=names)
 
 
 def check(
@@ -160,9 +164,9 @@ class ResampledRuns:
             difference = (
                 stats.estimate(one - other, one_B - other_B)
                 if paired and len(one) > 1
-                else estimate_apart(one, one_B, other, other_B)
+                else stats.estimate_apart(one, one_B, other, other_B)
             )
-            same_code = estimate_apart(other, other_B, other, other_B)
+            same_code = stats.estimate_apart(other, other_B, other, other_B)
             values, runs = (float(other.mean()), float(one.mean())), min(len(one), len(other))
             yield ColumnDifference(
                 label, column, decides, values, difference, same_code, runs, paired, sizes.get(column)
@@ -234,7 +238,7 @@ def _missing(label: str) -> CheckLine:
 
 def judge(found: list[ColumnDifference], margin: float, alpha: float) -> list[CheckLine]:
     """The verdict of every row on every column."""
-    drops = _adjusted(found, [item.difference.negative().p_above(0) if _known(item) else 1.0 for item in found])
+    drops = _adjusted(found, [item.difference.p_below(0) if _known(item) else 1.0 for item in found])
     rises = _adjusted(found, [item.difference.p_above(0) if _known(item) else 1.0 for item in found])
     return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
 

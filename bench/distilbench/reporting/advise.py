@@ -7,29 +7,25 @@ and budget, and only where the situation that is asked about is one that it ran.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pandas as pd
-
-from distilbench.analysis.frame import OVERALL, StudyFrames, make_study
+from distilbench.analysis.frame import OVERALL, StudyFrames, make_study, median_costs, records_of, row_names
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError, one_of
-from distilbench.records.record import Record, read_study
+from distilbench.records.record import read_study
 from distilbench.reporting import study_folders
-from distilbench.reporting.notes import caution
+from distilbench.reporting.cells import DASH, Cell, decimals, number, plus_minus, study_table
 from distilbench.reporting.render import Table
 from distilbench.reporting.tables.budgets import CURRENCIES
-from distilbench.reporting.tables.scores import number
 from distilbench.reporting.tables.verdicts import power_notes
 from distilbench.reporting.write import with_errors
 
 NEAR = 1.25
 """A budget speaks for those up to this factor above or below it."""
-DASH = "—"
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,10 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
     tables, reasons = [], []
     for folder in study_folders(results):
         study = make_study(folder.name, read_study(folder))
-        keys = [key for key in study.names("method") if _fits(study, key, wanted)]
-        reason = _silent(study, wanted) or (None if keys else _nearest(study, wanted))
+        keys = [key for key in row_names(study, "method") if _fits(study, key, wanted)]
+        reason = None if keys else _nearest(study, wanted)
+        if study.runs["limit"].notna().any():
+            reason = "smoke runs are no results"
         if reason is None:
             fitting = list(_rankings(*with_errors(study, folder), keys))
             tables += fitting
@@ -83,15 +81,6 @@ def advise(results: Path, wanted: Situation) -> tuple[list[Table], list[str]]:
         if reason is not None:
             reasons.append(f"{folder.name}: {reason}")
     return tables, reasons
-
-
-def _silent(study: StudyFrames, wanted: Situation) -> str | None:
-    """Why nothing can be said from a study, whatever it ran."""
-    if wanted.milliseconds is not None and all(math.isnan(_latency(study, key)) for key in study.names("method")):
-        return "its records state no latency; run it with this version, or ask without --latency"
-    if study.runs["limit"].notna().any():
-        return "smoke runs are no results"
-    return None
 
 
 def _rankings(study: StudyFrames, inference: Inference, keys: list[str]) -> Iterator[Table]:
@@ -103,10 +92,6 @@ def _rankings(study: StudyFrames, inference: Inference, keys: list[str]) -> Iter
             yield _ranking(study, inference, alike)
 
 
-def _record(study: StudyFrames, key: str) -> Record:
-    return study.records[str(study.runs.index[study.runs["key"] == key][0])]
-
-
 def _latency(study: StudyFrames, key: str) -> float:
     """Milliseconds for one query, the median over seeds; not-a-number where no record states it."""
     return _over_seeds(study, key, "query_ms")
@@ -115,12 +100,13 @@ def _latency(study: StudyFrames, key: str) -> float:
 def _parameters(study: StudyFrames, key: str) -> float:
     """Of the model that ships, with its head where the records know that."""
     counted = _over_seeds(study, key, "parameters")
-    return float(_record(study, key).student["parameters"]) if math.isnan(counted) else counted
+    return float(records_of(study, key)[0].student["parameters"]) if math.isnan(counted) else counted
 
 
 def _over_seeds(study: StudyFrames, key: str, name: str) -> float:
-    records = [study.records[str(run_id)] for run_id in study.runs.index[study.runs["key"] == key]]
-    values = [record.speed[name] for record in records if record.status == "completed" and name in record.speed]
+    values = [
+        record.speed[name] for record in records_of(study, key) if record.status == "completed" and name in record.speed
+    ]
     return median(values) if values else math.nan
 
 
@@ -132,18 +118,18 @@ def _fits(study: StudyFrames, key: str, wanted: Situation) -> bool:
         return False
     if wanted.budget is None:
         return True
-    record, (currency, amount) = _record(study, key), wanted.budget
+    record, (currency, amount) = records_of(study, key)[0], wanted.budget
     return bool(record.budget["currency"] == currency and amount / NEAR <= record.budget["amount"] <= amount * NEAR)
 
 
 def _nearest(study: StudyFrames, wanted: Situation) -> str:
     """What the study ran instead of what is asked."""
-    records = [_record(study, key) for key in study.names("method")]
+    records = [records_of(study, key)[0] for key in row_names(study, "method")]
     budgets = sorted({f"{record.budget['currency']}={record.budget['amount']:g}" for record in records})
-    sizes = sorted({f"{_parameters(study, key) / 1e6:.2f}M" for key in study.names("method")})
+    sizes = sorted({f"{_parameters(study, key) / 1e6:.2f}M" for key in row_names(study, "method")})
     parts = [f"it ran budgets {', '.join(budgets)} and students of {', '.join(sizes)} parameters"]
-    known = [value for key in study.names("method") if not math.isnan(value := _latency(study, key))]
-    if wanted.milliseconds is not None:
+    known = [value for key in row_names(study, "method") if not math.isnan(value := _latency(study, key))]
+    if wanted.milliseconds is not None and known:
         parts.append(f"its fastest row takes {min(known):.1f} ms a query")
     if wanted.budget is not None:
         currency, amount = wanted.budget
@@ -152,42 +138,40 @@ def _nearest(study: StudyFrames, wanted: Situation) -> str:
 
 
 def _ranking(study: StudyFrames, inference: Inference, keys: list[str]) -> Table:
-    scores = {key: found for key in keys if (found := inference.score(key, OVERALL)) is not None}
+    scores = {key: score for key in keys if (score := inference.score(key, OVERALL)) is not None}
     ordered = sorted(keys, key=lambda key: -scores[key].mean)
-    names, first = study.names("method"), ordered[0]
-    text, order = [], []
-    for place, key in enumerate(ordered, start=1):
-        verdict = None if key == first else inference.verdict(key, first)
-        seeds = _seeds(inference, key, first) if verdict == "undecided" else None
-        width = scores[key].half_width() * 100
-        shown = f"{scores[key].mean * 100:.2f}" + ("" if math.isnan(width) else f" ± {width:.2f}")
-        line = {"Place": place, "Method": names[key], "n": scores[key].seeds}
-        says = verdict or ("highest score" if key == first else "not compared")
-        settled = DASH if verdict != "undecided" else str(seeds) if seeds else "no number"
-        cost, latency = _training_seconds(study, key), _latency(study, key)
-        last = {"Against the first": says, "Seeds to settle": settled, "Training (s)": number(cost)}
-        last |= {"Query (ms)": DASH if math.isnan(latency) else f"{latency:.1f}"}
-        text.append({**line, "Score": shown, **last})
-        numbers = {"Score": scores[key].mean, "Seeds to settle": seeds or math.nan, "Training (s)": cost}
-        numbers |= {"Query (ms)": latency}
-        order.append({name: {**line, **last, **numbers}[name] for name in text[-1]})
-    caption = f"{study.name}: advice, by {OVERALL} (x100)"
+    lines = [_line(inference, key, place, ordered[0]) for place, key in enumerate(ordered, start=1)]
     notes = [
         *_advice(study, inference, ordered),
-        _where(study, first),
+        _where(study, ordered[0]),
         *_machines(study, keys),
         *power_notes(inference),
     ]
-    return Table("advice", caption, pd.DataFrame(text), pd.DataFrame(order), notes, caution(study))
+    return study_table(study, "advice", f"advice, by {OVERALL} (x100)", lines, notes)
+
+
+def _line(inference: Inference, key: str, place: int, first: str) -> Mapping[str, Cell]:
+    study, score = inference.study, inference.score(key, OVERALL)
+    assert score is not None
+    verdict = inference.verdict(key, first)
+    seeds = _seeds(inference, key, first) if verdict == "undecided" else None
+    costs, latency = median_costs(study), _latency(study, key)
+    cost = float(costs["seconds_train"][key]) if "seconds_train" in costs else math.nan
+    return {
+        "Place": place,
+        "Method": row_names(study, "method")[key],
+        "n": score.seeds,
+        "Score": (plus_minus(score.mean * 100, score.half_width() * 100), score.mean),
+        "Against the first": verdict or ("highest score" if key == first else "not compared"),
+        "Seeds to settle": (DASH if verdict != "undecided" else str(seeds or "no number"), float(seeds or math.nan)),
+        "Training (s)": (number(cost), cost),
+        "Query (ms)": (decimals(latency, 1), latency),
+    }
 
 
 def _machines(study: StudyFrames, keys: list[str]) -> list[str]:
     """What the latencies hold for."""
-    timed = [
-        study.records[str(run_id)]
-        for run_id in study.runs.index[study.runs["key"].isin(keys)]
-        if "query_ms" in study.records[str(run_id)].speed
-    ]
+    timed = [record for key in keys for record in records_of(study, key) if "query_ms" in record.speed]
     if not timed:
         return []
     machines = sorted({_machine(record.environment) for record in timed})
@@ -201,22 +185,16 @@ def _machine(environment: dict[str, Any]) -> str:
     return on_cpu if environment["device"] == "cpu" else str(environment["device"])
 
 
-def _training_seconds(study: StudyFrames, key: str) -> float:
-    seconds = study.cost.get("seconds_train")
-    return math.nan if seconds is None else float(seconds[key])
-
-
 def _seeds(inference: Inference, one: str, other: str) -> int | None:
     """Seeds that would tell two rows apart, if their difference is the observed one; None where none would."""
-    if inference.verdict(one, other) is None:
+    item = inference.comparison(one, other)
+    if item is None or math.isnan(item.tested.error):
         return None
-    alpha = next(iter(inference.comparisons())).alpha
-    difference = inference.tested(one, other, OVERALL)
-    return None if math.isnan(difference.error) else difference.seeds_needed(difference.mean, alpha)
+    return item.tested.seeds_needed(item.tested.mean, item.alpha)
 
 
 def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:
-    names, (first, *others) = study.names("method"), ordered
+    names, (first, *others) = row_names(study, "method"), ordered
     open_ones = [key for key in others if inference.verdict(key, first) not in ("worse", "equivalent")]
     equal = [names[key] for key in others if inference.verdict(key, first) == "equivalent"]
     beaten = len(others) - len(open_ones) - len(equal)
@@ -241,7 +219,7 @@ def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> lis
 
 
 def _where(study: StudyFrames, key: str) -> str:
-    record = _record(study, key)
+    record = records_of(study, key)[0]
     tuned = record.ledger["tuning_trials"]
     return (
         f"This holds for the teacher {record.teacher['name']}, students of {_parameters(study, key) / 1e6:.2f}M "

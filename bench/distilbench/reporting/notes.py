@@ -44,6 +44,23 @@ def unequal_tuning(study: StudyFrames) -> str | None:
     return f"unequal tuning (trials: methods) {parts}"
 
 
+def difference_notes(study: StudyFrames) -> list[str]:
+    """What sets rows of different letters apart; nothing where all rows are comparable."""
+    if not study.differences:
+        return []
+    parts = [
+        f"{name}: {', '.join(f'[{letter}] {_short(value)}' for letter, value in values.items())}"
+        for name, values in study.differences.items()
+    ]
+    apart = "; ".join(parts)
+    return [f"Rows with different letters are not comparable and were not averaged; they differ in {apart}."]
+
+
+def _short(value: str) -> str:
+    text = value.strip('"')
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
 def status_counts(study: StudyFrames) -> pd.DataFrame:
     """Rows x statuses: number of runs; `missing` counts the seeds that only other methods of the set have."""
     runs = study.runs
@@ -68,12 +85,15 @@ def notes(study: StudyFrames) -> list[str]:
     """Footnotes of the score tables, the general ones first."""
     seeds = study.runs.loc[study.runs["status"] == "completed"].groupby("key").size()
     counts = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}" if len(seeds) else "0"
-    found = [
+    return [
         f"± is the half-width of the 95 % interval of the mean over n seeds (here n = {counts}); {_covered(study)}",
         "Gap closed: (score - floor) / (ceiling - floor), floor = untrained student, ceiling = teacher.",
+        *difference_notes(study),
+        *_incomplete(study),
+        *_unequal_tasks(study),
+        *_floors(study),
+        *_machines(study),
     ]
-    found += [study.difference + "."] if study.difference else []
-    return found + _incomplete(study) + _unequal_tasks(study) + _floors(study) + _machines(study)
 
 
 def _covered(study: StudyFrames) -> str:

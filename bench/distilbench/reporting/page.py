@@ -13,10 +13,10 @@ import pandas as pd
 
 from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.records.record import Record
+from distilbench.reporting.cells import number
 from distilbench.reporting.notes import caution
 from distilbench.reporting.prose import paragraph
 from distilbench.reporting.render import Table, to_html
-from distilbench.reporting.tables.scores import number
 
 DETAILS = (
     "hyperparameters",

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.analysis.frame import ALPHA, RESAMPLES, StudyFrames, groups
+from distilbench.analysis.frame import ALPHA, RESAMPLES, StudyFrames, groups, row_names
 from distilbench.records.record import Record
-from distilbench.reporting.notes import caution, smoke_mark, status_counts
+from distilbench.reporting.cells import number
+from distilbench.reporting.notes import caution, difference_notes, smoke_mark, status_counts
 from distilbench.reporting.render import Table
-from distilbench.reporting.tables.scores import number
 
 SECTIONS = ("teacher", "student", "text", "budget", "train", "environment")
 
@@ -81,13 +81,13 @@ def _evaluation(study: StudyFrames) -> str:
 
 
 def _statistics(study: StudyFrames) -> str:
-    counts = status_counts(study).loc[list(study.names("method"))]
+    counts = status_counts(study).loc[list(row_names(study, "method"))]
     completed, total = int(counts["completed"].sum()), int(counts.sum(axis=1).sum())
     text = (
         f"Of {total} training runs {completed} completed. Scores are means over the completed seeds, with 95 % "
         f"{_intervals(study)}"
     )
-    return f"{text} {study.difference}." if study.difference else text
+    return " ".join([text, *difference_notes(study)])
 
 
 def _intervals(study: StudyFrames) -> str:

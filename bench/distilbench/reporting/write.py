@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distilbench.analysis.frame import StudyFrames, make_study, read_curves
+from distilbench.analysis.effects import effects
+from distilbench.analysis.frame import StudyFrames, make_study
+from distilbench.analysis.rankings import half_widths, interquartile_means
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
+from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
 from distilbench.reporting.prose import paragraph, settings_table
@@ -17,7 +20,7 @@ from distilbench.reporting.render import Table, escape_latex, escape_markdown, t
 from distilbench.reporting.reproduction.ledger import reproduction_tables
 from distilbench.reporting.tables import scores as tables
 from distilbench.reporting.tables.budgets import budget_table, siblings
-from distilbench.reporting.tables.effects import effect_table, effects
+from distilbench.reporting.tables.effects import effect_table
 from distilbench.reporting.tables.response import response_table
 from distilbench.reporting.tables.tuning import tuning_tables
 from distilbench.reporting.tables.vectors import vector_table
@@ -27,7 +30,7 @@ from distilbench.reporting.tables.verdicts import emphasis, power_notes, power_t
 def write_report(records: Sequence[Record], folder: Path, target: Path, options: ReportOptions) -> None:
     """Write page, tables and figures on `records`, whose curves lie below `folder`, to the folder `target`."""
     study, inference = with_errors(make_study(folder.name, records, options.margin), folder)
-    curves = read_curves(study, folder)
+    curves = read_curves(records, folder)
     beside = [
         with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
     ]
@@ -52,10 +55,11 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 
 def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inference]:
     """The study with intervals over seeds and examples, and what can be said of its differences."""
-    inference = Inference.of(study, folder)
+    completed = [study.records[str(run_id)] for run_id in study.scores.index]
+    inference = Inference.of(study, read_examples(completed, folder))
     if not inference.columns:
         return study, inference
-    return replace(study, half_widths=inference.half_widths()), inference
+    return replace(study, half_widths=half_widths(inference)), inference
 
 
 def _tables(
@@ -64,7 +68,7 @@ def _tables(
     averages = {tables.average_heading(group): str(group) for group in study.averages}
     made = [
         emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
-        tables.task_table(study, inference.interquartile_means() if inference.columns else None),
+        tables.task_table(study, interquartile_means(inference) if inference.columns else None),
         tables.cost_table(study),
         settings_table(study),
     ]

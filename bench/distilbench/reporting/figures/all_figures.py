@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.frame import OVERALL, StudyFrames, median_costs, row_names
 from distilbench.reporting.figures.design import ablation, best_of_k, interactions
-from distilbench.reporting.figures.drawn import FigureData, legend, reach, scored_methods
+from distilbench.reporting.figures.drawn import FigureData, grid_of_panels, legend, reach, scored_methods
 from distilbench.reporting.figures.representation import information_plane, layers
 from distilbench.reporting.figures.style import COLOURS, GREY, logarithmic, looks, new_figure, save, short, styled
 from distilbench.reporting.figures.verdicts import differences, ranks, response
@@ -26,19 +27,35 @@ CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
 
 
+@dataclass(frozen=True)
+class FigureKind:
+    """One figure of the report."""
+
+    draw: Callable[[FigureData], Figure | None]
+    caption: str
+    needs: str
+    """What it cannot be drawn without."""
+
+
 def draw_all(given: FigureData, folder: Path) -> dict[str, str]:
     """Write every figure that the study has data for into `folder`. Returns name -> caption of those."""
     captions = {}
-    for name, (caption, draw) in FIGURES.items():
+    for name, kind in FIGURES.items():
         with styled(name):
-            figure = draw(given)
+            figure = draw(name, given)
             if figure is None:
                 continue
-            if mark := caution(given.study):
-                figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
             save(figure, folder, name)
-        captions[name] = caption
+        captions[name] = kind.caption
     return captions
+
+
+def draw(name: str, given: FigureData) -> Figure | None:
+    """One figure as the report has it; None when it has nothing to show."""
+    figure = FIGURES[name].draw(given)
+    if figure is not None and (mark := caution(given.study)):
+        figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
+    return figure
 
 
 def scores(given: FigureData) -> Figure | None:
@@ -70,7 +87,7 @@ def score_vs_cost(given: FigureData) -> Figure | None:
     costs = {"seconds_train": ("training time (s)", 1.0), "student_flops": (f"student compute ({unit})", size)}
     for axes, (cost, (label, divisor)) in zip(panels, costs.items(), strict=True):
         _against(axes, study, methods, study.costs[cost] / divisor)
-        _pareto_front(axes, study, methods, study.cost[cost] / divisor)
+        _pareto_front(axes, study, methods, median_costs(study)[cost] / divisor)
         _reference_lines(axes.axhline, study, OVERALL)
         axes.set(xlabel=label)
     panels[0].set_ylabel("overall score x 100")
@@ -125,79 +142,93 @@ def seed_spread(given: FigureData) -> Figure | None:
 
 def learning_curves(given: FigureData) -> Figure | None:
     """One panel per method: smoothed loss against sentences, a line per seed; several terms in colours."""
-    study, curves = given.study, given.curves
-    methods = {key: name for key, name in study.names("method").items() if key in set(curves.get("key", []))}
+    curves = given.curves.assign(key=given.curves["run_id"].map(given.study.runs["key"]))
+    methods = {key: name for key, name in row_names(given.study, "method").items() if key in set(curves["key"])}
     if not methods or not {"sentences", "loss"} <= set(curves):
         return None
-    columns = min(3, len(methods))
-    lines = -(-len(methods) // columns)
-    figure = new_figure(0.5 + 1.75 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, (key, name) in zip(panels, methods.items(), strict=False):
+    figure, panels = grid_of_panels(len(methods), height=1.75, margin=0.5)
+    for axes, (key, name) in zip(panels, methods.items(), strict=True):
         _curves_panel(axes, curves[curves["key"] == key].dropna(axis="columns", how="all"))
         axes.set_title(short(name))
-    for axes in panels[len(methods) :]:
-        axes.remove()
     figure.supxlabel("sentences", fontsize=8)
     figure.supylabel("loss (running mean)", fontsize=8)
     return figure
 
 
-FIGURES: dict[str, tuple[str, Callable[[FigureData], Figure | None]]] = {
-    "scores": ("Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).", scores),
-    "score_vs_cost": (
+FIGURES = {
+    "scores": FigureKind(
+        scores,
+        "Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).",
+        needs="a completed run of a method",
+    ),
+    "score_vs_cost": FigureKind(
+        score_vs_cost,
         "Overall score against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
         "joins the methods that no other beats at the same cost or less.",
-        score_vs_cost,
+        needs="a completed run of a method",
     ),
-    "differences": (
+    "differences": FigureKind(
+        differences,
         "Differences to one method, paired over seeds and examples, with 95 % intervals (not adjusted): filled where "
         "the verdict is better or worse, square where equivalent, hollow where undecided; the band is the margin.",
-        differences,
+        needs="two methods with scored examples of the same tasks",
     ),
-    "ranks": (
+    "ranks": FigureKind(
+        ranks,
         "Ranks by overall score over resampled seeds and examples, with 95 % intervals, of the largest set of rows "
         "that are comparable with each other; a bar joins methods of which none is shown to be better than another.",
-        ranks,
+        needs="three methods with scored examples, and two seeds or more of each",
     ),
-    "ablation": (
+    "ablation": FigureKind(
+        ablation,
         "What each change of an ablation does to the overall score, paired over seeds and examples, with 95 % "
         "intervals (not adjusted): filled where the verdict is better or worse, square where equivalent, hollow where "
         "undecided.",
-        ablation,
+        needs="a study with `ablate`",
     ),
-    "interactions": (
+    "interactions": FigureKind(
+        interactions,
         "Factorial ablations: means over seeds (and over the levels of other factors) with 95 % intervals; lines that "
         "are not parallel show an interaction.",
-        interactions,
+        needs="an ablation of design `factorial` with two factors or more",
     ),
-    "best_of_k": (
-        "Expected best dev score of k trials drawn from those of each method, with the standard deviation over draws.",
+    "best_of_k": FigureKind(
         best_of_k,
+        "Expected best dev score of k trials drawn from those of each method, with the standard deviation over draws.",
+        needs="a study with `tune`",
     ),
-    "response": (
-        "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",
+    "response": FigureKind(
         response,
+        "How the dev score answers to the budget: means over seeds, the range over seeds as a band.",
+        needs="a study with `dev`, which scores students while they train",
     ),
-    "information_plane": (
-        "The information plane over the budget, by two measures on held-out sentences, means over seeds; the large "
-        "marker is the end. Input is the teacher's embedding block, pooled; the dotted line is the most that the bound "
-        "can reach with this many sentences: close to it, it tells no two students apart.",
+    "information_plane": FigureKind(
         information_plane,
+        "The information plane over the budget, by two measures on held-out sentences, means over seeds; the large "
+        "marker is the end. Input is the teacher's embedding block, pooled; the dotted line is the most that the "
+        "bound can reach with this many sentences: close to it, it tells no two students apart.",
+        needs="a study with `dev`, which looks at students while they train",
     ),
-    "layers": (
+    "layers": FigureKind(
+        layers,
         "Similarity (linear CKA, means over seeds) of each layer of the student to each of the teacher, mean-pooled, "
         "after training.",
-        layers,
+        needs="students that were looked at layer by layer",
     ),
-    "tasks": ("Share of the gap between floor (0) and ceiling (100) that each method closed on each task.", tasks),
-    "seed_spread": (
-        "Overall score by seed: methods of one seed began with the same weights and saw the same batches.",
+    "tasks": FigureKind(
+        tasks,
+        "Share of the gap between floor (0) and ceiling (100) that each method closed on each task.",
+        needs="two tasks or more, and a teacher and an untrained student to measure the gap by",
+    ),
+    "seed_spread": FigureKind(
         seed_spread,
+        "Overall score by seed: methods of one seed began with the same weights and saw the same batches.",
+        needs="two seeds or more",
     ),
-    "learning_curves": (
-        "Training loss as a running mean over a twentieth of the run; methods' losses have different scales.",
+    "learning_curves": FigureKind(
         learning_curves,
+        "Training loss as a running mean over a twentieth of the run; methods' losses have different scales.",
+        needs="the curves beside the records (curve.parquet)",
     ),
 }
 
@@ -215,7 +246,7 @@ def _scores_panel(axes: Axes, study: StudyFrames, methods: dict[str, str], group
 
 def _reference_lines(line: Callable[..., object], study: StudyFrames, group: str) -> None:
     for role, dashes in REFERENCE_LINES.items():
-        for key, name in study.names(role).items():
+        for key, name in row_names(study, role).items():
             mean, _ = study.average.percent(key, group)
             if not np.isnan(mean):
                 line(mean, linestyle=dashes, color=GREY, linewidth=1, label=short(name), zorder=1)

@@ -5,39 +5,39 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distilbench.analysis.best_of_k import curve
+from distilbench.analysis.effects import Effect, changed_settings, effects, keys_of, with_levels
 from distilbench.analysis.frame import OVERALL
 from distilbench.analysis.stats import Estimate
 from distilbench.records.design import Ablation
-from distilbench.reporting.figures.drawn import FigureData, legend
-from distilbench.reporting.figures.style import COLOURS, GREY, MARKERS, new_figure, short
-from distilbench.reporting.tables.effects import Effect, apart, effects, keys_of, with_levels
-from distilbench.reporting.tables.tuning import curve
-
-MARKER = {"equivalent": "s"}
-MOST_PANELS = 3
-"""In a row."""
+from distilbench.reporting.figures.drawn import (
+    FigureData,
+    equivalence_band,
+    grid_of_panels,
+    judged_difference,
+    legend,
+)
+from distilbench.reporting.figures.style import COLOURS, MARKERS, new_figure, short
 
 
 def ablation(given: FigureData) -> Figure | None:
     """One panel per ablation: each effect on the overall score with its interval, against the margin."""
-    found = [item for item in effects(given.inference, given.design.ablations) if item.estimates]
-    names = list(dict.fromkeys(item.ablation for item in found))
+    estimated = [item for item in effects(given.inference, given.design.ablations) if item.estimates]
+    names = list(dict.fromkeys(item.ablation for item in estimated))
     if not names:
         return None
-    parts = [[item for item in found if item.ablation == name] for name in names]
-    figure = new_figure(0.6 + 0.45 * len(parts) + 0.22 * len(found))
+    parts = [[item for item in estimated if item.ablation == name] for name in names]
+    figure = new_figure(0.6 + 0.45 * len(parts) + 0.22 * len(estimated))
     panels = figure.subplots(
         len(parts), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [len(part) + 0.6 for part in parts]}
     )[:, 0]
-    margin = given.study.margin * 100
     for axes, name, part in zip(panels, names, parts, strict=True):
-        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+        equivalence_band(axes, given.study.margin)
         for y, item in enumerate(part):
-            _effect(axes, item, y)
+            colour = COLOURS[3] if item.interaction else COLOURS[0]
+            judged_difference(axes, y, item.estimates[OVERALL], item.verdict, colour, markersize=4, capsize=2)
         axes.set_yticks(range(len(part)), [_line_name(item) for item in part])
         axes.set(title=short(name), ylim=(len(part) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
@@ -47,21 +47,6 @@ def ablation(given: FigureData) -> Figure | None:
 
 def _line_name(item: Effect) -> str:
     return f"{item.factor}: {item.change}" if len(item.factor + item.change) < 60 else f"{item.factor[:58]}…"
-
-
-def _effect(axes: Axes, item: Effect, y: int) -> None:
-    estimate, colour = item.estimates[OVERALL], COLOURS[3] if item.interaction else COLOURS[0]
-    width = estimate.half_width() * 100
-    axes.errorbar(
-        estimate.mean * 100,
-        y,
-        xerr=None if np.isnan(width) else width,
-        fmt=MARKER.get(str(item.verdict), "o"),
-        color=colour,
-        markerfacecolor="white" if item.verdict == "undecided" else colour,
-        markersize=4,
-        capsize=2,
-    )
 
 
 def interactions(given: FigureData) -> Figure | None:
@@ -75,38 +60,35 @@ def interactions(given: FigureData) -> Figure | None:
     drawn = [(pair, lines) for pair in pairs if (lines := _lines(given, *pair))]
     if not drawn:
         return None
-    columns = min(MOST_PANELS, len(drawn))
-    rows = -(-len(drawn) // columns)
-    figure = new_figure(0.4 + 2.3 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, ((item, one, other), lines) in zip(panels, drawn, strict=False):
+    figure, panels = grid_of_panels(len(drawn), height=2.3, margin=0.4)
+    for axes, ((item, one, other), lines) in zip(panels, drawn, strict=True):
         for place, (level, points) in enumerate(lines.items()):
             means = [point.mean * 100 for point in points]
             widths = np.nan_to_num([point.half_width() * 100 for point in points])
             x = np.arange(len(points)) + 0.04 * (place - (len(lines) - 1) / 2)
-            look = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            axes.errorbar(x, means, yerr=widths, capsize=2, markersize=4, label=short(level), **look)
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            axes.errorbar(
+                x, means, yerr=widths, color=colour, marker=marker, capsize=2, markersize=4, label=short(level)
+            )
         axes.set_xticks(range(len(item.factors[one])), [short(level) for level in item.factors[one]])
         axes.set(xlabel=short(one), ylabel="overall score x 100", title=short(item.name))
         axes.legend(title=short(other), fontsize=6, title_fontsize=6)
-    for axes in panels[len(drawn) :]:
-        axes.remove()
     return figure
 
 
 def _lines(given: FigureData, ablation: Ablation, one: str, other: str) -> dict[str, list[Estimate]]:
     """Level of the other factor -> score at each level of the one; empty where a cell is missing."""
-    found: dict[str, list[Estimate]] = {}
+    estimates: dict[str, list[Estimate]] = {}
     for other_level in ablation.factors[other]:
         for level in ablation.factors[one]:
             labels = [cell.label for cell in with_levels(ablation, {one: level, other: other_level})]
-            keys = keys_of(given.study, labels, apart(ablation))
+            keys = keys_of(given.study, labels, changed_settings(ablation))
             weights = {key: labels.count(label) / len(labels) for label, key in (keys or {}).items()}
             estimate = given.inference.contrast(weights, OVERALL) if weights else None
             if estimate is None:
                 return {}
-            found.setdefault(other_level, []).append(estimate)
-    return found
+            estimates.setdefault(other_level, []).append(estimate)
+    return estimates
 
 
 def best_of_k(given: FigureData) -> Figure | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import StudyFrames
+from distilbench.analysis.frame import StudyFrames, row_names
+from distilbench.analysis.stats import Estimate
 from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Design
+from distilbench.reporting.figures.style import GREY, new_figure
 
 LEGEND_CHARACTERS, MARKER_CHARACTERS = 110, 7
 """Of a legend across a whole figure; and what its marker and the space around it take."""
+PANELS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class FigureData:
 
     study: StudyFrames
     curves: pd.DataFrame
-    """The logged steps of all runs; see `read_curves`."""
+    """The logged steps of all runs; see `distilbench.records.frames.read_curves`."""
     inference: Inference
     design: Design
     reference: str | None = None
@@ -32,7 +37,7 @@ class FigureData:
 def scored_methods(study: StudyFrames) -> dict[str, str]:
     """The rows of trained students with a completed run and at least one average."""
     scored = study.average.mean.notna().any(axis=1)
-    return {key: name for key, name in study.names("method").items() if scored.loc[key]}
+    return {key: name for key, name in row_names(study, "method").items() if scored.loc[key]}
 
 
 def legend(figure: Figure, axes: Axes) -> None:
@@ -42,6 +47,40 @@ def legend(figure: Figure, axes: Axes) -> None:
         longest = max(map(len, labels)) + MARKER_CHARACTERS
         columns = max(1, min(len(labels), 4, LEGEND_CHARACTERS // longest))
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def grid_of_panels(count: int, height: float, margin: float, *, shared: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, three in a row; `height` of a row and `margin` beside all of them in inches.
+
+    `shared`: the panels have the same axes.
+    """
+    columns = min(PANELS_IN_A_ROW, count)
+    rows = -(-count // columns)
+    figure = new_figure(margin + height * rows)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
+def equivalence_band(axes: Axes, margin: float) -> None:
+    """What differs by less than `margin`, a fraction, on an axis of differences in points."""
+    axes.axvspan(-margin * 100, margin * 100, color=GREY, alpha=0.15, linewidth=0)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+
+
+def judged_difference(axes: Axes, y: int, estimate: Estimate, verdict: str | None, colour: str, **look: Any) -> None:
+    """A difference in points with its interval: square where equivalent, hollow where undecided."""
+    width = estimate.half_width() * 100
+    axes.errorbar(
+        estimate.mean * 100,
+        y,
+        xerr=None if np.isnan(width) else width,
+        fmt="s" if verdict == "equivalent" else "o",
+        color=colour,
+        markerfacecolor="white" if verdict == "undecided" else colour,
+        **look,
+    )
 
 
 def reach(middle: float, low: float, high: float) -> list[list[float]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.frame import OVERALL
+from distilbench.analysis.frame import OVERALL, row_names
+from distilbench.analysis.rankings import ranks as rank_intervals
 from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError, one_of
-from distilbench.reporting.figures.drawn import FigureData, legend, reach, scored_methods
-from distilbench.reporting.figures.style import GREY, logarithmic, looks, new_figure, short
-
-MARKERS = {"equivalent": "s"}
-TOGETHER = ("equivalent", "undecided")
+from distilbench.reporting.figures.drawn import (
+    FigureData,
+    equivalence_band,
+    judged_difference,
+    legend,
+    reach,
+    scored_methods,
+)
+from distilbench.reporting.figures.style import logarithmic, looks, new_figure, short
 
 
 def differences(given: FigureData) -> Figure | None:
@@ -28,34 +31,16 @@ def differences(given: FigureData) -> Figure | None:
     figure = new_figure(1.1 + 0.3 * len(others))
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axes, column in zip(panels, columns, strict=True):
-        margin = given.study.margin * 100
-        axes.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
-        axes.axvline(0, color=GREY, linewidth=0.8)
+        equivalence_band(axes, given.study.margin)
         for y, key in enumerate(others):
-            _difference(axes, given, key, reference, column, y)
+            if item := given.inference.comparison(key, reference, column):
+                colour, _ = looks(given.study.runs)[key]
+                judged_difference(axes, y, item.difference, item.verdict, colour, capsize=2.5)
         axes.set(title=short(column), xlabel="difference (points)", ylim=(len(others) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(others)), [short(name) for name in others.values()])
     figure.supylabel(f"against {short(methods[reference])}", fontsize=8)
     return figure
-
-
-def _difference(axes: Axes, given: FigureData, key: str, reference: str, column: str, y: int) -> None:
-    verdict = given.inference.verdict(key, reference, column)
-    if verdict is None:
-        return
-    difference = given.inference.difference(key, reference, column)
-    colour, _ = looks(given.study.runs)[key]
-    width = difference.half_width() * 100
-    axes.errorbar(
-        difference.mean * 100,
-        y,
-        xerr=None if np.isnan(width) else width,
-        fmt=MARKERS.get(verdict, "o"),
-        color=colour,
-        markerfacecolor="white" if verdict == "undecided" else colour,
-        capsize=2.5,
-    )
 
 
 def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
@@ -69,29 +54,29 @@ def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
 
 def ranks(given: FigureData) -> Figure | None:
     """Critical-difference diagram: mean ranks with intervals, and bars over what is not told apart."""
-    found = given.inference.ranks(OVERALL)
-    if len(found) < 3:
+    intervals = rank_intervals(given.inference, OVERALL).sort_values("mean")
+    count = len(intervals)
+    if count < 3:
         return None
-    names = given.study.names("method")
-    found = found.sort_values("mean")
-    groups = _not_told_apart(given.inference, list(map(str, found.index)))
-    figure = new_figure(1.0 + 0.26 * (len(found) + len(groups)))
+    names = row_names(given.study, "method")
+    groups = _not_told_apart(given.inference, list(map(str, intervals.index)))
+    figure = new_figure(1.0 + 0.26 * (count + len(groups)))
     axes = figure.subplots()
-    for y, (key, row) in enumerate(found.iterrows()):
+    for y, (key, row) in enumerate(intervals.iterrows()):
         colour, marker = looks(given.study.runs)[str(key)]
         error = reach(row["mean"], row["low"], row["high"])
         axes.errorbar(row["mean"], y, xerr=error, fmt=marker, color=colour, capsize=2.5)
     for line, (first, last) in enumerate(groups):
-        ends = found["mean"].iloc[[first, last]]
-        axes.plot(ends, [len(found) + line] * 2, color="black", linewidth=2.5, solid_capstyle="butt")
-    axes.set_yticks(range(len(found)), [short(names[str(key)]) for key in found.index])
-    axes.set(xlabel="rank (1 is best)", ylim=(len(found) + len(groups) - 0.5, -0.5), xlim=(0.7, len(found) + 0.3))
+        ends = intervals["mean"].iloc[[first, last]]
+        axes.plot(ends, [count + line] * 2, color="black", linewidth=2.5, solid_capstyle="butt")
+    axes.set_yticks(range(count), [short(names[str(key)]) for key in intervals.index])
+    axes.set(xlabel="rank (1 is best)", ylim=(count + len(groups) - 0.5, -0.5), xlim=(0.7, count + 0.3))
     return figure
 
 
 def _not_told_apart(inference: Inference, ordered: list[str]) -> list[tuple[int, int]]:
     """First and last place of each longest stretch of two or more rows without a better or worse between them."""
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for first in range(len(ordered)):
         last = first
         while last + 1 < len(ordered) and all(
@@ -99,9 +84,9 @@ def _not_told_apart(inference: Inference, ordered: list[str]) -> list[tuple[int,
             for one in ordered[first : last + 1]
         ):
             last += 1
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+        if last > first and (not stretches or last > stretches[-1][1]):
+            stretches.append((first, last))
+    return stretches
 
 
 def response(given: FigureData) -> Figure | None:
@@ -114,7 +99,7 @@ def response(given: FigureData) -> Figure | None:
         if row["score"] is not None
     ]
     frame = pd.DataFrame(rows, columns=["key", "score", "spent"])
-    methods = {key: name for key, name in study.names("method").items() if key in set(frame["key"])}
+    methods = {key: name for key, name in row_names(study, "method").items() if key in set(frame["key"])}
     if not methods:
         return None
     figure = new_figure(3.3)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
-import pandas as pd
+from collections.abc import Mapping
 
 from distilbench.analysis.frame import StudyFrames
 from distilbench.records.published import load_published
-from distilbench.reporting.notes import caution
+from distilbench.reporting.cells import DASH, Cell, decimal_cell, decimals, plus_minus, study_table
 from distilbench.reporting.render import Table
 from distilbench.reporting.reproduction.protocol import differences, other_sets
 from distilbench.reporting.reproduction.published_order import (
@@ -19,12 +16,6 @@ from distilbench.reporting.reproduction.published_order import (
     Verdicts,
     compare,
 )
-from distilbench.reporting.tables.scores import DASH
-
-__all__ = ["load_published", "reproduction_tables"]
-
-Column = tuple[str, list[str], list[float] | list[str]]
-"""Heading, cells as shown, values to sort by."""
 
 
 def reproduction_tables(study: StudyFrames, verdicts: Verdicts | None = None) -> list[Table]:
@@ -35,71 +26,81 @@ def reproduction_tables(study: StudyFrames, verdicts: Verdicts | None = None) ->
     difference decides. Empty when no table shares two methods.
     """
     papers = [table.with_own_sets(study.tasks.index) for table in load_published() if table.kind == "paper"]
-    found = [compared for table in papers if (compared := compare(table, study, verdicts))]
-    tables = [_summary(study, found, verdicts is not None)] if found else []
-    for compared in found:
+    comparisons = [compared for table in papers if (compared := compare(table, study, verdicts))]
+    tables = [_summary(study, comparisons, verdicts is not None)] if comparisons else []
+    for compared in comparisons:
         tables.append(_scores(study, compared))
         tables += [_pairs(study, compared, verdicts is not None)] if compared.pairs else []
     return tables
 
 
-def _summary(study: StudyFrames, found: list[PublishedComparison], tested: bool) -> Table:
-    rows: list[Callable[[PublishedComparison], int]] = [
-        lambda one: len({line.row.method for line in one.lines}),
-        lambda one: len(one.tasks),
-        lambda one: len(one.pairs),
-        lambda one: one.count("agrees"),
-        lambda one: one.count("disagrees"),
-        lambda one: one.count("undecided"),
+def _summary(study: StudyFrames, comparisons: list[PublishedComparison], tested: bool) -> Table:
+    lines: list[Mapping[str, Cell]] = [
+        {
+            "Published table": one.table.title,
+            "Shared methods": _count_cell(len({line.row.method for line in one.lines})),
+            "Shared tasks": _count_cell(len(one.tasks)),
+            "Pairs": _count_cell(len(one.pairs)),
+            "Agree": _count_cell(one.count("agrees")),
+            "Disagree": _count_cell(one.count("disagrees")),
+            "Undecided": _count_cell(one.count("undecided")),
+            "Outcome": one.outcome,
+        }
+        for one in comparisons
     ]
-    headings = ("Shared methods", "Shared tasks", "Pairs", "Agree", "Disagree", "Undecided")
-    columns: list[Column] = [_words("Published table", [one.table.title for one in found])]
-    for heading, count in zip(headings, rows, strict=True):
-        counts = [count(one) for one in found]
-        columns.append((heading, list(map(str, counts)), list(map(float, counts))))
-    columns.append(_words("Outcome", [one.outcome for one in found]))
     notes = [
         "Reproduced: every pair of shared methods has the published order here; partly: some pairs; not: none. This "
         "speaks of order, not of scores: the protocols differ as listed below each table.",
         _ground(study, tested),
     ]
-    return _table(study, "reproduction", "order of methods beside published tables", columns, notes)
+    return study_table(study, "reproduction", "order of methods beside published tables", lines, notes)
+
+
+def _count_cell(count: int) -> Cell:
+    return str(count), float(count)
 
 
 def _scores(study: StudyFrames, compared: PublishedComparison) -> Table:
-    lines = compared.lines
-    gaps = [_gap(line, compared) for line in lines]
-    columns = [
-        _words("Method", [line.name for line in lines]),
-        _words("Published as", [line.row.label for line in lines]),
-        _numbers(f"Published, {_count(compared.common)}", [line.published for line in lines]),
-        _numbers("Published, shared tasks", [line.there for line in lines]),
-        _numbers("Here, shared tasks", [line.here for line in lines], [line.half_width for line in lines]),
-        ("n", [str(line.runs or DASH) for line in lines], [float(line.runs) for line in lines]),
-        _numbers("Published gap", [there for there, _ in gaps]),
-        _numbers("Gap here", [here for _, here in gaps]),
-    ]
-    if compared.tasks in ([], compared.common):
-        del columns[3]
+    shares_some = compared.tasks not in ([], compared.common)
+    lines = [_line(line, compared, shares_some) for line in compared.lines]
     caption = f"beside {compared.table.title}: {compared.outcome}"
-    keys = {line.key for line in lines}
+    keys = {line.key for line in compared.lines}
     notes = [*_reading(compared), *differences(compared.table, study, keys), *compared.table.caveats]
-    return _table(study, f"reproduction_{compared.table.id}", caption, columns, notes)
+    return study_table(study, f"reproduction_{compared.table.id}", caption, lines, notes)
+
+
+def _line(line: MatchedRow, compared: PublishedComparison, shares_some: bool) -> Mapping[str, Cell]:
+    there, here = _gap(line, compared)
+    count = len(compared.common)
+    shared = {"Published, shared tasks": decimal_cell(line.there)} if shares_some else {}
+    return {
+        "Method": line.name,
+        "Published as": line.row.label,
+        f"Published, {count} task{'s' if count != 1 else ''}": decimal_cell(line.published),
+        **shared,
+        "Here, shared tasks": (plus_minus(line.here, line.half_width), line.here),
+        "n": (str(line.runs or DASH), float(line.runs)),
+        "Published gap": decimal_cell(there),
+        "Gap here": decimal_cell(here),
+    }
 
 
 def _pairs(study: StudyFrames, compared: PublishedComparison, tested: bool) -> Table:
-    pairs = compared.pairs
-    encoders = [pair.first.row.student for pair in pairs]
-    columns = [
-        _words("Pair", [f"{_name(pair.first)} - {_name(pair.second)}" for pair in pairs]),
-        *([_words("Encoder there", encoders)] if len(set(encoders)) > 1 else []),
-        _numbers("Published difference", [pair.there for pair in pairs], signed=True),
-        _numbers("Difference here", [pair.here for pair in pairs], signed=True),
-        *([_words("Verdict here", [str(pair.verdict) for pair in pairs])] if tested else []),
-        _words("Order", [pair.order for pair in pairs]),
+    several = len({pair.first.row.student for pair in compared.pairs}) > 1
+    lines: list[Mapping[str, Cell]] = [
+        {
+            "Pair": f"{pair.first.row.method} - {pair.second.row.method}",
+            **({"Encoder there": pair.first.row.student} if several else {}),
+            "Published difference": (decimals(pair.there, signed=True), pair.there),
+            "Difference here": (decimals(pair.here, signed=True), pair.here),
+            **({"Verdict here": str(pair.verdict)} if tested else {}),
+            "Order": pair.order,
+        }
+        for pair in compared.pairs
     ]
     notes = [_ground(study, tested), *_other_sets(study, compared)]
-    return _table(study, f"reproduction_{compared.table.id}_pairs", f"pairs of {compared.table.title}", columns, notes)
+    table = compared.table
+    return study_table(study, f"reproduction_{table.id}_pairs", f"pairs of {table.title}", lines, notes)
 
 
 def _reading(compared: PublishedComparison) -> list[str]:
@@ -112,7 +113,7 @@ def _reading(compared: PublishedComparison) -> list[str]:
         f"Scores x100, averaged over tasks; published averages are of the cells, not as stated. Shared tasks: "
         f"{', '.join(compared.tasks) or 'none'}. ± is the half-width of the 95 % interval over seeds alone, left out "
         "where n < 2.",
-        f"Gaps are to {_name(_reference(compared.lines[0], compared))}"
+        f"Gaps are to {_reference(compared.lines[0], compared).row.method}"
         + (", within one encoder of the source." if len({line.row.student for line in compared.lines}) > 1 else "."),
     ]
     sets = f"The study has sets of runs that are not comparable with each other; this is set [{compared.letters}]."
@@ -157,29 +158,3 @@ def _gap(line: MatchedRow, compared: PublishedComparison) -> tuple[float, float]
 def _reference(line: MatchedRow, compared: PublishedComparison) -> MatchedRow:
     group = [other for other in compared.lines if other.row.student == line.row.student]
     return next((other for other in group if other.row.method == REFERENCE), group[0])
-
-
-def _name(line: MatchedRow) -> str:
-    return str(line.row.method)
-
-
-def _count(tasks: list[str]) -> str:
-    return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
-
-
-def _words(heading: str, cells: list[str]) -> Column:
-    return heading, cells, cells
-
-
-def _numbers(heading: str, values: list[float], widths: list[float] | None = None, signed: bool = False) -> Column:
-    shown = []
-    for value, width in zip(values, widths or [math.nan] * len(values), strict=True):
-        text = DASH if math.isnan(value) else f"{value:{'+' if signed else ''}.2f}"
-        shown.append(text if math.isnan(width) else f"{text} ± {width:.2f}")
-    return heading, shown, values
-
-
-def _table(study: StudyFrames, name: str, caption: str, columns: list[Column], notes: list[str]) -> Table:
-    text = pd.DataFrame({heading: cells for heading, cells, _ in columns})
-    order = pd.DataFrame({heading: values for heading, _, values in columns})
-    return Table(name, f"{study.name}: {caption}", text, order, notes, caution(study))

@@ -25,12 +25,12 @@ def siblings(folder: Path) -> list[Path]:
 
 def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | None:
     """Overall scores under each study's budget; None without another study that differs from `study` in it alone."""
-    if study.difference:
+    if study.differences:
         return None
     columns, refused = {_budget(study): study}, []
     for other in others:
         different = conflicts(_settings(study), _settings(other))
-        if different or other.difference:
+        if different or other.differences:
             refused.append(f"{other.name} is left out: it differs in more ({', '.join(different) or 'within itself'}).")
         else:
             columns[_budget(other)] = other
@@ -54,7 +54,7 @@ def _budget(study: StudyFrames) -> str:
 
 def _settings(study: StudyFrames) -> Settings:
     """What all runs of a study share, but for the budget and what is a run's own."""
-    found: Settings = {}
+    stated: Settings = {}
     for record in study.records.values():
-        found |= settings_of(record)
-    return {name: value for name, value in found.items() if not name.startswith(("budget ", "run of "))}
+        stated |= settings_of(record)
+    return {name: value for name, value in stated.items() if not name.startswith(("budget ", "run of "))}

@@ -7,11 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import StudyFrames
-from distilbench.reporting.notes import caution
+from distilbench.analysis.frame import StudyFrames, row_names
+from distilbench.reporting.cells import DASH, decimals
 from distilbench.reporting.render import Table
-
-DASH = "—"
+from distilbench.reporting.tables.scores import TableBuilder
 
 
 def curves(study: StudyFrames) -> pd.DataFrame:
@@ -31,35 +30,33 @@ def curves(study: StudyFrames) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["key", "share", "spent", "score"])
     spent = frame.groupby("share")["spent"].mean()
-    found = frame.pivot_table(index="key", columns="share", values="score", aggfunc="mean").rename(columns=dict(spent))
+    means = frame.pivot_table(index="key", columns="share", values="score", aggfunc="mean").rename(columns=dict(spent))
     # One step can reach several small shares at once.
-    return found.loc[:, ~found.columns.duplicated(keep="last")].reindex(
-        [key for key in study.names("method") if key in found.index]
+    return means.loc[:, ~means.columns.duplicated(keep="last")].reindex(
+        [key for key in row_names(study, "method") if key in means.index]
     )
 
 
 def response_table(study: StudyFrames) -> Table | None:
     """Dev scores at each share of the budget, and the spending at which a method reaches the median of the last."""
-    found = curves(study)
-    if found.empty:
+    means = curves(study)
+    if means.empty:
         return None
     currency = next(str(record.budget["currency"]) for record in study.records.values() if record.response)
-    target = float(found.iloc[:, -1].median())
-    order = (found * 100).rename(columns={spent: f"{spent:,.0f}" for spent in found})
-    order["To the target"] = [reached(row, target) for _, row in found.iterrows()]
-    text = order.map(lambda value: DASH if not np.isfinite(value) else f"{value:.2f}")
-    text["To the target"] = [DASH if not np.isfinite(v) else f"{v:,.0f}" for v in order["To the target"]]
-    names = pd.Series(study.names("method")).reindex(found.index)
-    for frame in (text, order):
-        frame.insert(0, "Method", names)
+    target = float(means.iloc[:, -1].median())
+    builder = TableBuilder(study, means.index)
+    for spent, scores in (means * 100).items():
+        builder.add(f"{spent:,.0f}", scores.map(decimals), scores)
+    at_target = pd.Series({key: reached(row, target) for key, row in means.iterrows()})
+    builder.add("To the target", at_target.map(lambda at: DASH if not np.isfinite(at) else f"{at:,.0f}"), at_target)
     notes = [
         f"Mean dev scores (x100) over seeds by {currency} spent; they are not charged to the budget, and no task is in "
         "them. The learning rate falls over the whole budget, so an early score is not that of a shorter run.",
         f"To the target: {currency} at which the mean reaches {target * 100:.2f}, the median of the last column, read "
         "off a straight line over the logarithm.",
-        *crossings(study, found, currency),
+        *crossings(study, means, currency),
     ]
-    return Table("response", f"{study.name}: dev score over the budget", text, order, notes, caution(study))
+    return builder.table("response", "dev score over the budget", notes)
 
 
 def reached(curve: pd.Series[float], target: float) -> float:
@@ -73,11 +70,11 @@ def reached(curve: pd.Series[float], target: float) -> float:
     return float("inf")
 
 
-def crossings(study: StudyFrames, found: pd.DataFrame, currency: str) -> list[str]:
+def crossings(study: StudyFrames, means: pd.DataFrame, currency: str) -> list[str]:
     """Where the order of two methods' means changes for the last time, in a sentence; nothing where none does."""
-    names, sentences = study.names("method"), []
-    for place, (one, mine) in enumerate(found.iterrows()):
-        for other, theirs in list(found.iterrows())[place + 1 :]:
+    names, sentences = row_names(study, "method"), []
+    for place, (one, mine) in enumerate(means.iterrows()):
+        for other, theirs in list(means.iterrows())[place + 1 :]:
             gap = (mine - theirs).dropna()
             # Read backwards, the last crossing is the first.
             at = reached(gap[::-1] * -np.sign(gap.iloc[-1]), 0.0) if len(gap) > 1 else float("inf")

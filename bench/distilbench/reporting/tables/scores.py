@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, SeedSummary, StudyFrames
-from distilbench.reporting.notes import caution, notes, status_counts, status_text
+from distilbench.analysis.frame import OVERALL, SeedSummary, StudyFrames, median_costs
+from distilbench.reporting.cells import number, plus_minus
+from distilbench.reporting.notes import caution, difference_notes, notes, status_counts, status_text
 from distilbench.reporting.render import Table
 
-DASH = "—"
 MIB = 2.0**20
 FLOP_UNITS = {"PFLOPs": 1e15, "TFLOPs": 1e12, "GFLOPs": 1e9, "MFLOPs": 1e6}
 LEDGER = {
@@ -48,18 +47,18 @@ MAIN_COSTS = ("seconds_train", "student_flops", "sentences", "student_passes")
 
 
 class TableBuilder:
-    """Grows the columns of one table, row for row as `study.rows` has them."""
+    """Grows the columns of one table, row for row as `study.rows` has them, or some of these rows."""
 
-    def __init__(self, study: StudyFrames) -> None:
-        self.study = study
-        self.rows = study.rows
-        self.text = pd.DataFrame(index=self.rows.index)
-        self.order = pd.DataFrame(index=self.rows.index)
-        self.add("Method", self.rows["row"], self.rows["row"])
+    def __init__(self, study: StudyFrames, keys: pd.Index | None = None) -> None:
+        self._study = study
+        self._keys = study.rows.index if keys is None else keys
+        self._text, self._order = pd.DataFrame(index=self._keys), pd.DataFrame(index=self._keys)
+        self.add("Method", study.rows["row"], study.rows["row"])
 
     def add(self, heading: str, text: pd.Series[str], order: pd.Series[float] | pd.Series[str]) -> None:
-        self.text[heading] = text.reindex(self.rows.index)
-        self.order[heading] = order.reindex(self.rows.index)
+        """A column as shown, and what it is sorted by; both by row."""
+        self._text[heading] = text.reindex(self._keys)
+        self._order[heading] = order.reindex(self._keys)
 
     def add_estimate(self, heading: str, estimate: SeedSummary, column: str, digits: int) -> None:
         """A column of mean ± half-width, x100; a dash without a mean, no ± without an interval."""
@@ -67,11 +66,12 @@ class TableBuilder:
 
     def add_spread(self, heading: str, mean: pd.Series[float], half_width: pd.Series[float], digits: int) -> None:
         """Likewise, of fractions that are given by row."""
-        mean, width = mean.reindex(self.rows.index) * 100, half_width.reindex(self.rows.index) * 100
-        shown = [_plus_minus(*pair, digits) for pair in zip(mean, width, strict=True)]
+        mean, width = mean.reindex(self._keys) * 100, half_width.reindex(self._keys) * 100
+        shown = [plus_minus(*pair, digits) for pair in zip(mean, width, strict=True)]
         self.add(heading, pd.Series(shown, index=mean.index), mean)
 
     def add_cost(self, name: str, cost: pd.DataFrame) -> None:
+        """A column of one ledger entry, in its unit."""
         heading, divisor = LEDGER.get(name, name), 1.0
         values = cost[name] if name in cost else pd.Series(np.nan, index=cost.index)
         if name.endswith("_flops") and name in LEDGER:
@@ -83,7 +83,8 @@ class TableBuilder:
         self.add(heading, values.map(number), values)
 
     def table(self, name: str, caption: str, notes: list[str]) -> Table:
-        return Table(name, f"{self.study.name}: {caption}", self.text, self.order, notes, caution(self.study))
+        """What has been added."""
+        return Table(name, f"{self._study.name}: {caption}", self._text, self._order, notes, caution(self._study))
 
 
 def average_heading(group: object) -> str:
@@ -101,8 +102,9 @@ def main_table(study: StudyFrames, further_notes: Sequence[str] = ()) -> Table:
     builder.add("n", counts["completed"].map(str), counts["completed"])
     status = status_text(counts)
     builder.add("Status", status, status)
+    cost = median_costs(study)
     for name in MAIN_COSTS:
-        builder.add_cost(name, study.cost)
+        builder.add_cost(name, cost)
     return builder.table(
         "main", "scores (x100; means) and costs (medians) over completed seeds", [*notes(study), *further_notes]
     )
@@ -121,14 +123,14 @@ def task_table(study: StudyFrames, interquartile_means: pd.DataFrame | None = No
 
 def cost_table(study: StudyFrames) -> Table:
     """All entries of the ledger."""
-    builder = TableBuilder(study)
-    for name in [*LEDGER, *sorted(set(map(str, study.cost)) - set(LEDGER))]:
-        builder.add_cost(name, study.cost)
+    builder, cost = TableBuilder(study), median_costs(study)
+    for name in [*LEDGER, *sorted(set(map(str, cost)) - set(LEDGER))]:
+        builder.add_cost(name, cost)
     notes = [
         "Medians over completed seeds. Every run alone is in runs.csv.",
         "Stored teacher signals were computed once and shared by all runs; online ones were computed for this run.",
     ]
-    return builder.table("costs", "what a run cost", notes + ([f"{study.difference}."] if study.difference else []))
+    return builder.table("costs", "what a run cost", [*notes, *difference_notes(study)])
 
 
 def run_frame(study: StudyFrames) -> pd.DataFrame:
@@ -150,7 +152,7 @@ def label_frame(study: StudyFrames) -> pd.DataFrame:
         for group in study.averages:
             for statistic in ("mean", "sd", "half_width"):
                 frame[f"{kind}:{group}:{statistic}"] = getattr(estimate, statistic)[group]
-    return frame.join(study.cost)
+    return frame.join(median_costs(study))
 
 
 def score_frame(study: StudyFrames) -> pd.DataFrame:
@@ -162,19 +164,6 @@ def score_frame(study: StudyFrames) -> pd.DataFrame:
 def flop_unit(largest: float) -> tuple[str, float]:
     """The largest unit in which `largest` is at least 1, and its size."""
     return next((item for item in FLOP_UNITS.items() if largest >= item[1]), ("MFLOPs", 1e6))
-
-
-def number(value: float) -> str:
-    """A count or a measure: at least three significant digits, thousands apart, a dash when unknown."""
-    if math.isnan(value):
-        return DASH
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
-
-
-def _plus_minus(mean: float, width: float, digits: int) -> str:
-    if math.isnan(mean):
-        return DASH
-    return f"{mean:.{digits}f}" + ("" if math.isnan(width) else f" ± {width:.{digits}f}")
 
 
 def _methods_only(study: StudyFrames, estimate: SeedSummary) -> SeedSummary:

@@ -4,52 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from math import comb
-
-import numpy as np
-import pandas as pd
+from collections.abc import Mapping
 
 from distilbench.analysis import stats
-from distilbench.analysis.bootstrap import Array
+from distilbench.analysis.best_of_k import curve
+from distilbench.analysis.effects import keys_of
 from distilbench.analysis.frame import OVERALL, StudyFrames
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.verdicts import Inference, judge
 from distilbench.records.design import Trial, Tuned, Tuning
-from distilbench.reporting.notes import caution
+from distilbench.reporting.cells import (
+    DASH,
+    Cell,
+    count_cell,
+    decimal_cell,
+    difference_cell,
+    plus_minus,
+    study_table,
+)
 from distilbench.reporting.render import Table
-from distilbench.reporting.tables.effects import keys_of
 
-DASH = "—"
 TERA = 1e12
-
-
-def best_of(scores: Sequence[float], k: int) -> tuple[float, float]:
-    """Expected best of `k` of n scores drawn without replacement, and its standard deviation over such draws.
-
-    With scores in rising order, the i-th is the best of C(i-1, k-1) of the C(n, k) draws: Tang et al. 2020,
-    arXiv:2004.13705, eq. 4, an unbiased form of what Dodge et al. 2019, arXiv:1909.03004, eq. 1 take from draws with
-    replacement. Raises `ValueError` unless 1 <= k <= n.
-    """
-    if not 1 <= k <= len(scores):
-        raise ValueError(f"cannot draw {k} of {len(scores)} scores")
-    ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    total = comb(len(ordered), k)
-    weights = np.array([comb(place, k - 1) / total for place in range(len(ordered))])
-    mean = float(weights @ ordered)
-    return mean, math.sqrt(max(0.0, float(weights @ (ordered - mean) ** 2)))
-
-
-def curve(tuned: Tuned) -> tuple[Array, Array]:
-    """Expected best dev score of 1 to n trials, and its standard deviations; empty where no trial has a score.
-
-    A trial that failed counts as one that did as badly as the worst.
-    """
-    there = [trial.score for trial in tuned.trials if trial.score is not None]
-    if not there:
-        return np.empty(0), np.empty(0)
-    scores = [*there, *[min(there)] * (len(tuned.trials) - len(there))]
-    found = np.array([best_of(scores, k) for k in range(1, len(scores) + 1)])
-    return found[:, 0], found[:, 1]
 
 
 def tuning_tables(study: StudyFrames, inference: Inference, tuning: Tuning | None) -> list[Table]:
@@ -61,32 +35,9 @@ def tuning_tables(study: StudyFrames, inference: Inference, tuning: Tuning | Non
 
 def _gains(study: StudyFrames, inference: Inference, tuning: Tuning) -> Table:
     gains = [_gain(study, inference, item) for item in tuning.methods]
-    there = [gain for gain in gains if gain is not None]
-    differs = iter(stats.holm([gain.p_differs() for gain in there]))
-    within = iter(stats.holm([gain.p_within(study.margin) for gain in there]))
-    text, order = [], []
-    for item, gain in zip(tuning.methods, gains, strict=True):
-        chosen, means = item.chosen, curve(item)[0]
-        failed = sum(trial.score is None for trial in item.trials)
-        distinct = len({json.dumps(trial.hyperparameters, sort_keys=True) for trial in item.trials})
-        best = math.nan if chosen is None or chosen.score is None else chosen.score * 100
-        numbers: dict[str, float] = {
-            "Trials": len(item.trials),
-            "Distinct": distinct,
-            "Failed": failed,
-            "Mean dev": float(means[0]) * 100 if len(means) else math.nan,
-            "Best dev": best,
-            "TFLOPs": sum(trial.flops for trial in item.trials) / TERA,
-            "Gain": math.nan if gain is None else gain.mean * 100,
-            "n": math.nan if gain is None else gain.seeds,
-        }
-        verdict = "not run" if gain is None else inference.judge(gain, next(differs), next(within))
-        shown = {name: DASH if math.isnan(value) else f"{value:.2f}" for name, value in numbers.items()}
-        shown |= {name: DASH if math.isnan(numbers[name]) else f"{numbers[name]:g}" for name in (*_COUNTS, "n")}
-        if gain is not None and not math.isnan(gain.half_width()):
-            shown["Gain"] = f"{gain.mean * 100:+.2f} ± {gain.half_width() * 100:.2f}"
-        text.append({"Method": item.label, "Chosen": _settings(chosen), **shown, "Verdict": verdict})
-        order.append({"Method": item.label, "Chosen": _settings(chosen), **numbers, "Verdict": verdict})
+    judged = iter(judge([gain for gain in gains if gain is not None], study.margin, inference.alpha))
+    verdicts = ["not run" if gain is None else next(judged).verdict for gain in gains]
+    lines = [_line(*given) for given in zip(tuning.methods, gains, verdicts, strict=True)]
     notes = [
         f"{tuning.trials} {tuning.sampler} trials (Optuna {tuning.optuna}) for each method, each trained once for each "
         f"of the seeds {', '.join(map(str, tuning.seeds))} and scored on {tuning.dev} alone, which shares no pair with "
@@ -95,18 +46,30 @@ def _gains(study: StudyFrames, inference: Inference, tuning: Tuning) -> Table:
         "with its 95 % interval; verdicts adjusted by Holm's procedure over the methods. Mean dev is what a single "
         "trial gives on average.",
     ]
-    caption = f"{study.name}: what tuning found and brought"
-    return Table("tuning", caption, pd.DataFrame(text), pd.DataFrame(order), notes, caution(study))
+    return study_table(study, "tuning", "what tuning found and brought", lines, notes)
 
 
-_COUNTS = ("Trials", "Distinct", "Failed")
+def _line(item: Tuned, gain: stats.Estimate | None, verdict: str) -> Mapping[str, Cell]:
+    chosen, means = item.chosen, curve(item)[0]
+    best = math.nan if chosen is None or chosen.score is None else chosen.score * 100
+    return {
+        "Method": item.label,
+        "Chosen": _settings(chosen),
+        "Trials": count_cell(len(item.trials)),
+        "Distinct": count_cell(len({json.dumps(trial.hyperparameters, sort_keys=True) for trial in item.trials})),
+        "Failed": count_cell(sum(trial.score is None for trial in item.trials)),
+        "Mean dev": decimal_cell(float(means[0]) * 100 if len(means) else math.nan),
+        "Best dev": decimal_cell(best),
+        "TFLOPs": decimal_cell(sum(trial.flops for trial in item.trials) / TERA),
+        "Gain": difference_cell(gain),
+        "n": (DASH, math.nan) if gain is None else count_cell(gain.seeds),
+        "Verdict": verdict,
+    }
 
 
 def _gain(study: StudyFrames, inference: Inference, item: Tuned) -> stats.Estimate | None:
     keys = keys_of(study, [item.tuned, item.label], ["tuning trials"])
-    if keys is None or OVERALL not in inference.columns:
-        return None
-    return inference.contrast({keys[item.tuned]: 1.0, keys[item.label]: -1.0}, OVERALL)
+    return inference.contrast({keys[item.tuned]: 1.0, keys[item.label]: -1.0}, OVERALL) if keys else None
 
 
 def _settings(trial: Trial | None) -> str:
@@ -121,17 +84,12 @@ def _settings(trial: Trial | None) -> str:
 
 def _best(study: StudyFrames, tuning: Tuning) -> Table:
     counts = [2**power for power in range(20) if 2**power < tuning.trials] + [tuning.trials]
-    text, order = [], []
+    lines: list[Mapping[str, Cell]] = []
     for item in tuning.methods:
-        means, spreads = curve(item)
-        places = {f"k = {k}": k - 1 for k in counts}
-        numbers = {name: means[place] * 100 if place < len(means) else math.nan for name, place in places.items()}
-        shown = {
-            name: f"{means[place] * 100:.2f} ± {spreads[place] * 100:.2f}" if place < len(means) else DASH
-            for name, place in places.items()
-        }
-        text.append({"Method": item.label, **shown})
-        order.append({"Method": item.label, **numbers})
+        best = list(zip(*curve(item), strict=True))
+        points = {k: [100 * value for value in best[k - 1]] if k <= len(best) else [math.nan] * 2 for k in counts}
+        cells = {f"k = {k}": (plus_minus(mean, spread), float(mean)) for k, (mean, spread) in points.items()}
+        lines.append({"Method": item.label, **cells})
     notes = [
         "Expected best dev score (x100) of k of the trials, drawn without replacement, ± its standard deviation over "
         "such draws (Tang et al. 2020, after Dodge et al. 2019). A curve that still rises says that more trials would "
@@ -140,5 +98,4 @@ def _best(study: StudyFrames, tuning: Tuning) -> Table:
     ]
     if tuning.sampler == "tpe":
         notes.append("Trials of tpe depend on earlier ones: read the curves as a description of these trials only.")
-    caption = f"{study.name}: expected best dev score of k trials"
-    return Table("best_of_k", caption, pd.DataFrame(text), pd.DataFrame(order), notes, caution(study))
+    return study_table(study, "best_of_k", "expected best dev score of k trials", lines, notes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from distilbench.analysis.frame import StudyFrames, over_seeds
-from distilbench.reporting.notes import caution
+from distilbench.reporting.cells import DASH
 from distilbench.reporting.render import Table
+from distilbench.reporting.tables.scores import TableBuilder
 
-DASH = "—"
 COLUMNS = {
     "cosine": ("Cosine to teacher", 1.0, 3),
     "cka": ("CKA", 1.0, 3),
@@ -41,20 +41,19 @@ def vector_table(study: StudyFrames) -> Table | None:
     }
     indexes = sorted({name for names in asymmetric.values() for name in names})
     columns = COLUMNS | {name: (name, 100.0, 1) for name in indexes}
-    found = {
+    measured = {
         run_id: {**record.vectors.get("values", {}), **asymmetric[run_id], **record.speed}
         for run_id, record in completed.items()
     }
-    values = pd.DataFrame.from_dict(found, orient="index").reindex(columns=list(columns)).dropna(axis=1, how="all")
+    values = pd.DataFrame.from_dict(measured, orient="index").reindex(columns=list(columns)).dropna(axis=1, how="all")
     if values.empty:
         return None
     means = over_seeds(study.runs, values).mean.reindex(study.rows.index).dropna(how="all")
-    order, text = pd.DataFrame({"Method": study.rows["row"].reindex(means.index)}), pd.DataFrame(index=means.index)
-    text["Method"] = order["Method"]
+    builder = TableBuilder(study, means.index)
     for name in values:
         heading, factor, decimals = columns[str(name)]
-        order[heading] = means[name] * factor
-        text[heading] = [DASH if pd.isna(value) else f"{value:,.{decimals}f}" for value in order[heading]]
+        order = means[name] * factor
+        builder.add(heading, order.map(lambda value, d=decimals: DASH if pd.isna(value) else f"{value:,.{d}f}"), order)
     sizes = sorted({record.vectors["sentences"] for record in study.records.values() if record.vectors})
     notes = [
         f"Means over seeds, on {' / '.join(map(str, sizes))} fixed sentences that come with distilbench and are in no "
@@ -70,4 +69,4 @@ def vector_table(study: StudyFrames) -> Table | None:
             "On the teacher's index: the task's main score x100 with queries by the student and documents by the "
             "teacher. The student's score on its own index is in the table of tasks."
         )
-    return Table("vectors", f"{study.name}: the vectors themselves", text, order, notes, caution(study))
+    return builder.table("vectors", "the vectors themselves", notes)
