@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bench" / "distilbench"
 METHODS = ROOT / "methods" / "distilbench_methods"
 HEAVY = ("torch", "mteb", "datasets", "transformers")
-MOST_ENTRIES, MOST_MODULES = 17, 12
+SPEED = ROOT / "bench" / "speed"
+MOST_ENTRIES, MOST_MODULES, MOST_MEMBERS = 17, 12, 15
 
 
 def files(folder: Path) -> list[Path]:
@@ -116,3 +117,36 @@ def test_imports_stay_light(module: str, unwanted: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(sorted(set({unwanted!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def classes(folder: Path) -> list[tuple[Path, ast.ClassDef]]:
+    trees = [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in files(folder)]
+    return [(path, node) for path, tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+
+
+def test_no_two_classes_share_a_name() -> None:
+    places: dict[str, list[Path]] = defaultdict(list)
+    for folder in (PACKAGE, METHODS, SPEED):
+        for path, node in classes(folder):
+            places[node.name].append(path.relative_to(ROOT))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def public(names: list[str]) -> list[str]:
+    return [name for name in names if not name.startswith("_")]
+
+
+def members(node: ast.ClassDef) -> tuple[list[str], list[str]]:
+    """Names of a class's public fields, and of its public methods and properties."""
+    fields = [
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    ]
+    return public(fields), public([item.name for item in node.body if isinstance(item, ast.FunctionDef)])
+
+
+def test_no_class_has_many_members() -> None:
+    """Schemas, which have fields only, may have more of them; so may methods, whose fields are hyperparameters."""
+    found = {node.name: members(node) for _, node in classes(PACKAGE)}
+    too_many = {name for name, (fields, others) in found.items() if others and len(fields) + len(others) > MOST_MEMBERS}
+    too_many |= {node.name for _, node in classes(METHODS) if len(members(node)[1]) > MOST_MEMBERS}
+    assert too_many == set()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import distilbench_methods
 from distilbench.cli.app import main
-from distilbench.conformance import CHECKS, Kit, Outcome, conform, run_check
+from distilbench.conformance import CHECKS, ConformanceResult, Kit, conform, run_check
 from distilbench.conformance.fakes import Maker, make_dims
 from distilbench.conformance.kit import batch_first, is_refusal
 from distilbench.models import export as bench_export
@@ -282,7 +282,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Patch], Kit]:
     return patched
 
 
-def failures(outcomes: list[Outcome]) -> dict[str, str]:
+def failures(outcomes: list[ConformanceResult]) -> dict[str, str]:
     return {outcome.check: outcome.explanation for outcome in outcomes if outcome.status == "failed"}
 
 
@@ -489,7 +489,7 @@ def test_the_command_explains_and_has_an_exit_code(
     assert f"{len(CHECKS) - 1} passed, 1 failed, 0 not applicable" in err
     code, out, _ = conformed(capsys, "toy", "--json")
     assert code == 1
-    assert failures([Outcome(**item) for item in json.loads(out)]).keys() == {"describes-itself"}
+    assert failures([ConformanceResult(**item) for item in json.loads(out)]).keys() == {"describes-itself"}
 
 
 def test_the_command_takes_variants(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from distilbench.data.plain_text import TextRequest, corpus_key
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.data.tokens import TokenCache
 from distilbench.evaluation import calibration
-from distilbench.evaluation.calibration import Compared, diagnose
+from distilbench.evaluation.calibration import TaskCalibration, diagnose
 from distilbench.evaluation.score import score
 from distilbench.evaluation.tasks import contamination, embedded
 from distilbench.evaluation.tasks.by_name import load_task
@@ -102,7 +102,7 @@ def evaluation_text(place: Place, number: int) -> Any:
 def diagnosis(place: Place, number: int) -> str:
     place.monkeypatch.setattr(calibration, "figures", lambda *_: {"mine": None})
     place.monkeypatch.setattr(calibration, "_look", lambda *_: {"cause": f"cause {number}"})
-    compared = Compared("mine", 0.5, 0.4, 40 + number, 40, "a paper")
+    compared = TaskCalibration("mine", 0.5, 0.4, 40 + number, 40, "a paper")
     return diagnose(place.teacher, place.task(0), compared, place.cache, "cpu")
 
 

@@ -14,7 +14,7 @@ from distilbench.core.machine import Settings
 from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design
 from distilbench.runs import trained as trained_module
 from distilbench.runs import tune as tuning_module
-from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.inputs import Inputs, make_inputs, with_methods
 from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.progress import ProgressBar, Watch
 from distilbench.runs.trained import training_of
@@ -179,7 +179,7 @@ def test_a_trial_that_fails_is_a_trial(
         return training_of(*given)
 
     monkeypatch.setattr(tuning_module, "training_of", fail_once)
-    one = tunable.with_methods(tunable.study.methods[:1])
+    one = with_methods(tunable, tunable.study.methods[:1])
     final = with_tuned(one, tune(one, ProgressBar("tuned")))
     assert [entry.label for entry in final.study.methods] == ["simcse", "simcse-tuned"]
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[trial ")]

@@ -11,7 +11,7 @@ from distilbench.cli.options import add_json
 from distilbench.cli.output import FINE, console, print_json, print_rows
 
 if TYPE_CHECKING:
-    from distilbench.study.method_catalogue import MethodEntry
+    from distilbench.study.method_catalogue import MethodDescription
 
 
 HELP = "list the methods there are"
@@ -43,7 +43,7 @@ def action(arguments: argparse.Namespace) -> int:
     return FINE
 
 
-def _print_method(entry: MethodEntry, *, as_json: bool) -> None:
+def _print_method(entry: MethodDescription, *, as_json: bool) -> None:
     if as_json:
         print_json([asdict(entry)])
         return

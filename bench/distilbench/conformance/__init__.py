@@ -17,13 +17,23 @@ from distilbench.core.quiet import quiet
 from distilbench.core.seeds import preserved_rng
 from distilbench_methods.base import Method
 
-__all__ = ["CHECKS", "Check", "Kit", "NotApplicable", "NotConforming", "Outcome", "conform", "promise_of", "run_check"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "ConformanceResult",
+    "Kit",
+    "NotApplicable",
+    "NotConforming",
+    "conform",
+    "promise_of",
+    "run_check",
+]
 
 Status = Literal["passed", "failed", "not applicable"]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ConformanceResult:
     """How one check ended."""
 
     check: str
@@ -35,7 +45,7 @@ class Outcome:
 
 
 @quiet()
-def conform(method: str | type[Method], settings: dict[str, Any] | None = None) -> list[Outcome]:
+def conform(method: str | type[Method], settings: dict[str, Any] | None = None) -> list[ConformanceResult]:
     """Run every check on a method: a registered one by its name, or a class.
 
     Raises `KeyError` for an unknown name, and `ValueError` where the method cannot be made with these settings.
@@ -49,7 +59,7 @@ def promise_of(check: str) -> str:
     return " ".join((CHECKS[check].__doc__ or "").split())
 
 
-def run_check(kit: Kit, check: str) -> Outcome:
+def run_check(kit: Kit, check: str) -> ConformanceResult:
     """One check; whatever the method raises is a failure. Random generators stay as they were."""
     status: Status
     try:
@@ -62,7 +72,7 @@ def run_check(kit: Kit, check: str) -> Outcome:
     # The method may be another package's, which may fail in any way.
     except Exception as error:
         status, explanation = "failed", f"{said(error)}{_place(kit, error)}"
-    return Outcome(check, promise_of(check), status, explanation)
+    return ConformanceResult(check, promise_of(check), status, explanation)
 
 
 def _place(kit: Kit, error: Exception) -> str:

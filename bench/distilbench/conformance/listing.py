@@ -8,18 +8,18 @@ import yaml
 from pydantic import PydanticUserError
 
 import distilbench_methods
-from distilbench.conformance import Outcome, conform
+from distilbench.conformance import ConformanceResult, conform
 from distilbench.core.errors import UserError, one_of
 from distilbench.study.rows import hyperparameters
 from distilbench_methods.base import Method
 
 
-def conform_in_words(name: str, overrides: list[str]) -> list[Outcome]:
+def conform_in_words(name: str, overrides: list[str]) -> list[ConformanceResult]:
     """Check a method, or a variant of one, with hyperparameters given as `key=value`: see `outcomes_of`."""
     return outcomes_of(name, dict(map(_setting, overrides)))
 
 
-def outcomes_of(method: str | type[Method], given: dict[str, Any]) -> list[Outcome]:
+def outcomes_of(method: str | type[Method], given: dict[str, Any]) -> list[ConformanceResult]:
     """Check a method by its name or that of a variant, or a class, with some hyperparameters.
 
     Raises `UserError` for an unknown name or hyperparameter, and for a method that cannot be made.

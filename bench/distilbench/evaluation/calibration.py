@@ -31,7 +31,7 @@ DIAGNOSIS_FILE = "diagnosis.json"
 
 
 @dataclass(frozen=True)
-class Compared:
+class TaskCalibration:
     """A published figure and what comes out here."""
 
     task: str
@@ -60,10 +60,10 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CalibrationResult:
     """What a calibration found."""
 
-    compared: list[Compared]
+    compared: list[TaskCalibration]
     left_out: dict[str, str]
     """Task -> why it was not compared."""
     wrong: str | None
@@ -80,11 +80,11 @@ def compare(
     scores: Mapping[str, Mapping[str, float]],
     examples: Mapping[str, int],
     precision: Precision = "fp32",
-) -> list[Compared]:
+) -> list[TaskCalibration]:
     """The published figures beside some tasks' scores; tasks and metrics that were not published are passed over."""
     tolerance = TOLERANCE if precision == "fp32" else TOLERANCE_IN_BF16
     return [
-        Compared(
+        TaskCalibration(
             name,
             figure.score,
             scores[name][figure.task.metric],
@@ -98,7 +98,7 @@ def compare(
     ]
 
 
-def calibrate(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> list[Compared]:
+def calibrate(model: StoredModel, tasks: list[Task], cache: Path, device: str) -> list[TaskCalibration]:
     """Score a model on those of the tasks that it has published figures for; what was scored before is not again."""
     from distilbench.evaluation.score import score
 
@@ -109,7 +109,7 @@ def calibrate(model: StoredModel, tasks: list[Task], cache: Path, device: str) -
     )
 
 
-def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings) -> Outcome:
+def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings) -> CalibrationResult:
     """Calibrate a model on some tasks, or on all that it has figures for and that can be had here.
 
     Raises `UserError` for an unknown model, and for tasks that are asked for and cannot be had.
@@ -131,10 +131,12 @@ def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings)
                 raise
             left_out[name] = str(error)
     compared = calibrate(model, loaded, settings.cache, settings.device)
-    return Outcome(compared, left_out, explain(model, loaded, compared, settings.cache, settings.device))
+    return CalibrationResult(compared, left_out, explain(model, loaded, compared, settings.cache, settings.device))
 
 
-def explain(model: StoredModel, tasks: list[Task], compared: list[Compared], cache: Path, device: str) -> str | None:
+def explain(
+    model: StoredModel, tasks: list[Task], compared: list[TaskCalibration], cache: Path, device: str
+) -> str | None:
     """What does not agree, with its likely cause; None where everything does."""
     wrong = [item for item in compared if not item.agrees]
     if not wrong:
@@ -146,12 +148,12 @@ def explain(model: StoredModel, tasks: list[Task], compared: list[Compared], cac
     return f"{model.name} is not calibrated: {'; '.join(map(in_words, wrong))}; {cause}"
 
 
-def in_words(item: Compared) -> str:
+def in_words(item: TaskCalibration) -> str:
     """One comparison in a few words, scores x100."""
     return f"{item.task} is {item.here * 100:.2f}, published {item.published * 100:.2f}"
 
 
-def diagnose(model: StoredModel, task: Task, item: Compared, cache: Path, device: str) -> str:
+def diagnose(model: StoredModel, task: Task, item: TaskCalibration, cache: Path, device: str) -> str:
     """The likely cause of a disagreement, in words; found once for a model, a task's data and a figure."""
     from distilbench.evaluation.score import score_identity
 
@@ -167,7 +169,7 @@ def diagnose(model: StoredModel, task: Task, item: Compared, cache: Path, device
     return str(kept["cause"])
 
 
-def _look(model: StoredModel, task: Task, figure: Figure, item: Compared, device: str) -> dict[str, Any]:
+def _look(model: StoredModel, task: Task, figure: Figure, item: TaskCalibration, device: str) -> dict[str, Any]:
     """What was tried, and the likely cause."""
     from distilbench.core.seeds import preserved_rng
     from distilbench.evaluation.collapse import CollapseError

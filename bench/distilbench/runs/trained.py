@@ -27,6 +27,7 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.record import CURVE_FILE, Status, dump_json
+from distilbench.runs.prepare.inputs import dims_for
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
@@ -213,7 +214,7 @@ class _Stages:
         """Give the student the shape that a stage left it in; its weights come with the snapshot."""
         method = self.run.stages[number].stage.build()
         with seeded(0):
-            head = method.exported_head(method.build_aux(self.run.inputs.dims_for(self.student)))
+            head = method.exported_head(method.build_aux(dims_for(self.run.inputs, self.student)))
         if head is not None:
             put_on(self.student, head.to(self.student.device))
 

@@ -16,7 +16,7 @@ from typing import Any
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import disk_trouble
 from distilbench.records.design import TUNED, Trial, Tuned, Tuning, write_tuning
-from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.inputs import Inputs, with_methods
 from distilbench.runs.prepare.preflight import check_methods, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.progress import Watch
@@ -53,7 +53,7 @@ def with_tuned(inputs: Inputs, tuning: Tuning) -> Inputs:
         dataclasses.replace(changed(rows[item.label], trial.hyperparameters, item.tuned), tuning_trials=trainings(spec))
         for item, trial in chosen
     ]
-    return inputs.with_methods([*inputs.study.methods, *tuned])
+    return with_methods(inputs, [*inputs.study.methods, *tuned])
 
 
 def trainings(spec: TuneSpec) -> int:
@@ -90,7 +90,7 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
     """One setting, trained for every tuning seed, and whether all of that was there already."""
     try:
         row = changed(entry, settings, f"{entry.label}-trial")
-        own = inputs.with_methods([row])
+        own = with_methods(inputs, [row])
         check_methods(own)
     except (ValueError, UserError) as error:
         return Trial(settings, [], None, 0.0, f"{error}"), False

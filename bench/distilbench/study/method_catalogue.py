@@ -27,7 +27,7 @@ class Hyperparameter:
 
 
 @dataclass(frozen=True)
-class MethodEntry:
+class MethodDescription:
     """What a method's file says about it."""
 
     name: str
@@ -37,7 +37,7 @@ class MethodEntry:
     hyperparameters: tuple[Hyperparameter, ...]
 
 
-def describe_methods() -> list[MethodEntry]:
+def describe_methods() -> list[MethodDescription]:
     """Every registered method and variant; one that cannot be read has a note to that effect for its summary.
 
     Raises `UserError` when two methods are registered under one name.
@@ -47,11 +47,11 @@ def describe_methods() -> list[MethodEntry]:
         try:
             entries.append(describe_method(name))
         except UserError as error:
-            entries.append(MethodEntry(name, f"not usable: {error}", "", "", ()))
+            entries.append(MethodDescription(name, f"not usable: {error}", "", "", ()))
     return entries
 
 
-def describe_method(name: str) -> MethodEntry:
+def describe_method(name: str) -> MethodDescription:
     """Read a registered method's file. Raises `UserError` for a name that is not registered, or cannot be read."""
     registry = _registry()
     if name in distilbench_methods.VARIANTS:
@@ -67,12 +67,12 @@ def describe_method(name: str) -> MethodEntry:
         raise UserError(f"the method {name}, registered as {registry[name]}, cannot be read: {problem}") from None
 
 
-def describe_class(method: type[Method]) -> MethodEntry:
+def describe_class(method: type[Method]) -> MethodDescription:
     """Read the file of a method's class. Raises `OSError` or `TypeError` where it has none, as in a notebook."""
     return _read(method.name, Path(inspect.getfile(method)), method.__name__)
 
 
-def _variant(name: str) -> MethodEntry:
+def _variant(name: str) -> MethodDescription:
     """What the method's file says, with the variant's settings for defaults."""
     base, settings = distilbench_methods.VARIANTS[name]
     entry = describe_method(base)
@@ -98,11 +98,11 @@ def _file_of(module: str) -> Path:
     return Path(spec.origin)
 
 
-def _read(name: str, file: Path, class_name: str) -> MethodEntry:
+def _read(name: str, file: Path, class_name: str) -> MethodDescription:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), [])
     fields = _documented_fields(body)
-    return MethodEntry(
+    return MethodDescription(
         name=name,
         summary=(ast.get_docstring(tree) or "").split("\n", 1)[0],
         source=_constant(fields, "source"),

@@ -83,10 +83,6 @@ class Inputs:
         """Shapes for the methods."""
         return dims_of(self.students.untrained, self.teacher.encoder, self.text.size)
 
-    def dims_for(self, student: Encoder) -> Dims:
-        """Shapes for a method that goes on with a student, which may have got a head since it was new."""
-        return dims_of(student, self.teacher.encoder, len(self.text.corpus))
-
     def source_of(self, needs: Needs) -> PlainText | RowsText:
         """Where the text comes from that a method with these needs is trained on."""
         if not needs.candidates:
@@ -99,9 +95,15 @@ class Inputs:
         source = self.source_of(needs)
         return source.text if isinstance(source, RowsText) else source.corpus
 
-    def with_methods(self, methods: Iterable[MethodEntry]) -> Inputs:
-        """The same teacher, texts and tasks for other rows."""
-        return replace(self, study=self.study.model_copy(update={"methods": list(methods)}))
+
+def dims_for(inputs: Inputs, student: Encoder) -> Dims:
+    """Shapes for a method that goes on with a student, which may have got a head since it was new."""
+    return dims_of(student, inputs.teacher.encoder, len(inputs.text.corpus))
+
+
+def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:
+    """The same teacher, texts and tasks for other rows."""
+    return replace(inputs, study=inputs.study.model_copy(update={"methods": list(methods)}))
 
 
 def make_inputs(study: Study, settings: Settings, announce: Announce = lambda _: None) -> Inputs:
