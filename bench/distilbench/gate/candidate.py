@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
 from distilbench.gate.sample import Encode, encoder_of, texts
 from distilbench.records.frames import SIMILARITY
 from distilbench.records.record import RECORD_FILE, SLICES
-from distilbench.study.sections import Precision
+
+if TYPE_CHECKING:
+    from distilbench.study.sections import Precision
 
 DRIFT = "Drift"
 ORDER_SEED = 7
@@ -50,38 +52,38 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     hashes = model.hashes()
     try:
         loaded = {name: load_task(name, chosen.mirror) for name in tasks}
-        found = [
-            item
-            for precision in get_args(Precision)
-            for item in score(
+        results = [
+            result
+            for precision in dict.fromkeys(tasks.values())
+            for result in score(
                 model,
                 [task for name, task in loaded.items() if tasks[name] == precision],
                 chosen.cache,
                 chosen.device,
-                precision,
+                cast("Precision", precision),
             )
         ]
     except CollapseError as error:
         raise UserError(f"{folder} cannot be scored: {error}") from None
     run = hashes["weights"][:16]
     values = [
-        item.examples.assign(
-            run=run, value=item.examples[SIMILARITY if SIMILARITY in item.examples else item.task.main_metric]
+        result.examples.assign(
+            run=run, value=result.examples[SIMILARITY if SIMILARITY in result.examples else result.task.main_metric]
         )
-        for item in found
+        for result in results
     ]
     return Scores(
         runs=pd.DataFrame([{"label": label, "seed": 0, "batches": None, "weights": hashes["weights"]}], index=[run]),
-        scores=pd.DataFrame([{item.task.name: item.metrics["main_score"] for item in found}], index=[run]),
+        scores=pd.DataFrame([{result.task.name: result.metrics["main_score"] for result in results}], index=[run]),
         examples=pd.concat(values).reindex(columns=["run", "task", "split", "example", "gold", "value", SLICES]),
         tasks={
-            item.task.name: {
-                "data_sha256": item.task.data_sha256,
-                "main_metric": item.task.main_metric,
-                "type": item.task.kind,
-                "precision": tasks[item.task.name],
+            result.task.name: {
+                "data_sha256": result.task.data_sha256,
+                "main_metric": result.task.main_metric,
+                "type": result.task.kind,
+                "precision": tasks[result.task.name],
             }
-            for item in found
+            for result in results
         },
         mteb=version("mteb"),
         limit=None,
@@ -104,17 +106,16 @@ def models_of(runs: pd.DataFrame) -> dict[str, Path]:
     from distilbench.core.machine import cache_folder
     from distilbench.models.model_folder import StoredModel
 
-    found: dict[str, Path] = {}
+    models: dict[str, Path] = {}
     for _, rows in runs.sort_values("seed").groupby("label"):
-        for run, row in rows.iterrows():
-            folder = cache_folder() / "runs" / str(run) / "model"
-            if not folder.is_dir():
-                continue
-            if StoredModel(str(run), folder).hashes()["weights"] != row["weights"]:
-                raise UserError(f"{folder} is not the model that run {run} was scored with; run the study again")
-            found[str(run)] = folder
-            break
-    return found
+        folders = {str(run): cache_folder() / "runs" / str(run) / "model" for run in rows.index}
+        run = next((run for run, folder in folders.items() if folder.is_dir()), None)
+        if run is None:
+            continue
+        if StoredModel(run, folders[run]).hashes()["weights"] != rows.at[run, "weights"]:
+            raise UserError(f"{folders[run]} is not the model that run {run} was scored with; run the study again")
+        models[run] = folders[run]
+    return models
 
 
 def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> tuple[CheckLine, list[str]]:
@@ -125,16 +126,16 @@ def drift_line(encode: Encode, label: str, baseline: Scores, *, same: bool) -> t
     blessed = baseline.vectors[_blessed_run(baseline, label)]
     order = np.random.default_rng(ORDER_SEED).permutation(len(baseline.texts))
     now = np.asarray(encode(baseline.texts))
-    found = drift(now, _in_order(encode, baseline.texts, order), blessed, same=same)
-    near = [finding for finding in found if finding.name in ("cosine", "neighbours")]
+    findings = drift(now, _in_order(encode, baseline.texts, order), blessed, same=same)
+    near = [finding for finding in findings if finding.name in ("cosine", "neighbours")]
     notes = [f"Drift of {label}: {', '.join(f'{item.what} {item.value:.3g}' for item in near)}."] if near else []
-    broken = [finding for finding in found if not finding.holds]
+    broken = [finding for finding in findings if not finding.holds]
     if not broken:
         return CheckLine(label, DRIFT, True, "pass"), notes
     reasons = [str(finding) for finding in broken]
     if now.shape == blessed.shape and np.isfinite(now).all() and order_is_lost(now, blessed):
         reasons.insert(0, "the vectors are the baseline's, in another order")
-    if same and all(finding.holds for finding in found if finding.name not in CLOSENESS):
+    if same and all(finding.holds for finding in findings if finding.name not in CLOSENESS):
         notes.append("If the model was changed on purpose, say so with --changed: then its scores decide.")
     return CheckLine(label, DRIFT, True, "regressed", reason="; ".join(reasons)), notes
 

@@ -7,7 +7,7 @@ example, and by seed where both sides were trained on the same batches. Averages
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -15,15 +15,12 @@ import numpy as np
 import pandas as pd
 
 from distilbench.analysis import stats
-from distilbench.analysis.bootstrap import Array
-from distilbench.analysis.examples import aligned, metric, replicates
 from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores
-from distilbench.gate.slices import members, slices
+from distilbench.gate.columns import OVERALL, ColumnDifference, ResampledRuns
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
-RESAMPLES, SEED = 2000, 20240
-OVERALL = "Overall"
+RESAMPLES = 2000
 BAD: tuple[Verdict, ...] = ("not comparable", "not evaluated")
 EXIT: dict[Verdict, int] = {"pass": 0, "improved": 0, "regressed": 1}
 COULD_NOT_TELL = 3
@@ -72,6 +69,7 @@ class CheckResult:
         return EXIT.get(self.verdict, COULD_NOT_TELL)
 
     def as_dict(self) -> dict[str, Any]:
+        """All of it, and of its parts, as plain values."""
         return asdict(self)
 
     def to_frame(self) -> pd.DataFrame:
@@ -80,25 +78,22 @@ class CheckResult:
         return pd.DataFrame([[getattr(line, name) for name in names] for line in self.lines], columns=names)
 
 
-def check(
-    candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: list[str] | None = None
-) -> CheckResult:
-    """Compare a candidate with a baseline.
+def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: Sequence[str] = ()) -> CheckResult:
+    """Compare a candidate with a baseline, on some `tasks` or all that the baseline has.
 
     A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
     dropped and did not pass, and is inconclusive otherwise; `alpha` is the error of each claim, for regressions over
     all columns together. Raises `UserError` for `tasks` that the baseline does not have.
     """
-    wanted = wanted_tasks(baseline, tasks)
+    wanted, rows = wanted_tasks(baseline, tasks), _labels(baseline)
     if refusals := _refusals(candidate, baseline, wanted):
-        lines = [
-            CheckLine(str(label), OVERALL, True, "not comparable", reason=refusals[0]) for label in _labels(baseline)
-        ]
+        lines = [CheckLine(label, OVERALL, True, "not comparable", reason=refusals[0]) for label in rows]
         return CheckResult("not comparable", lines, margin, alpha, refusals)
     compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
-    lines = [_missing(label) for label in _labels(baseline) if label not in _labels(candidate)]
-    both = [label for label in _labels(baseline) if label in _labels(candidate)]
+    both = [label for label in rows if label in _labels(candidate)]
     judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
+    no_such = "the candidate has no such row"
+    lines = [CheckLine(label, OVERALL, True, "not evaluated", reason=no_such) for label in rows if label not in both]
     for label in both:
         lines += [line for line in judged if line.label == label]
         lines += [
@@ -109,156 +104,55 @@ def check(
     return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
 
 
-@dataclass(frozen=True)
-class ColumnDifference:
-    """A row on a column, not yet judged."""
-
-    label: str
-    column: str
-    decides: bool
-    values: tuple[float, float]
-    difference: stats.Estimate
-    same_code: stats.Estimate
-    """What the difference would be if only the seeds were fresh, by the baseline's own spread."""
-    runs: int
-    paired: bool
-    examples: dict[str, int] | None = None
-
-
-class ResampledRuns:
-    """Both sides' runs, resampled together; `runs` may be cut down afterwards, to compare some of them."""
-
-    def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str], resamples: int) -> None:
-        self.runs = pd.concat([_marked(candidate, "new"), _marked(baseline, "old")])
-        sides = [(candidate, "new"), (baseline, "old")]
-        scores = [side.scores.set_axis(f"{name}:" + side.scores.index, axis=0) for side, name in sides]
-        self.scores = pd.concat(scores)[tasks]
-        examples = pd.concat([side.examples.assign(run_id=f"{name}:" + side.examples["run"]) for side, name in sides])
-        found = aligned(examples[examples["task"].isin(tasks)], self.scores)
-        self.unaligned = [task for task in tasks if task not in found]
-        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
-        self.columns = _columns(kinds)
-        kinds = {task: kind for task, kind in kinds.items() if task in found}
-        self.slices = slices(members(baseline), examples, kinds, list(self.scores.index))
-        for item in self.slices:
-            parts = {f"{task}: {item.column}": splits for task, splits in item.examples.items()}
-            self.scores = self.scores.assign(**{name: metric(splits) for name, splits in parts.items()})
-            self.columns |= {item.column: (list(parts), False)} if parts else {}
-            found |= parts
-        self.resampled = replicates(found, resamples, np.random.default_rng(SEED))
-
-    def lines(self, label: str) -> Iterator[ColumnDifference]:
-        """What was found of a row on every column."""
-        mine = self.runs[self.runs["label"] == label]
-        new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
-        paired = self._paired(new, old)
-        sizes = {item.column: item.sizes for item in self.slices}
-        for column, (tasks, decides) in self.columns.items():
-            if set(tasks) & set(self.unaligned):
-                nothing = stats.Estimate(math.nan, 0, math.nan, math.nan)
-                yield ColumnDifference(label, column, decides, (math.nan, math.nan), nothing, nothing, 0, False)
-                continue
-            order = sorted(old.index) if paired else None
-            one, one_B = self._values(new if order is None else new.loc[order], tasks)
-            other, other_B = self._values(old if order is None else old.loc[order], tasks)
-            difference = (
-                stats.estimate(one - other, one_B - other_B)
-                if paired and len(one) > 1
-                else stats.estimate_apart(one, one_B, other, other_B)
-            )
-            same_code = stats.estimate_apart(other, other_B, other, other_B)
-            values, runs = (float(other.mean()), float(one.mean())), min(len(one), len(other))
-            yield ColumnDifference(
-                label, column, decides, values, difference, same_code, runs, paired, sizes.get(column)
-            )
-
-    @staticmethod
-    def _paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
-        """Whether both sides have the same seeds, which read the same batches."""
-        if sorted(new.index) != sorted(old.index):
-            return False
-        return bool(old["batches"].notna().all() and (new.loc[old.index, "batches"] == old["batches"]).all())
-
-    def _values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
-        places = self.scores.index.get_indexer(pd.Index(runs["run"]))
-        values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
-        return values, np.mean([self.resampled[task][places] for task in tasks], axis=0)
-
-
-def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:
-    """Name -> tasks, and whether it decides. What has the same tasks is one column, under its most specific name."""
-    tasks = list(kinds)
-    named = [(task, [task], False) for task in tasks]
-    for kind in dict.fromkeys(kinds.values()):
-        named.append((f"{kind} average", [task for task in tasks if kinds[task] == kind], True))
-    found: dict[tuple[str, ...], tuple[str, bool]] = {}
-    for name, of, decides in [*named, (OVERALL, tasks, True)]:
-        first, before = found.get(tuple(of), (name, False))
-        found[tuple(of)] = (first, before or decides)
-    return {name: (list(of), decides) for of, (name, decides) in found.items()}
-
-
-def _marked(side: Scores, name: str) -> pd.DataFrame:
-    return side.runs.assign(side=name, run=f"{name}:" + side.runs.index)
-
-
 def _labels(side: Scores) -> list[str]:
     return sorted(set(map(str, side.runs["label"])))
 
 
-def wanted_tasks(baseline: Scores, tasks: list[str] | None) -> list[str]:
+def wanted_tasks(baseline: Scores, tasks: Sequence[str] = ()) -> list[str]:
     """`tasks`, or all of the baseline's. Raises `UserError` for one that the baseline does not have."""
-    for task in tasks or []:
+    for task in tasks:
         if task not in baseline.tasks:
             raise UserError(f"--tasks: the baseline has no scores of {task}; it has {', '.join(baseline.tasks)}")
-    return tasks or list(baseline.tasks)
+    return list(tasks or baseline.tasks)
 
 
 def _refusals(candidate: Scores, baseline: Scores, tasks: list[str]) -> list[str]:
     """Why the two cannot be compared, in sentences."""
-    found = []
+    refusals = []
     if candidate.mteb != baseline.mteb:
-        found.append(f"The candidate was scored with mteb {candidate.mteb}, the baseline with {baseline.mteb}.")
+        refusals.append(f"The candidate was scored with mteb {candidate.mteb}, the baseline with {baseline.mteb}.")
     if candidate.limit != baseline.limit:
-        found.append(f"The candidate was run with --limit {candidate.limit}, the baseline with {baseline.limit}.")
+        refusals.append(f"The candidate was run with --limit {candidate.limit}, the baseline with {baseline.limit}.")
     for task in tasks:
         if task not in candidate.tasks:
-            found.append(f"The candidate has no scores of {task}.")
+            refusals.append(f"The candidate has no scores of {task}.")
         elif candidate.tasks[task] != baseline.tasks[task]:
             differing = [name for name, value in baseline.tasks[task].items() if candidate.tasks[task][name] != value]
-            found.append(f"{task} is not the task of the baseline: {', '.join(differing)} differ.")
+            refusals.append(f"{task} is not the task of the baseline: {', '.join(differing)} differ.")
         elif not np.isfinite(candidate.scores[task].to_numpy()).all():
-            found.append(f"The candidate has runs whose score of {task} is missing or no number.")
-    return found
+            refusals.append(f"The candidate has runs whose score of {task} is missing or no number.")
+    return refusals
 
 
-def _missing(label: str) -> CheckLine:
-    return CheckLine(label, OVERALL, True, "not evaluated", reason="the candidate has no such row")
-
-
-def judge(found: list[ColumnDifference], margin: float, alpha: float) -> list[CheckLine]:
+def judge(items: list[ColumnDifference], margin: float, alpha: float) -> list[CheckLine]:
     """The verdict of every row on every column."""
-    drops = _adjusted(found, [item.difference.p_below(0) if _known(item) else 1.0 for item in found])
-    rises = _adjusted(found, [item.difference.p_above(0) if _known(item) else 1.0 for item in found])
-    return [_line(*given, margin, alpha) for given in zip(found, drops, rises, strict=True)]
+    drops = _adjusted(items, [item.difference.p_below(0) if item.is_known else 1.0 for item in items])
+    rises = _adjusted(items, [item.difference.p_above(0) if item.is_known else 1.0 for item in items])
+    return [_line(*given, margin, alpha) for given in zip(items, drops, rises, strict=True)]
 
 
-def _adjusted(found: list[ColumnDifference], p_values: list[float]) -> list[float]:
+def _adjusted(items: list[ColumnDifference], p_values: list[float]) -> list[float]:
     """Holm's adjustment among what decides and among the guards, each with its half of the error.
 
     However many guards there are, the columns that decide lose no more than that half to them.
     """
-    families = [[place for place, item in enumerate(found) if item.decides is kind] for kind in (True, False)]
+    families = [[place for place, item in enumerate(items) if item.decides is kind] for kind in (True, False)]
     families = [family for family in families if family]
-    adjusted = [1.0] * len(found)
+    adjusted = [1.0] * len(items)
     for family in families:
         for place, value in zip(family, stats.holm([p_values[place] for place in family]), strict=True):
             adjusted[place] = min(1.0, len(families) * value)
     return adjusted
-
-
-def _known(item: ColumnDifference) -> bool:
-    return math.isfinite(item.difference.error)
 
 
 def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, alpha: float) -> CheckLine:
@@ -270,7 +164,6 @@ def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, a
         verdict = "improved" if p_rise < alpha else "pass"
     elif p_drop < alpha:
         verdict = "regressed"
-    known = _known(item)
     return CheckLine(
         label=item.label,
         column=item.column,
@@ -279,9 +172,9 @@ def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, a
         baseline=item.values[0],
         candidate=item.values[1],
         difference=item.difference.mean,
-        half_width=item.difference.half_width() if known else None,
+        half_width=item.difference.half_width() if item.is_known else None,
         detectable=_detectable(item, alpha),
-        estimate=item.difference if known else None,
+        estimate=item.difference if item.is_known else None,
         runs=item.runs,
         paired=item.paired,
         examples=item.examples,
@@ -298,11 +191,10 @@ def _detectable(item: ColumnDifference, alpha: float) -> float | None:
 def overall(lines: list[CheckLine]) -> Verdict:
     """The worst line that counts; of single tasks, only what failed."""
     deciding = [line.verdict for line in lines if line.decides]
-    guards = [line.verdict for line in lines if not line.decides]
-    if any(verdict in BAD for verdict in deciding + guards):
-        return "not evaluated" if "not evaluated" in deciding + guards else "not comparable"
-    if "regressed" in deciding + guards:
-        return "regressed"
+    everything = [line.verdict for line in lines]
+    for worst in ("not evaluated", "not comparable", "regressed"):
+        if worst in everything:
+            return worst
     if "inconclusive" in deciding or not deciding:
         return "inconclusive"
     return "improved" if "improved" in deciding else "pass"
@@ -310,15 +202,13 @@ def overall(lines: list[CheckLine]) -> Verdict:
 
 def _notes(candidate: Scores, baseline: Scores) -> list[str]:
     """What else differs: not part of the protocol, but what a reader would ask first."""
-    found = []
+    notes = []
     for section, before in baseline.provenance.items():
-        now = candidate.provenance.get(section)
-        if isinstance(before, dict) and isinstance(now, dict):
-            names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-            if names:
-                found.append(f"{section} differs from the baseline's in {', '.join(names)}.")
+        now = candidate.provenance.get(section, before)
+        if names := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+            notes.append(f"{section} differs from the baseline's in {', '.join(names)}.")
     more = [label for label in _labels(candidate) if label not in _labels(baseline)]
-    return found + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
+    return notes + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
 
 
 def confirmed(first: CheckResult, second: CheckResult) -> CheckResult:

@@ -58,6 +58,16 @@ class Finding:
         return f"{self.what} {self.value:.3g} instead of {'at most' if self.at_most else 'at least'} {self.bound:.3g}"
 
 
+def at_most(name: str, value: float, bound: float, what: str) -> Finding:
+    """A check that a value must not exceed a bound."""
+    return Finding(name, value, bound, True, what)
+
+
+def at_least(name: str, value: float, bound: float, what: str) -> Finding:
+    """A check that a value must reach a bound."""
+    return Finding(name, value, bound, False, what)
+
+
 def drift(now_NW: Vectors, again_NW: Vectors, blessed_NW: Vectors, *, same: bool) -> list[Finding]:
     """All checks of a candidate's vectors.
 
@@ -65,78 +75,53 @@ def drift(now_NW: Vectors, again_NW: Vectors, blessed_NW: Vectors, *, same: bool
     claims to be the blessed model. The findings that make further ones meaningless come alone.
     """
     now, again, blessed = (np.asarray(part, dtype=np.float64) for part in (now_NW, again_NW, blessed_NW))
-    for found in (now, again):
-        if found.shape != blessed.shape:
-            what = f"arrays of other than {blessed.shape[0]} texts x {blessed.shape[1]} numbers (here {found.shape})"
-            return [Finding("shape", 1, 0, True, what)]
+    for vectors in (now, again):
+        if vectors.shape != blessed.shape:
+            what = f"arrays of other than {blessed.shape[0]} texts x {blessed.shape[1]} numbers (here {vectors.shape})"
+            return [at_most("shape", 1, 0, what)]
     bad = float((~np.isfinite(now)).any(axis=1).mean())
     if bad:
-        return [Finding("finite", bad, 0, True, "share of texts whose vector has a value that is no number")]
+        return [at_most("finite", bad, 0, "share of texts whose vector has a value that is no number")]
     return [*_sound(now, again, blessed), *(_equal(now, blessed) if same else _related(now, blessed))]
 
 
 def _sound(now: Array, again: Array, blessed: Array) -> list[Finding]:
     norms, lengths = _norms(now), _norms(blessed)
-    found = [
-        Finding(
-            "company",
-            float((_norms(now - again) / np.maximum(norms, 1e-12)).max()),
-            COMPANY,
-            True,
-            "change of a vector with the order of the texts and their batches",
-        ),
-        Finding(
+    company = float((_norms(now - again) / np.maximum(norms, 1e-12)).max())
+    dimensions = effective_dimensions(now) / effective_dimensions(blessed)
+    constant, blessed_constant = float(_constant(now).sum()), float(_constant(blessed).sum())
+    findings = [
+        at_most("company", company, COMPANY, "change of a vector with the order of the texts and their batches"),
+        at_least(
             "dimensions",
-            effective_dimensions(now) / effective_dimensions(blessed),
+            dimensions,
             FEWER_DIMENSIONS,
-            False,
             "effective dimensions, relative to the baseline's (a collapse has few)",
         ),
-        Finding(
-            "constant",
-            float(_constant(now).sum()),
-            float(_constant(blessed).sum()),
-            True,
-            "dimensions that are the same for every text",
-        ),
-        Finding(
-            "equal", float(_repeated(now)), float(_repeated(blessed)), True, "texts with the vector of another text"
-        ),
+        at_most("constant", constant, blessed_constant, "dimensions that are the same for every text"),
+        at_most("equal", _repeated(now), _repeated(blessed), "texts with the vector of another text"),
     ]
     if np.abs(lengths - 1).max() <= UNIT:
-        found.append(
-            Finding("unit", float(np.abs(norms - 1).max()), UNIT, True, "distance of a vector's length from 1")
-        )
-    return found
+        findings.append(at_most("unit", float(np.abs(norms - 1).max()), UNIT, "distance of a vector's length from 1"))
+    return findings
 
 
 def _equal(now: Array, blessed: Array) -> list[Finding]:
     loss = 1 - (_unit(now) * _unit(blessed)).sum(axis=1)
     change = np.abs(_norms(now) / np.maximum(_norms(blessed), 1e-12) - 1)
     alive = ~_constant(blessed)
-    variance = now.var(axis=0)[alive] / blessed.var(axis=0)[alive]
+    spread = np.abs(now.var(axis=0)[alive] / blessed.var(axis=0)[alive] - 1)
+    variance = "largest relative change of a dimension's variance"
     return [
-        Finding("cosine", float(loss.max()), COSINE_LOSS, True, "largest 1 - cosine with the baseline's vector"),
-        Finding("norm", float(change.max()), NORM_CHANGE, True, "largest relative change of a vector's length"),
-        Finding(
-            "neighbours",
-            neighbours_kept(now, blessed),
-            NEIGHBOURS_KEPT,
-            False,
-            f"share of {NEIGHBOURS} neighbours kept",
-        ),
-        Finding(
-            "variance",
-            float(np.abs(variance - 1).max(initial=0)),
-            VARIANCE_CHANGE,
-            True,
-            "largest relative change of a dimension's variance",
-        ),
+        at_most("cosine", float(loss.max()), COSINE_LOSS, "largest 1 - cosine with the baseline's vector"),
+        at_most("norm", float(change.max()), NORM_CHANGE, "largest relative change of a vector's length"),
+        at_least("neighbours", neighbours_kept(now, blessed), NEIGHBOURS_KEPT, KEPT),
+        at_most("variance", float(spread.max(initial=0)), VARIANCE_CHANGE, variance),
     ]
 
 
 def _related(now: Array, blessed: Array) -> list[Finding]:
-    return [Finding("neighbours", neighbours_kept(now, blessed), UNRELATED, False, KEPT)]
+    return [at_least("neighbours", neighbours_kept(now, blessed), UNRELATED, KEPT)]
 
 
 def order_is_lost(now_NW: Vectors, blessed_NW: Vectors) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
+from distilbench.gate.candidate import blessed_weights, drift_line, is_model, models_of, score_model, with_vectors
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
-from distilbench.gate.sample import Encode
+from distilbench.gate.sample import Encode, encoder_of
 from distilbench.gate.slices import read_list, with_list
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
@@ -42,23 +44,19 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> list
 
     Raises `UserError` for a model folder without tasks to score it on.
     """
-    from distilbench.gate import candidate
-
-    if candidate.is_model(folder):
+    if is_model(folder):
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
-        label = options.row or folder.resolve().name
-        in_full = dict.fromkeys(options.tasks, "fp32")
-        scores = candidate.score_model(folder, label, in_full, options.mirror, options.device)
+        label, in_full = options.row or folder.resolve().name, dict.fromkeys(options.tasks, "fp32")
+        scores = score_model(folder, label, in_full, options.mirror, options.device)
         models = {str(scores.runs.index[0]): folder}
     else:
         scores = scores_of(folder)
-        models = candidate.models_of(scores.runs) if options.drift else {}
+        models = models_of(scores.runs) if options.drift else {}
     scores = _with_slices(scores, options)
-    bless(candidate.with_vectors(scores, models, _device(options)) if models else scores, baseline)
-    return (
-        [] if models else ["It has no vectors, so there is no drift stage; --drift adds them from models in the cache"]
-    )
+    bless(with_vectors(scores, models, _device(options)) if models else scores, baseline)
+    lacking = "It has no vectors, so there is no drift stage; --drift adds them from models in the cache"
+    return [] if models else [lacking]
 
 
 def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> CheckResult:
@@ -66,20 +64,33 @@ def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Chec
 
     Raises `UserError` for what cannot be read, and for a model folder where it is not clear what it stands for.
     """
-    from distilbench.gate.candidate import is_model
-
     blessed = _with_slices(read_baseline(baseline), options)
     if is_model(folder):
         return _check_model(folder, blessed, options)
     scores = scores_of(folder)
-    lines, notes = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
+    drifts = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
+    return _staged(*drifts, options, lambda: _check_runs(scores, blessed, options))
+
+
+def _staged(
+    lines: list[CheckLine], notes: list[str], options: CheckOptions, scored: Callable[[], CheckResult]
+) -> CheckResult:
+    """The drift stage, and the scores unless that stopped the candidate."""
     if any(line.verdict != "pass" for line in lines):
         return CheckResult("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
-    outcome = check(scores, blessed, options.margin, options.alpha, list(options.tasks))
-    if options.confirm is not None and outcome.verdict == "regressed":
-        other = _other_seeds(options.confirm, scores)
-        outcome = confirmed(outcome, check(other, blessed, options.margin, options.alpha, list(options.tasks)))
-    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+    result = scored()
+    return replace(result, lines=[*lines, *result.lines], notes=[*notes, *result.notes])
+
+
+def _check_runs(scores: Scores, blessed: Scores, options: CheckOptions) -> CheckResult:
+    result = _check(scores, blessed, options)
+    if options.confirm is None or result.verdict != "regressed":
+        return result
+    return confirmed(result, _check(_other_seeds(options.confirm, scores), blessed, options))
+
+
+def _check(scores: Scores, blessed: Scores, options: CheckOptions) -> CheckResult:
+    return check(scores, blessed, options.margin, options.alpha, options.tasks)
 
 
 def _with_slices(side: Scores, options: CheckOptions) -> Scores:
@@ -95,24 +106,19 @@ def _other_seeds(folder: Path, scores: Scores) -> Scores:
 
 
 def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckResult:
-    from distilbench.gate import candidate
-    from distilbench.gate.sample import encoder_of
-
     label = row_of(blessed, options.row)
-    only = _row(blessed, label)
-    lines: list[CheckLine] = []
+    only, lines = _row(blessed, label), []
     notes = ["The baseline has no vectors, so there was no drift stage."]
     if blessed.vectors:
         encode = encoder_of(folder, _device(options))
-        line, notes = candidate.drift_line(encode, label, blessed, same=not options.changed)
+        line, notes = drift_line(encode, label, blessed, same=not options.changed)
         lines = [line]
-        if line.verdict != "pass":
-            return CheckResult("regressed", lines, options.margin, options.alpha, [*notes, STOPPED])
-    tasks = wanted_tasks(only, list(options.tasks))
-    as_blessed = {name: only.tasks[name]["precision"] for name in tasks}
-    scores = candidate.score_model(folder, label, as_blessed, options.mirror, options.device)
-    outcome = check(scores, only, options.margin, options.alpha, tasks)
-    return replace(outcome, lines=[*lines, *outcome.lines], notes=[*notes, *outcome.notes])
+
+    def scored() -> CheckResult:
+        as_blessed = {name: only.tasks[name]["precision"] for name in wanted_tasks(only, options.tasks)}
+        return _check(score_model(folder, label, as_blessed, options.mirror, options.device), only, options)
+
+    return _staged(lines, notes, options, scored)
 
 
 def check_encoder(encode: Encode, baseline: Path, options: CheckOptions) -> CheckResult:
@@ -120,8 +126,6 @@ def check_encoder(encode: Encode, baseline: Path, options: CheckOptions) -> Chec
 
     Raises `UserError` for a baseline without vectors.
     """
-    from distilbench.gate.candidate import drift_line
-
     blessed = read_baseline(baseline)
     line, notes = drift_line(encode, row_of(blessed, options.row), blessed, same=not options.changed)
     return CheckResult(line.verdict, [line], options.margin, options.alpha, notes)
@@ -144,20 +148,14 @@ def _row(blessed: Scores, label: str) -> Scores:
 
 
 def _drift_of_runs(scores: Scores, blessed: Scores, options: CheckOptions) -> tuple[list[CheckLine], list[str]]:
-    from distilbench.gate import candidate
-    from distilbench.gate.sample import encoder_of
-
-    models = candidate.models_of(scores.runs)
-    embedded = {str(scores.runs.loc[run, "label"]) for run in models}
-    lines, notes = [], []
-    for label in sorted(set(map(str, scores.runs["label"])) - embedded):
-        notes.append(NOT_EMBEDDED.format(label))
+    labels, models = scores.runs["label"].map(str), models_of(scores.runs)
+    lines, notes = [], [NOT_EMBEDDED.format(label) for label in sorted(set(labels) - set(labels[list(models)]))]
     for run, folder in models.items():
-        label, weights = str(scores.runs.loc[run, "label"]), scores.runs.loc[run, "weights"]
+        label = labels[run]
         if label not in set(blessed.runs["label"]):
             continue
-        same = candidate.blessed_weights(blessed, label) == weights
-        line, more = candidate.drift_line(encoder_of(folder, _device(options)), label, blessed, same=same)
+        same = blessed_weights(blessed, label) == scores.runs.at[run, "weights"]
+        line, more = drift_line(encoder_of(folder, _device(options)), label, blessed, same=same)
         lines.append(line)
         notes += more
     return lines, notes

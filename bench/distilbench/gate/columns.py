@@ -1,0 +1,123 @@
+"""Both sides' runs, resampled together, and how far apart they are on each column: tasks, averages and slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from distilbench.analysis import stats
+from distilbench.analysis.bootstrap import Array
+from distilbench.analysis.examples import aligned, metric, replicates
+from distilbench.gate.baseline import Scores
+from distilbench.gate.slices import members, slices
+
+SEED = 20240
+OVERALL = "Overall"
+NOTHING = stats.Estimate(math.nan, 0, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class ColumnDifference:
+    """A row on a column, not yet judged."""
+
+    label: str
+    column: str
+    decides: bool
+    values: tuple[float, float] = (math.nan, math.nan)
+    """Of the baseline and of the candidate."""
+    difference: stats.Estimate = NOTHING
+    same_code: stats.Estimate = NOTHING
+    """What the difference would be if only the seeds were fresh, by the baseline's own spread."""
+    runs: int = 0
+    """Of the side that has fewer."""
+    paired: bool = False
+    examples: dict[str, int] | None = None
+    """Of a slice: task -> its examples."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the difference has an error."""
+        return math.isfinite(self.difference.error)
+
+
+class ResampledRuns:
+    """Both sides' runs, resampled together; `runs` may be cut down afterwards, to compare some of them."""
+
+    def __init__(self, candidate: Scores, baseline: Scores, tasks: list[str], resamples: int) -> None:
+        sides = {"new": candidate, "old": baseline}
+        self.runs = pd.concat(
+            [side.runs.assign(side=name, run=f"{name}:" + side.runs.index) for name, side in sides.items()]
+        )
+        self.scores = pd.concat(
+            [side.scores.set_axis(f"{name}:" + side.scores.index, axis=0) for name, side in sides.items()]
+        )[tasks]
+        examples = pd.concat(
+            [side.examples.assign(run_id=f"{name}:" + side.examples["run"]) for name, side in sides.items()]
+        )
+        known = aligned(examples[examples["task"].isin(tasks)], self.scores)
+        self._unaligned = {task for task in tasks if task not in known}
+        kinds = {task: str(baseline.tasks[task]["type"]) for task in tasks}
+        self.columns = _columns(kinds)
+        kinds = {task: kind for task, kind in kinds.items() if task in known}
+        self.slices = slices(members(baseline), examples, kinds, list(self.scores.index))
+        for item in self.slices:
+            parts = {f"{task}: {item.column}": splits for task, splits in item.examples.items()}
+            self.scores = self.scores.assign(**{name: metric(splits) for name, splits in parts.items()})
+            self.columns |= {item.column: (list(parts), False)} if parts else {}
+            known |= parts
+        self._resampled = replicates(known, resamples, np.random.default_rng(SEED))
+
+    def lines(self, label: str) -> Iterator[ColumnDifference]:
+        """The difference of a row on every column; without values where the sides have other examples."""
+        mine = self.runs[self.runs["label"] == label]
+        new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
+        paired = _are_paired(new, old)
+        if paired:
+            new, old = new.loc[sorted(old.index)], old.loc[sorted(old.index)]
+        sizes = {item.column: item.sizes for item in self.slices}
+        for column, (tasks, decides) in self.columns.items():
+            if self._unaligned.intersection(tasks):
+                yield ColumnDifference(label, column, decides)
+                continue
+            (one, one_B), (other, other_B) = self._values(new, tasks), self._values(old, tasks)
+            yield ColumnDifference(
+                label,
+                column,
+                decides,
+                values=(float(other.mean()), float(one.mean())),
+                difference=stats.estimate(one - other, one_B - other_B)
+                if paired and len(one) > 1
+                else stats.estimate_apart(one, one_B, other, other_B),
+                same_code=stats.estimate_apart(other, other_B, other, other_B),
+                runs=min(len(one), len(other)),
+                paired=paired,
+                examples=sizes.get(column),
+            )
+
+    def _values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+        places = self.scores.index.get_indexer(pd.Index(runs["run"]))
+        values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
+        return values, np.mean([self._resampled[task][places] for task in tasks], axis=0)
+
+
+def _are_paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
+    """Whether both sides have the same seeds, which read the same batches."""
+    if sorted(new.index) != sorted(old.index):
+        return False
+    return bool(old["batches"].notna().all() and (new.loc[old.index, "batches"] == old["batches"]).all())
+
+
+def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:
+    """Name -> tasks, and whether it decides. What has the same tasks is one column, under its most specific name."""
+    named = [(task, [task], False) for task in kinds]
+    for kind in dict.fromkeys(kinds.values()):
+        named.append((f"{kind} average", [task for task in kinds if kinds[task] == kind], True))
+    by_tasks: dict[tuple[str, ...], tuple[str, bool]] = {}
+    for name, tasks, decides in [*named, (OVERALL, list(kinds), True)]:
+        first, before = by_tasks.get(tuple(tasks), (name, False))
+        by_tasks[tuple(tasks)] = (first, before or decides)
+    return {name: (list(tasks), decides) for tasks, (name, decides) in by_tasks.items()}
