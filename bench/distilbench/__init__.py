@@ -11,12 +11,12 @@ What is named here is the public interface; it is loaded when it is first used.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distilbench.api import Results, check, conform, load_study, read_results, report, run
+    from distilbench.api import check, conform, load_study, report, run
     from distilbench.core.errors import UserError
+    from distilbench.reporting.results import Results, read_results
     from distilbench.study.study import Study
     from distilbench_methods import functional
     from distilbench_methods.base import Dims, Method, Needs, Signals, UnsuitableError
@@ -24,25 +24,13 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_PLACES = {
-    "Results": "distilbench.api",
-    "check": "distilbench.api",
-    "conform": "distilbench.api",
-    "load_study": "distilbench.api",
-    "read_results": "distilbench.api",
-    "report": "distilbench.api",
-    "run": "distilbench.api",
-    "Study": "distilbench.study.study",
-    "UserError": "distilbench.core.errors",
-    "Method": "distilbench_methods.base",
-    "Needs": "distilbench_methods.base",
-    "Signals": "distilbench_methods.base",
-    "Dims": "distilbench_methods.base",
-    "UnsuitableError": "distilbench_methods.base",
-    "functional": "distilbench_methods",
-    "Choice": "distilbench_methods.space",
-    "Span": "distilbench_methods.space",
-    "space": "distilbench_methods.space",
+_MODULES = {
+    "distilbench.api": ("check", "conform", "load_study", "report", "run"),
+    "distilbench.core.errors": ("UserError",),
+    "distilbench.reporting.results": ("Results", "read_results"),
+    "distilbench.study.study": ("Study",),
+    "distilbench_methods.base": ("Dims", "Method", "Needs", "Signals", "UnsuitableError"),
+    "distilbench_methods.space": ("Choice", "Span", "space"),
 }
 
 __all__ = [
@@ -66,21 +54,21 @@ __all__ = [
     "space",
 ]
 
+# Where types are checked, a name that is not there is to be an error.
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
         from importlib.metadata import version
 
-        return version("distilbench")
-    if name not in _PLACES:
+        if name == "__version__":
+            return version("distilbench")
+        if name == "functional":
+            return import_module("distilbench_methods.functional")
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(module), name)
         raise AttributeError(f"module 'distilbench' has no attribute {name!r}")
-    if name == "functional":
-        value = import_module("distilbench_methods.functional")
-    else:
-        value = getattr(import_module(_PLACES[name]), name)
-    # A room of the same name, such as `report`, becomes an attribute when it is imported; the interface goes before.
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

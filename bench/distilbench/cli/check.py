@@ -45,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.gate.candidate import is_model
     from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
 
     options = CheckOptions(
@@ -60,10 +59,6 @@ def action(arguments: argparse.Namespace) -> int:
         confirm=arguments.confirm,
         slices=arguments.slices,
     )
-    if options.drift or is_model(arguments.candidate):
-        from distilbench.core.quiet import quiet_libraries
-
-        quiet_libraries()
     if arguments.bless:
         for note in bless_candidate(arguments.candidate, arguments.baseline, options):
             say(note)

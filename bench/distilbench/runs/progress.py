@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -56,7 +57,9 @@ class ProgressBar(Watch):
     def __init__(self, study: str) -> None:
         self._study = study
         self._console = Console(stderr=True, highlight=False)
-        shows_a_bar = self._console.is_terminal or self._console.is_jupyter
+        # Without ipywidgets, rich warns in a notebook in place of drawing.
+        in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
+        shows_a_bar = self._console.is_terminal or in_notebook
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
         self._bar = Progress(
             *columns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,18 @@ def styled(name: str) -> Iterator[None]:
         yield
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows though pyplot, which would see to that, was not imported."""
+
+    def _repr_png_(self) -> bytes:
+        image = BytesIO()
+        self.savefig(image, format="png")
+        return image.getvalue()
+
+
 def new_figure(height: float) -> Figure:
     """An empty page-wide figure, `height` in inches."""
-    return Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    return ShownFigure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -1,0 +1,211 @@
+"""The records of one study as tidy frames, verdicts and figures, for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilbench.core.errors import UserError, one_of
+from distilbench.records.record import Record, read_study
+from distilbench.reporting import study_folders
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from distilbench.analysis.frame import StudyFrames
+    from distilbench.analysis.verdicts import Comparison, Inference
+    from distilbench.reporting.figures.drawn import FigureData
+
+MARGIN = 0.5
+"""Points (x100) below which two rows count as equivalent."""
+
+
+def read_results(folder: str | Path) -> Results:
+    """Read the records of one study, which `run` leaves in `results/<study>`.
+
+    Raises `UserError` for a folder without records or with several studies, and for a damaged record.
+    """
+    folders = study_folders(Path(folder))
+    if len(folders) > 1:
+        names = ", ".join(str(path) for path in folders)
+        raise UserError(f"{folder} holds {len(folders)} studies; read one of them: {names}")
+    return Results(folders[0], read_study(folders[0]))
+
+
+class Results:
+    """The records of one study, and what can be said of them. `run` and `read_results` make it.
+
+    In all frames `row` is the name of a row in the report's tables: a method's label, `ceiling (teacher)` and so on;
+    rows that were run under different settings have a letter each, as in `mse [a]`.
+    """
+
+    def __init__(self, folder: Path, records: Sequence[Record]) -> None:
+        """`folder` is the study's; curves and scored examples are read from there when they are needed."""
+        self.folder = folder
+        self.records = list(records)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.folder.name
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """One line for each value of the completed runs, in the metric's own unit: 0.75, not 75.
+
+        Columns: row (str), role (str: ceiling, method, reference or floor), seed (int64; 0 where none matters),
+        task (str), metric (str, by mteb's name; `main_score` is what a task is ranked by), value (float64).
+        """
+        import pandas as pd
+
+        runs = self._study.runs
+        values = [
+            (runs.at[run_id, "row"], record.role, record.seed, task, metric, value)
+            for run_id, record in self._study.records.items()
+            if record.status == "completed"
+            for task, metrics in record.scores.items()
+            for metric, value in metrics.items()
+        ]
+        frame = pd.DataFrame(values, columns=["row", "role", "seed", "task", "metric", "value"])
+        return frame.astype({"seed": "int64", "value": "float64"})
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One line for each run, whatever became of it.
+
+        Columns: run_id (str), row (str), role (str), method (str), seed (int64), status (str: completed, diverged or
+        failed), error (str; missing where there is none).
+        """
+        import pandas as pd
+
+        more = [(record.method, record.error) for record in self._study.records.values()]
+        frame = self._study.runs.join(pd.DataFrame(more, self._study.runs.index, columns=["method", "error"]))
+        return frame.reset_index()[["run_id", "row", "role", "method", "seed", "status", "error"]]
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """One line for each entry of the ledgers of the completed runs.
+
+        Columns: row (str), role (str), seed (int64), cost (str: `sentences`, `student_flops`, `seconds_train`,
+        `peak_memory_bytes` and so on, the unit in its name or a count), value (float64).
+        """
+        entries = self._study.costs.melt(var_name="cost", ignore_index=False).dropna()
+        return self._study.runs[["row", "role", "seed"]].join(entries, how="right").reset_index(drop=True)
+
+    def compare(self, reference: str | None = None, *, column: str = "Overall", margin: float = MARGIN) -> pd.DataFrame:
+        """The report's verdicts: of each row against `reference` (its name or label), or of all pairs of rows.
+
+        `column` is a task, a type of tasks, or `Overall`. `margin` is in points (x100): rows that are shown to differ
+        by less are equivalent. The teacher is not compared.
+
+        Columns: row (str), other (str), points (float64: the row's score less the other's, x100), low and high
+        (float64: its 95 % interval; not-a-number where one seed leaves it unknown), p_differs and p_within (float64:
+        p-values of no difference, and of one beyond the margin, adjusted for all pairs by Holm's procedure), verdict
+        (str: better, worse, equivalent or undecided). Raises `UserError` for an unknown row or column, and where there
+        is nothing to compare.
+        """
+        import pandas as pd
+
+        study, inference = self._judged(margin)
+        chosen = None if reference is None else _keys(study, reference)
+        lines = []
+        for item in _comparisons(study, inference, column):
+            pair = item.turned() if chosen is not None and item.one in chosen else item
+            if chosen is None or pair.other in chosen:
+                names = (study.rows.at[pair.one, "row"], study.rows.at[pair.other, "row"])
+                points, half = 100 * pair.difference.mean, 100 * pair.difference.half_width()
+                interval = (points, points - half, points + half)
+                lines.append((*names, *interval, pair.p_differs, pair.p_within, pair.verdict))
+        columns = ["row", "other", "points", "low", "high", "p_differs", "p_within", "verdict"]
+        return pd.DataFrame(lines, columns=columns)
+
+    @cached_property
+    def plots(self) -> list[str]:
+        """Names of the report's figures that there is data for."""
+        from distilbench.reporting.figures.all_figures import FIGURES
+
+        data = self._figure_data(None, MARGIN)
+        return [name for name, kind in FIGURES.items() if kind.draw(data) is not None]
+
+    def plot(self, name: str, *, reference: str | None = None, margin: float = MARGIN) -> Figure:
+        """One of the report's figures; a notebook shows it, and `savefig` writes it.
+
+        `reference` is the label of the row that others are drawn against, the best unless set; `margin` is in points.
+        Raises `UserError` for an unknown name or reference, and for a figure that there is no data for.
+        """
+        from distilbench.reporting.figures.all_figures import FIGURES, draw
+        from distilbench.reporting.figures.style import styled
+
+        if name not in FIGURES:
+            raise UserError(one_of("figure", name, FIGURES))
+        with styled(name):
+            figure = draw(name, self._figure_data(reference, margin))
+            if figure is None:
+                raise UserError(f"{self.name} has no data for the figure {name}: it needs {FIGURES[name].needs}")
+            # Ticks are made when they are drawn, and would be in the style of that moment.
+            figure.draw_without_rendering()
+        return figure
+
+    def __repr__(self) -> str:
+        return f"Results of {self.name}: {self._summary()}"
+
+    def _repr_html_(self) -> str:
+        return f"Results of <b>{escape(self.name)}</b>: {escape(self._summary())}"
+
+    def _summary(self) -> str:
+        methods = self.runs[self.runs["role"] == "method"]
+        tasks = self._study.tasks.index
+        parts = [_counted(methods["row"].nunique(), "method"), _counted(methods["seed"].nunique(), "seed")]
+        states = ", ".join(f"{count} {status}" for status, count in self.runs["status"].value_counts().items())
+        return f"{' x '.join(parts)}, {_counted(len(tasks), 'task')} ({', '.join(tasks)}); runs: {states}"
+
+    def _figure_data(self, reference: str | None, margin: float) -> FigureData:
+        from distilbench.records.design import read_design
+        from distilbench.records.frames import read_curves
+        from distilbench.reporting.figures.drawn import FigureData
+
+        study, inference = self._judged(margin)
+        return FigureData(study, read_curves(self.records, self.folder), inference, read_design(self.folder), reference)
+
+    @cached_property
+    def _study(self) -> StudyFrames:
+        from distilbench.analysis.frame import make_study
+
+        return make_study(self.name, self.records)
+
+    @cached_property
+    def _resampled(self) -> tuple[StudyFrames, Inference]:
+        from distilbench.reporting.write import with_errors
+
+        return with_errors(self._study, self.folder)
+
+    def _judged(self, margin: float) -> tuple[StudyFrames, Inference]:
+        study, inference = self._resampled
+        study = replace(study, margin=margin / 100)
+        return study, replace(inference, study=study)
+
+
+def _keys(study: StudyFrames, name: str) -> set[str]:
+    """The rows of a name or a label; several where rows of one label were run under different settings."""
+    rows = study.rows
+    keys = rows.index[(rows["row"] == name) | (rows["label"] == name)]
+    if not len(keys):
+        raise UserError(one_of("row", name, {*rows["label"], *rows["row"]}))
+    return set(map(str, keys))
+
+
+def _comparisons(study: StudyFrames, inference: Inference, column: str) -> list[Comparison]:
+    if inference.columns and column not in inference.columns:
+        raise UserError(one_of("column", column, inference.columns))
+    if not (compared := inference.comparisons(column)):
+        raise UserError(f"{study.name} has no two rows with the same scored examples; there is nothing to compare")
+    return compared
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
