@@ -74,7 +74,7 @@ def scores_of(folder: Path) -> Scores:
         ],
         index=[record.run_id for record in kept],
     )
-    main = [{task: found["main_score"] for task, found in record.scores.items()} for record in kept]
+    main = [{task: metrics["main_score"] for task, metrics in record.scores.items()} for record in kept]
     return Scores(
         runs=runs,
         scores=pd.DataFrame(main, index=runs.index, dtype="float64"),
@@ -96,16 +96,16 @@ def _records(folder: Path) -> tuple[list[Record], Path]:
 
 
 def _one_of_all(folder: Path, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, Any]] = {}
     for record in records:
         for task, facts in record.tasks.items():
             own = {name: facts[name] for name in PROTOCOL_OF_TASK}
-            if found.setdefault(task, own) != own:
+            if tasks.setdefault(task, own) != own:
                 raise UserError(
                     f"{folder}: its runs were scored on different data of {task}, or in different precisions; run the "
                     "study again"
                 )
-    return found
+    return tasks
 
 
 def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
@@ -157,8 +157,8 @@ def _write(candidate: Scores, path: Path) -> None:
 
 
 def _write_vectors(candidate: Scores, path: Path) -> None:
-    halves = {run: np.ascontiguousarray(found, dtype=np.float16) for run, found in candidate.vectors.items()}
-    if not all(np.isfinite(found).all() for found in halves.values()):
+    halves = {run: np.ascontiguousarray(vectors, dtype=np.float16) for run, vectors in candidate.vectors.items()}
+    if not all(np.isfinite(vectors).all() for vectors in halves.values()):
         raise UserError("some vectors of the candidate are no numbers in half precision; it cannot become a baseline")
     # Imported where it is needed: results without models are checked without it.
     from safetensors.numpy import save_file

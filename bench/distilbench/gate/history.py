@@ -72,7 +72,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All checks, the oldest first. Raises `UserError` for a line that is not one of them."""
     if not path.is_file():
         raise UserError(f"there is no history {path}; distilbench check --history {path} begins one")
-    found = []
+    entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
@@ -83,18 +83,18 @@ def read(path: Path) -> list[dict[str, Any]]:
             )
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{path} line {number} is not a check; remove it") from None
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def series(entries: list[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """(row, column) -> its score at each check; not-a-number where it was not scored."""
-    found: dict[tuple[str, str], list[float]] = defaultdict(lambda: [math.nan] * len(entries))
+    scores: dict[tuple[str, str], list[float]] = defaultdict(lambda: [math.nan] * len(entries))
     for place, entry in enumerate(entries):
         for line in entry["lines"]:
             if line["candidate"] is not None:
-                found[line["label"], line["column"]][place] = float(line["candidate"])
-    return dict(found)
+                scores[line["label"], line["column"]][place] = float(line["candidate"])
+    return dict(scores)
 
 
 def change_points(values: list[float]) -> list[int]:

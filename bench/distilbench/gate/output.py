@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections import Counter
 from itertools import groupby
 from xml.etree import ElementTree
 
 import pandas as pd
 
 from distilbench.gate.check import BAD, CheckLine, CheckResult
+from distilbench.reporting.cells import DASH, decimals, plus_minus
 from distilbench.reporting.render import Table
 
-DASH = "—"
 WIDTH, NAME_WIDTH = 80, 25
 HEADINGS = ("On", "Verdict", "Before", "Now", "Change", "MDE")
 
@@ -58,7 +60,7 @@ def explanations(outcome: CheckResult) -> list[str]:
 def _sizes(outcome: CheckResult) -> list[str]:
     """How many examples the slices have."""
     sizes = {line.column: line.examples for line in outcome.lines if line.examples}
-    parts = [f"{column} {' + '.join(map(str, found.values()))}" for column, found in sizes.items()]
+    parts = [f"{column} {' + '.join(map(str, counts.values()))}" for column, counts in sizes.items()]
     return [f"Examples in slices: {', '.join(parts)}."] if parts else []
 
 
@@ -79,14 +81,13 @@ def to_text(outcome: CheckResult) -> str:
 
 
 def _block(lines: list[CheckLine], *, by_label: bool) -> list[str]:
-    found = []
+    text = []
     for line in lines:
         cells = _cells(line)
-        found += _row((line.label, *cells[1:]) if by_label else cells)
+        text += _row((line.label, *cells[1:]) if by_label else cells)
         for reason in line.reason.split("; ") if line.reason else []:
-            indent = " " * 6
-            found.append(textwrap.fill(reason, WIDTH, initial_indent=" " * 4, subsequent_indent=indent))
-    return found
+            text.append(textwrap.fill(reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 6))
+    return text
 
 
 def _row(cells: tuple[str, ...]) -> list[str]:
@@ -99,8 +100,8 @@ def _row(cells: tuple[str, ...]) -> list[str]:
 
 def _cells(line: CheckLine) -> tuple[str, ...]:
     name = line.column + ("" if line.decides or line.examples else " (guard)")
-    change = DASH if line.difference is None else _change(line)
-    return name, line.verdict, _number(line.baseline), _number(line.candidate), change, _number(line.detectable)
+    before, now, mde = (decimals(_points(value)) for value in (line.baseline, line.candidate, line.detectable))
+    return name, line.verdict, before, now, _change(line), mde
 
 
 def as_table(outcome: CheckResult) -> Table:
@@ -110,10 +111,6 @@ def as_table(outcome: CheckResult) -> Table:
     for heading, name in (("Before", "baseline"), ("Now", "candidate"), ("Change", "difference")):
         order[heading] = [_points(getattr(line, name)) for line in outcome.lines]
     return Table("check", headline(outcome), text, order, explanations(outcome), None)
-
-
-def _points(value: float | None) -> float:
-    return float("nan") if value is None else 100 * value
 
 
 def _shown(line: CheckLine) -> dict[str, str]:
@@ -128,31 +125,33 @@ def _shown(line: CheckLine) -> dict[str, str]:
 
 
 def _change(line: CheckLine) -> str:
-    error = "" if line.half_width is None else f" ± {line.half_width * 100:.2f}"
-    return f"{(line.difference or 0.0) * 100:+.2f}{error}"
+    return plus_minus(_points(line.difference), _points(line.half_width), signed=True)
 
 
-def _number(value: float | None) -> str:
-    return DASH if value is None else f"{value * 100:.2f}"
+def _points(value: float | None) -> float:
+    return math.nan if value is None else 100 * value
 
 
 def to_junit(outcome: CheckResult) -> str:
     """A test case for each line: regressed is a failure; what could not be told is an error, of a guard skipped."""
     suite = ElementTree.Element("testsuite", name="distilbench check", tests=str(len(outcome.lines)))
-    failures = errors = skipped = 0
+    counts: Counter[str] = Counter()
     for line in outcome.lines:
         case = ElementTree.SubElement(suite, "testcase", classname=line.label, name=line.column)
-        message = ", ".join(f"{name}: {value}" for name, value in _shown(line).items() if value != DASH)
-        if line.verdict == "regressed":
-            failures += 1
-            ElementTree.SubElement(case, "failure", message=message)
-        elif line.verdict in BAD or (line.verdict == "inconclusive" and line.decides):
-            errors += 1
-            ElementTree.SubElement(case, "error", message=message)
-        elif line.verdict == "inconclusive":
-            skipped += 1
-            ElementTree.SubElement(case, "skipped", message=message)
-    suite.set("failures", str(failures))
-    suite.set("errors", str(errors))
-    suite.set("skipped", str(skipped))
+        if tag := _junit_tag(line):
+            counts[tag] += 1
+            message = ", ".join(f"{name}: {value}" for name, value in _shown(line).items() if value != DASH)
+            ElementTree.SubElement(case, tag, message=message)
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(counts[tag]))
     return ElementTree.tostring(suite, encoding="unicode") + "\n"
+
+
+def _junit_tag(line: CheckLine) -> str | None:
+    if line.verdict == "regressed":
+        return "failure"
+    if line.verdict in BAD:
+        return "error"
+    if line.verdict == "inconclusive":
+        return "error" if line.decides else "skipped"
+    return None

@@ -76,5 +76,5 @@ def _sentence(line: CheckLine, margin: float, alpha: float) -> str:
         ways.append(f"{seeds} seeds on each side instead of {line.runs}")
     if (times := times_examples(line, margin, alpha)) is not None:
         ways.append(f"{times:.1f} times the examples, or as many tasks more of the kind")
-    found = "; or ".join(ways) or "neither seeds nor examples alone are enough: add both"
-    return f"{where}: now {now * 100:.2f} points; {found}."
+    advice = "; or ".join(ways) or "neither seeds nor examples alone are enough: add both"
+    return f"{where}: now {now * 100:.2f} points; {advice}."

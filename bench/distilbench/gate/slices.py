@@ -16,11 +16,11 @@ from distilbench.analysis.bootstrap import TaskExamples
 from distilbench.analysis.examples import by_split
 from distilbench.core.errors import UserError, one_of
 from distilbench.gate.baseline import Scores
+from distilbench.records.frames import PLACE
 from distilbench.records.record import SLICES
 
 FEWEST = 30
 """Examples of a task in a slice, from which its error can be told by a bootstrap."""
-PLACE = ["task", "split", "example"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 READERS = {
     ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
@@ -49,19 +49,19 @@ def read_list(path: Path) -> pd.DataFrame:
     if path.suffix not in READERS:
         raise UserError(f"--slices: {path} is none of {', '.join(READERS)}; it wants the columns task, example, slice")
     try:
-        found: pd.DataFrame = READERS[path.suffix](path)
+        listed: pd.DataFrame = READERS[path.suffix](path)
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(f"--slices: {path} cannot be read ({why}); mend the file") from None
     for column in ("task", "example", "slice"):
-        if column not in found:
-            raise UserError(f"--slices: {path}: {one_of('column', column, map(str, found.columns))}")
-    if found.empty:
+        if column not in listed:
+            raise UserError(f"--slices: {path}: {one_of('column', column, map(str, listed.columns))}")
+    if listed.empty:
         raise UserError(f"--slices: {path} lists no example")
-    for row, name in enumerate(found["slice"], start=1):
+    for row, name in enumerate(listed["slice"], start=1):
         if not NAME.fullmatch(name):
             raise UserError(f"--slices: {path} row {row} has the slice {name!r}; name it by one word")
-    return found[[column for column in (*PLACE, "slice") if column in found]]
+    return listed[[column for column in (*PLACE, "slice") if column in listed]]
 
 
 def with_list(side: Scores, listed: pd.DataFrame) -> pd.DataFrame:
@@ -104,15 +104,15 @@ def slices(belongs: pd.DataFrame, examples: pd.DataFrame, kinds: dict[str, str],
     `belongs`: of `members`. `examples`: of all runs, with their names under run_id. `kinds`: task -> type, of those to
     look at.
     """
-    found = []
+    made = []
     of_task = {str(task): part for task, part in examples.groupby("task")}
     for name in sorted(set(belongs["slice"])):
         mine = {str(task): part[PLACE] for task, part in belongs[belongs["slice"] == name].groupby("task")}
         for kind in dict.fromkeys(kinds.values()):
             parts = {task: mine[task] for task in kinds if task in mine and kinds[task] == kind}
             if parts:
-                found.append(_slice(name, kind, parts, of_task, runs))
-    return found
+                made.append(_slice(name, kind, parts, of_task, runs))
+    return made
 
 
 def _slice(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from distilbench.gate.candidate import DRIFT
 from distilbench.gate.history import change_points, read, series
@@ -21,29 +22,20 @@ def draw(history: Path, out: Path) -> list[str]:
     Raises `UserError` for a history that is missing or damaged.
     """
     entries = read(history)
-    found = {key: values for key, values in series(entries).items() if key[1] != DRIFT}
-    columns = list(dict.fromkeys(column for _, column in found))
-    labels = sorted({label for label, _ in found})
-    said = []
+    scores = {key: values for key, values in series(entries).items() if key[1] != DRIFT}
+    columns = list(dict.fromkeys(column for _, column in scores))
+    labels = sorted({label for label, _ in scores})
+    sentences = []
     with styled(NAME):
         figure = new_figure(max(1, len(columns)) * PANEL_HEIGHT + 0.8)
         panels = figure.subplots(max(1, len(columns)), 1, sharex=True, squeeze=False)[:, 0]
         for column, axes in zip(columns, panels, strict=False):
-            for number, label in enumerate(labels):
-                values = found.get((label, column))
-                if values is None:
-                    continue
-                cuts = change_points(values)
-                said += [_sentence(entries, label, column, values, cut) for cut in cuts]
-                look: dict[str, Any] = {
-                    "color": COLOURS[number % len(COLOURS)],
-                    "marker": MARKERS[number % len(MARKERS)],
-                }
-                axes.plot(range(len(values)), 100 * np.array(values), label=short(label), markersize=3, **look)
-                for cut in cuts:
-                    axes.axvline(cut - 0.5, color=look["color"], linestyle=":")
             axes.set_title(short(column), loc="left")
             axes.set_ylabel("score x100", color=GREY)
+            for number, label in enumerate(labels):
+                if values := scores.get((label, column)):
+                    cuts = _line(axes, label, number, values)
+                    sentences += [_sentence(entries, label, column, values, cut) for cut in cuts]
         names = [_short_commit(entry) for entry in entries]
         step = max(1, len(names) // 12)
         panels[-1].set_xticks(range(0, len(names), step), names[::step], rotation=45, ha="right")
@@ -52,7 +44,18 @@ def draw(history: Path, out: Path) -> list[str]:
             figure.legend(handles, shown, loc="outside lower center", ncols=4)
         out.mkdir(parents=True, exist_ok=True)
         save(figure, out, NAME)
-    return [*said, str(out / f"{NAME}.svg")]
+    return [*sentences, str(out / f"{NAME}.svg")]
+
+
+def _line(axes: Axes, label: str, number: int, values: list[float]) -> list[int]:
+    """The scores of a row and their change points, which are returned."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    shown = 100 * np.array(values)
+    axes.plot(range(len(values)), shown, label=short(label), markersize=3, color=colour, marker=marker)
+    cuts = change_points(values)
+    for cut in cuts:
+        axes.axvline(cut - 0.5, color=colour, linestyle=":")
+    return cuts
 
 
 def _short_commit(entry: dict[str, Any]) -> str:

@@ -6,13 +6,12 @@ Written before the runs, read by reports; imports neither torch nor the methods.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
+from distilbench.core.sealed import write_together
 
 SCHEMA = 1
 TUNED = "-tuned"
@@ -124,16 +123,13 @@ def read_design(folder: Path) -> Design:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        # Not sorted: the order of factors and levels is that of the study.
-        Path(name).write_text(json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n", "utf-8")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    # Not sorted: the order of factors and levels is that of the study.
+    text = json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n"
+
+    def write(folder: Path) -> None:
+        (folder / path.name).write_text(text, encoding="utf-8")
+
+    write_together(path, write)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -141,8 +141,8 @@ def read_study(folder: Path) -> list[Record]:
     # A leading dot marks a folder that is still being written.
     paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
     for path in paths:
-        if found := record_damage(path.parent):
-            raise UserError(f"the record {path.parent} is damaged: {found}; delete it and run the study again")
+        if damaged := record_damage(path.parent):
+            raise UserError(f"the record {path.parent} is damaged: {damaged}; delete it and run the study again")
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         if record.run_id != path.parent.name:

@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 
 from distilbench.core.errors import UserError, one_of
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, read_record, record_damage
-
-PLACE = ["task", "split", "example"]
+from distilbench.records.frames import PLACE, read_examples
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, SLICES, Record, read_record, record_damage
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def shown_examples(
 def _read(folder: Path) -> Record:
     if not (folder / RECORD_FILE).is_file():
         raise UserError(f"{folder} is no run's folder; give results/<study>/<run_id>")
-    if found := record_damage(folder):
-        raise UserError(f"the record {folder} is damaged: {found}; run the study again")
+    if damage := record_damage(folder):
+        raise UserError(f"the record {folder} is damaged: {damage}; run the study again")
     record = read_record(folder / RECORD_FILE)
     if not (folder / EXAMPLES_FILE).is_file():
         raise UserError(f"{folder} holds no examples (its status is {record.status}); choose a completed run")
@@ -105,17 +104,14 @@ def _read(folder: Path) -> Record:
 
 def _values(folder: Path, record: Record, tasks: list[str]) -> pd.DataFrame:
     """PLACE, gold, value, and quality: higher is better."""
-    frame = pd.read_parquet(folder / EXAMPLES_FILE)
+    examples = read_examples([record], folder.parent).drop(columns=["run_id", SLICES])
     parts = []
     for task in tasks:
-        part = frame[frame["task"] == task]
-        metric = str(record.tasks[task]["main_metric"])
-        if "similarity" in part and part["similarity"].notna().all():
-            ranks = part.groupby("split")[["similarity", "gold"]].rank(pct=True)
-            quality = -(ranks["similarity"] - ranks["gold"]).abs()
-            parts.append(part[PLACE].assign(gold=part["gold"], value=part["similarity"], quality=quality))
-        elif metric in part:
-            parts.append(part[PLACE].assign(gold=float("nan"), value=part[metric], quality=part[metric]))
-        else:
+        part = examples[examples["task"] == task]
+        if part["value"].isna().any():
+            metric = record.tasks[task]["main_metric"]
             raise UserError(f"{folder} has no {metric} of single queries of {task}; run the study again")
+        ranks = part.groupby("split")[["value", "gold"]].rank(pct=True)
+        are_pairs = part["gold"].notna().all()
+        parts.append(part.assign(quality=-(ranks["value"] - ranks["gold"]).abs() if are_pairs else part["value"]))
     return pd.concat(parts, ignore_index=True)
