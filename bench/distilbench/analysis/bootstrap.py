@@ -75,12 +75,12 @@ def spearman(values_RN: Array, gold_N: Array, counts_NB: Counts) -> Array:
     """
     gold_ranks_KB, group_N, gold_ties_B = _centred_ranks(gold_N, counts_NB)
     covariances = _Covariances(counts_NB, gold_ranks_KB, group_N)
-    found = np.empty((len(values_RN), counts_NB.shape[1]))
+    correlations = np.empty((len(values_RN), counts_NB.shape[1]))
     for run, values_N in enumerate(values_RN):
         covariance_B, ties_B = covariances(values_N)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found[run] = 12 * covariance_B / np.sqrt((1 - ties_B) * (1 - gold_ties_B))
-    return found
+            correlations[run] = 12 * covariance_B / np.sqrt((1 - ties_B) * (1 - gold_ties_B))
+    return correlations
 
 
 class _Covariances:
@@ -133,8 +133,8 @@ class _Covariances:
             drawn *= ranks
             products += drawn
         before = np.cumsum(ranks, axis=0) - ranks
-        found: Sums = products.sum(axis=0) + np.einsum("gb,gb->b", before, gold)
-        return found / np.float32(self.count) ** 2
+        covariance: Sums = products.sum(axis=0) + np.einsum("gb,gb->b", before, gold)
+        return covariance / np.float32(self.count) ** 2
 
     def _with_ties(
         self, covariance_B: Sums, tied_M: npt.NDArray[np.int64], sizes_G: npt.NDArray[np.int64]
@@ -166,8 +166,8 @@ def _centred_ranks(values_N: Array, counts_NB: Counts) -> tuple[Counts, npt.NDAr
 
 def _cubes(sizes: npt.NDArray[np.floating[Any]]) -> Sums:
     """Sum of cubes over the rows, [B]; a float32's power takes ten times as long as its products."""
-    found: Sums = np.einsum("gb,gb,gb->b", sizes, sizes, sizes)
-    return found
+    cubes: Sums = np.einsum("gb,gb,gb->b", sizes, sizes, sizes)
+    return cubes
 
 
 def _starts(sorted_N: Array) -> npt.NDArray[np.int64]:

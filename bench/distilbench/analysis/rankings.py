@@ -46,15 +46,15 @@ def leaders(inference: Inference, column: str) -> dict[str, Literal["best", "sec
     """The method that is better than all others, and the one that is better than all but that one, if any."""
     rows = inference.study.rows
     left = [str(key) for key in rows.index[rows["role"] == "method"]]
-    found: dict[str, Literal["best", "second"]] = {}
+    leading: dict[str, Literal["best", "second"]] = {}
     places: tuple[Literal["best", "second"], ...] = ("best", "second")
     for place in places:
         ahead = [one for one in left if all(inference.verdict(one, x, column) == "better" for x in left if x != one)]
         if len(left) < 2 or not ahead:
             break
-        found[ahead[0]] = place
+        leading[ahead[0]] = place
         left.remove(ahead[0])
-    return found
+    return leading
 
 
 def ranks(inference: Inference, column: str) -> pd.DataFrame:

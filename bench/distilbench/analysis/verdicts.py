@@ -151,8 +151,8 @@ class Inference:
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
         if column not in self._known:
-            found = self._compare(column) if column in self.columns else ()
-            self._known[column] = {(item.one, item.other): item for item in found}
+            items = self._compare(column) if column in self.columns else ()
+            self._known[column] = {(item.one, item.other): item for item in items}
         return list(self._known[column].values())
 
     def comparison(self, one: str, other: str, column: str = OVERALL) -> Comparison | None:
@@ -201,9 +201,9 @@ class Inference:
             yield Comparison(*pair, difference, steadied, effect, stats.improvement(*values), **vars(judgement))
 
     def _difference(self, one: str, other: str, column: str) -> stats.Estimate:
-        found = self.contrast({one: 1.0, other: -1.0}, column)
-        assert found is not None
-        return found
+        difference = self.contrast({one: 1.0, other: -1.0}, column)
+        assert difference is not None
+        return difference
 
     def _steadied(self, item: stats.Estimate, pair: tuple[str, str], letters: str, column: str) -> stats.Estimate:
         """The difference as it is judged: it varies between seeds at least as all trained rows do."""
@@ -238,11 +238,11 @@ class Inference:
 
     @cached_property
     def _runs(self) -> dict[str, dict[int, str]]:
-        found: dict[str, dict[int, str]] = {}
+        by_seed: dict[str, dict[int, str]] = {}
         runs = self.study.runs.loc[self.scores.index]
         for run_id, key, seed in zip(map(str, runs.index), runs["key"], runs["seed"], strict=True):
-            found.setdefault(str(key), {})[int(seed)] = run_id
-        return found
+            by_seed.setdefault(str(key), {})[int(seed)] = run_id
+        return by_seed
 
     @cached_property
     def _places(self) -> dict[str, int]:

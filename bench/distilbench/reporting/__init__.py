@@ -66,13 +66,13 @@ def power(results: Path, delta: float | None, options: ReportOptions = ReportOpt
     from distilbench.reporting.tables.verdicts import power_table
     from distilbench.reporting.write import with_errors
 
-    found = []
+    tables = []
     for folder in study_folders(results):
         study, inference = with_errors(make_study(folder.name, read_study(folder), options.margin), folder)
         if not inference.comparisons():
             raise UserError(f"{folder} has no two rows with the same scored examples; there is nothing to compare")
-        found.append(power_table(study, inference, delta))
-    return found
+        tables.append(power_table(study, inference, delta))
+    return tables
 
 
 def study_folders(results: Path) -> list[Path]:

@@ -203,19 +203,19 @@ def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> lis
         also = f", equivalent within {study.margin * 100:g} points to {', '.join(equal)}" if equal else ""
         return [f"Take {names[first]}: better than {beaten} of {len(others)} others ({sure}){also}."]
     among = ", ".join(names[key] for key in [first, *open_ones])
-    found = [f"Undecided between {among}: none of the others is shown to be worse than the first ({sure})."]
+    sentences = [f"Undecided between {among}: none of the others is shown to be worse than the first ({sure})."]
     needed = [_seeds(inference, key, first) for key in open_ones]
     reachable = [seeds for seeds in needed if seeds]
     if reachable:
-        found.append(
+        sentences.append(
             f"Run next: the same study with seeds={max(reachable)}, which would settle {len(reachable)} of "
             f"{len(needed)} if the true differences are those observed."
         )
     elif study.runs["seed"][study.runs["role"] == "method"].nunique() < 2:
-        found.append("Run next: the same study with seeds=5; with one seed nothing can be shown.")
+        sentences.append("Run next: the same study with seeds=5; with one seed nothing can be shown.")
     if len(reachable) < len(needed):
-        found.append("Where no number of seeds settles it, add tasks or examples, or take the cheaper one.")
-    return found
+        sentences.append("Where no number of seeds settles it, add tasks or examples, or take the cheaper one.")
+    return sentences
 
 
 def _where(study: StudyFrames, key: str) -> str:

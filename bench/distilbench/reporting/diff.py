@@ -69,16 +69,16 @@ def diff(first: Path, second: Path, tasks: list[str] | None = None) -> Differenc
         raise UserError(f"{first} and {second} do not hold the same examples; run them again")
     merged["gain"] = merged["quality_second"] - merged["quality_first"]
     order = merged["gain"].abs().sort_values(ascending=False, kind="stable").index
-    found = merged.rename(columns={"value_first": "first", "value_second": "second"}).loc[order]
-    return Difference(*records, found[[*PLACE, "gold", "first", "second", "gain"]].reset_index(drop=True), left_out)
+    compared = merged.rename(columns={"value_first": "first", "value_second": "second"}).loc[order]
+    return Difference(*records, compared[[*PLACE, "gold", "first", "second", "gain"]].reset_index(drop=True), left_out)
 
 
 def shown_examples(
-    found: Difference, top: int, texts: Mapping[tuple[str, str, str], str] | None = None
+    difference: Difference, top: int, texts: Mapping[tuple[str, str, str], str] | None = None
 ) -> list[dict[str, Any]]:
     """The first examples as plain values, with their texts where they are given by task, split and example."""
     rows = []
-    for row in found.examples.head(top).to_dict("records"):
+    for row in difference.examples.head(top).to_dict("records"):
         place = (row["task"], row["split"], row["example"])
         values = {key: round(float(row[key]), 4) for key in ("first", "second")}
         gold = {} if pd.isna(row["gold"]) else {"gold": row["gold"]}

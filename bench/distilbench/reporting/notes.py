@@ -116,22 +116,22 @@ def _incomplete(study: StudyFrames) -> list[str]:
 
 def _unequal_tasks(study: StudyFrames) -> list[str]:
     lacking = study.scores.isna()
-    found = [
+    lacks = [
         f"{_runs([study.records[str(run_id)]], study)} lacks {', '.join(map(str, lacking.columns[row]))}"
         for run_id, row in zip(lacking.index, lacking.to_numpy(), strict=True)
         if row.any()
     ]
-    return [f"A dash stands for what not all completed runs of a row have: {'; '.join(found)}."] if found else []
+    return [f"A dash stands for what not all completed runs of a row have: {'; '.join(lacks)}."] if lacks else []
 
 
 def _floors(study: StudyFrames) -> list[str]:
     completed = [record for record in study.records.values() if record.status == "completed"]
     methods = [record for record in completed if record.role == "method"]
-    found = []
+    sentences = []
     for role, name in (("floor", "an untrained student"), ("ceiling", "a teacher")):
         without = [record for record in methods if not references(record, role, completed)]
         if without:
-            found.append(
+            sentences.append(
                 f"No share of the gap for {_runs(without, study)}: {name} comparable with it was not evaluated."
             )
     other = []
@@ -140,8 +140,8 @@ def _floors(study: StudyFrames) -> list[str]:
         if floors and floors[0].seed != record.seed:
             other.append(record)
     if other:
-        found.append(f"The mean of the floor runs was used where the seed has none: {_runs(other, study)}.")
-    return found
+        sentences.append(f"The mean of the floor runs was used where the seed has none: {_runs(other, study)}.")
+    return sentences
 
 
 def _runs(records: list[Record], study: StudyFrames) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,7 +14,7 @@ import pandas as pd
 
 from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.records.record import Record
-from distilbench.reporting.cells import number
+from distilbench.reporting.cells import Cell, decimal_cell, number, study_table
 from distilbench.reporting.notes import caution
 from distilbench.reporting.prose import paragraph
 from distilbench.reporting.render import Table, to_html
@@ -100,25 +101,19 @@ def _figure(path: Path, name: str, caption: str) -> str:
 
 
 def _run_table(study: StudyFrames) -> Table:
-    runs = study.runs.assign(
-        overall=study.averages[OVERALL] * 100,
-        train=study.costs["seconds_train"] if "seconds_train" in study.costs else float("nan"),
-    ).reset_index()
-    heads = {
-        "row": "Method",
-        "seed": "Seed",
-        "status": "Status",
-        "overall": "Overall",
-        "train": "Training (s)",
-        "run_id": "Run",
-    }
-    order = runs[list(heads)].rename(columns=heads)
-    text = order.assign(
-        Seed=order["Seed"].map(str),
-        Overall=order["Overall"].map(lambda value: number(value) if pd.isna(value) else f"{value:.2f}"),
-        **{"Training (s)": order["Training (s)"].map(number)},
-    )
-    return Table("runs", f"{study.name}: every run", text, order, [], caution(study))
+    overall, seconds = study.averages[OVERALL] * 100, study.costs.get("seconds_train", pd.Series(dtype="float64"))
+    lines: list[Mapping[str, Cell]] = [
+        {
+            "Method": run["row"],
+            "Seed": (str(run["seed"]), run["seed"]),
+            "Status": run["status"],
+            "Overall": decimal_cell(overall.get(run_id, math.nan)),
+            "Training (s)": (number(seconds.get(run_id, math.nan)), seconds.get(run_id, math.nan)),
+            "Run": str(run_id),
+        }
+        for run_id, run in study.runs.iterrows()
+    ]
+    return study_table(study, "runs", "every run", lines, [])
 
 
 def _run(study: StudyFrames, record: Record) -> str:

@@ -35,8 +35,8 @@ def paragraph(study: StudyFrames) -> str:
     methods = [record for record in records if record.role == "method"]
 
     def one(section: str, key: str) -> str:
-        found = [getattr(record, section) for record in methods or records]
-        return _values(value[key] for value in found if key in value)
+        stated = [getattr(record, section) for record in methods or records]
+        return _values(value[key] for value in stated if key in value)
 
     parts = [f"This was a {smoke_mark(study)}. "] if smoke_mark(study) else []
     parts += [_models(one), _training(one), _evaluation(study), _statistics(study)]

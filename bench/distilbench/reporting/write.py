@@ -108,5 +108,5 @@ def write_planes(study: StudyFrames, out: Path) -> None:
     """The means that the information plane is drawn from, as CSV, where any run has a place on it."""
     from distilbench.reporting.figures.representation import planes
 
-    if len(found := planes(study)):
-        found.to_csv(out / "information_plane.csv", index=False)
+    if len(places := planes(study)):
+        places.to_csv(out / "information_plane.csv", index=False)

@@ -126,15 +126,15 @@ def seed_spread(given: FigureData) -> Figure | None:
     """Overall score by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
     study, methods = given.study, scored_methods(given.study)
     runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
-    found = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
-    if len(found) < 2:
+    by_seed = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
+    if len(by_seed) < 2:
         return None
     figure = new_figure(3.0)
     axes = figure.subplots()
     # A row that lacks a task has no overall score, and no column.
-    for key, name in ((key, name) for key, name in methods.items() if key in found):
+    for key, name in ((key, name) for key, name in methods.items() if key in by_seed):
         colour, marker = looks(study.runs)[key]
-        axes.plot(found.index.astype(str), found[key], marker=marker, color=colour, markersize=4, label=short(name))
+        axes.plot(by_seed.index.astype(str), by_seed[key], marker=marker, color=colour, markersize=4, label=short(name))
     axes.set(xlabel="seed", ylabel="overall score x 100")
     legend(figure, axes)
     return figure

@@ -36,8 +36,8 @@ def differences(table: PublishedTable, study: StudyFrames, keys: Iterable[str]) 
         ("Seeds", there.seeds, _seeds(study, keys)),
         ("Evaluation", there.evaluation, _distinct(f"mteb {record.environment['mteb']}" for record in records)),
     ]
-    found = [f"{name}. There: {says or 'not stated'}. Here: {here}." for name, says, here in aspects if says != here]
-    return found + _sets(table, study) + _absent(table, study)
+    notes = [f"{name}. There: {says or 'not stated'}. Here: {here}." for name, says, here in aspects if says != here]
+    return notes + _sets(table, study) + _absent(table, study)
 
 
 def other_sets(table: PublishedTable, study: StudyFrames) -> dict[str, tuple[int, list[int]]]:

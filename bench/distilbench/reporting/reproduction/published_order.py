@@ -161,15 +161,15 @@ def _lines(
 
 
 def _pairs(lines: Sequence[MatchedRow], verdicts: Verdicts | None, margin: float) -> list[MethodPair]:
-    found = []
+    pairs = []
     for one, other in combinations(lines, 2):
         if not _comparable(one.row, other.row) or math.isnan(one.here - other.here):
             continue
         first, second = (one, other) if one.there >= other.there else (other, one)
         verdict = None if verdicts is None else _verdict(verdicts, first.key, second.key)
         order = judge(first.there - second.there, first.here - second.here, verdict, margin)
-        found.append(MethodPair(first, second, verdict, order))
-    return found
+        pairs.append(MethodPair(first, second, verdict, order))
+    return pairs
 
 
 def _verdict(verdicts: Verdicts, first: str, second: str) -> str:
