@@ -14,7 +14,7 @@ from distilbench.analysis.examples import replicates
 from distilbench.core.sealed import write_sealed
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
 from distilbench.reporting import build
-from tests.reporting.conftest import make_record
+from tests.reporting.conftest import make_facts, make_record
 
 METHODS, SEEDS = 12, 5
 PAIRS = {
@@ -56,11 +56,7 @@ def large_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scores = {task: splits[0].metric() for task, splits in made.items()}
     for row in range(METHODS * SEEDS):
         record = make_record(f"method-{row % METHODS}", 1 + row // METHODS, None)
-        tasks = {
-            task: {"type": "STS" if task in PAIRS else "Retrieval", "data_sha256": task}
-            | {"main_metric": "cosine_spearman" if task in PAIRS else "ndcg_at_10"}
-            for task in made
-        }
+        tasks = {task: make_facts(task, "STS" if task in PAIRS else "Retrieval") for task in made}
         values = to_dict(record) | {
             "tasks": tasks,
             "scores": {task: {"main_score": float(scores[task][row])} for task in made},
@@ -70,7 +66,7 @@ def large_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             column = "ndcg_at_10" if part.gold_N is None else "similarity"
             numbers = map(str, range(part.values_RN.shape[1]))
             frame = pd.DataFrame({"task": task, "split": "test", "example": numbers})
-            frames.append(frame.assign(gold=part.gold_N, **{column: part.values_RN[row]}))
+            frames.append(frame.assign(gold=part.gold_N, slices="", **{column: part.values_RN[row]}))
 
         def leave(path: Path, values: dict[str, Any] = values, frames: list[pd.DataFrame] = frames) -> None:
             dump_json(values, path / RECORD_FILE)
