@@ -18,9 +18,9 @@ from scipy.stats import spearmanr
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
+from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
 from distilbench.gate.check import CheckResult, check
-from distilbench.gate.sample import texts
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
 from tests.reporting.conftest import make_facts
 
@@ -322,7 +322,7 @@ def test_a_killed_blessing_leaves_no_mixture_that_passes(
     """After no file was moved into place, one, two, and all three."""
     before = read_baseline(baseline)
     worse = scores_of(make("worse", {"mse": 0.7, "ckd": 0.7}, stream=1))
-    worse = replace(worse, texts=texts(), vectors={"mse-1": np.ones((len(texts()), 4), dtype=np.float32)})
+    worse = replace(worse, texts=pinned_texts(), vectors={"mse-1": np.ones((len(pinned_texts()), 4), dtype=np.float32)})
     left, move = moved, Path.replace
 
     def replace_or_die(source: Path, target: Path) -> Path:

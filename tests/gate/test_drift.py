@@ -15,11 +15,11 @@ import pytest
 
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
+from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import Scores, bless, read_baseline
-from distilbench.gate.candidate import drift_line, is_model, with_vectors
+from distilbench.gate.candidate import drift_line, encoder_of, is_model, with_vectors
 from distilbench.gate.drift import Finding, drift, effective_dimensions, neighbours_kept, order_is_lost
 from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate, check_encoder
-from distilbench.gate.sample import encoder_of, texts
 from distilbench.records.record import SLICES
 
 Array = npt.NDArray[np.float64]
@@ -113,7 +113,7 @@ def test_measures_at_values_worked_by_hand() -> None:
 
 
 def test_the_pinned_texts_hold_what_breaks_quietly() -> None:
-    pinned = texts()
+    pinned = pinned_texts()
     assert len(pinned) == len(set(pinned)) == 285
     assert max(len(text.split()) for text in pinned) > 512
     for has in (str.isupper, str.isdecimal, lambda text: not text.isascii()):

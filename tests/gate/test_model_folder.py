@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 
 from distilbench.cli.app import main
 from distilbench.gate.baseline import read_baseline
-from distilbench.gate.sample import encoder_of
+from distilbench.gate.candidate import encoder_of
 from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.export import export
 

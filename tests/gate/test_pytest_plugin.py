@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import Scores, bless
-from distilbench.gate.sample import texts
 
 pytest_plugins = ["pytester"]
 
@@ -53,8 +53,8 @@ def test_failures_show_the_lines(pytester: pytest.Pytester) -> None:
     example = {"run": "r", "task": "T", "split": "test", "example": "0", "gold": 1.0, "value": 1.0, "slices": ""}
     tasks = {"T": {"data_sha256": "d", "main_metric": "m", "type": "STS", "precision": "fp32"}}
     scores = pd.DataFrame({"T": [0.5]}, index=["r"])
-    vectors = {"r": encode(texts())}
-    blessed = Scores(runs, scores, pd.DataFrame([example]), tasks, "2.0", None, {}, texts(), vectors)
+    vectors = {"r": encode(pinned_texts())}
+    blessed = Scores(runs, scores, pd.DataFrame([example]), tasks, "2.0", None, {}, pinned_texts(), vectors)
     bless(blessed, pytester.path / "baseline.json")
     pytester.makepyfile(encoder=ENCODER, test_gate=TESTS)
     # Where the package is installed, its entry point has loaded the plug-in under its own name already.

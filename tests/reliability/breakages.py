@@ -27,11 +27,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distilbench.core.errors import UserError
+from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.gate.baseline import Scores, bless
-from distilbench.gate.candidate import with_vectors
+from distilbench.gate.candidate import Encode, encoder_of, with_vectors
 from distilbench.gate.run import CheckOptions, check_encoder
-from distilbench.gate.sample import Encode, encoder_of, texts
 from distilbench.models.cutting import find_model
 from distilbench.models.model_folder import load_encoder
 
@@ -177,7 +177,7 @@ def train_on(folder: Path, steps: int = 4) -> None:
     torch.manual_seed(0)
     model.train()
     for step in range(steps):
-        rows = tokenizer(texts()[step * 16 : step * 16 + 16], padding=True, truncation=True, return_tensors="pt")
+        rows = tokenizer(pinned_texts()[step * 16 : step * 16 + 16], padding=True, truncation=True, return_tensors="pt")
         views = [model(rows["input_ids"], rows["attention_mask"]).final for _ in range(2)]
         one, other = (torch.nn.functional.normalize(view, dim=-1) for view in views)
         loss = torch.nn.functional.cross_entropy(one @ other.T / 0.05, torch.arange(16))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -14,10 +15,10 @@ import pandas as pd
 
 from distilbench.core.errors import UserError
 from distilbench.core.quiet import quiet
+from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import Scores
 from distilbench.gate.check import CheckLine
 from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
-from distilbench.gate.sample import Encode, encoder_of, texts
 from distilbench.records.frames import SIMILARITY
 from distilbench.records.record import RECORD_FILE, SLICES
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 DRIFT = "Drift"
 ORDER_SEED = 7
+Encode = Callable[[list[str]], npt.NDArray[np.float32]]
+"""Texts to their vectors [N, W], row by row."""
 
 
 def is_model(folder: Path) -> bool:
@@ -93,9 +96,20 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
 
 def with_vectors(candidate: Scores, models: dict[str, Path], device: str) -> Scores:
     """The candidate with its models' vectors of the pinned texts, for blessing."""
+    texts = pinned_texts()
     return replace(
-        candidate, texts=texts(), vectors={run: encoder_of(path, device)(texts()) for run, path in models.items()}
+        candidate, texts=texts, vectors={run: encoder_of(path, device)(texts) for run, path in models.items()}
     )
+
+
+@quiet()
+def encoder_of(folder: Path, device: str) -> Encode:
+    """A model folder as a function of texts. Raises `UserError` for what cannot be loaded."""
+    from distilbench.data.tokenizer import load_tokenizer
+    from distilbench.models.embed import embed
+    from distilbench.models.model_folder import load_encoder
+
+    return partial(embed, load_encoder(folder).to(device), load_tokenizer(folder))
 
 
 def models_of(runs: pd.DataFrame) -> dict[str, Path]:

@@ -8,9 +8,17 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
-from distilbench.gate.candidate import blessed_weights, drift_line, is_model, models_of, score_model, with_vectors
+from distilbench.gate.candidate import (
+    Encode,
+    blessed_weights,
+    drift_line,
+    encoder_of,
+    is_model,
+    models_of,
+    score_model,
+    with_vectors,
+)
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
-from distilbench.gate.sample import Encode, encoder_of
 from distilbench.gate.slices import read_list, with_list
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."

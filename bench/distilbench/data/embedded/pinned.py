@@ -1,4 +1,4 @@
-"""The pinned texts of the drift stage: what they are, and a model's vectors of them.
+"""The pinned texts, of which the gate compares a model's vectors with those of the blessed one.
 
 Short sentences, and what breaks quietly: upper case, numbers, other scripts, texts beyond any usual maximum length.
 A baseline keeps its own copy, so that a later version of this list changes no baseline.
@@ -7,19 +7,9 @@ A baseline keeps its own copy, so that a later version of this list changes no b
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from functools import partial
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-
-from distilbench.core.quiet import quiet
-
-Vectors = npt.NDArray[np.float32]
-Encode = Callable[[list[str]], Vectors]
-"""Texts to their vectors [N, W], row by row."""
 
 SHORT = 256
 LONG_WORDS = (40, 80, 160, 320, 640)
@@ -52,7 +42,7 @@ ODD = (
 )
 
 
-def texts() -> list[str]:
+def pinned_texts() -> list[str]:
     """The pinned texts, all distinct: `SHORT` sentences of the embedded STS set, the odd ones, the long ones."""
     sentences = _sentences()
     step = len(sentences) / SHORT
@@ -67,13 +57,3 @@ def _sentences() -> list[str]:
     with (files("distilbench.data.embedded") / "sts.tsv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     return list(dict.fromkeys(row[key] for row in rows for key in ("sentence1", "sentence2")))
-
-
-@quiet()
-def encoder_of(folder: Path, device: str) -> Encode:
-    """A model folder as a function of texts. Raises `UserError` for what cannot be loaded."""
-    from distilbench.data.tokenizer import load_tokenizer
-    from distilbench.models.embed import embed
-    from distilbench.models.model_folder import load_encoder
-
-    return partial(embed, load_encoder(folder).to(device), load_tokenizer(folder))
