@@ -12,7 +12,7 @@ import pandas as pd
 
 from distilbench.analysis.bootstrap import Array, TaskExamples
 from distilbench.analysis.frame import make_study
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.inference import Inference
 from distilbench.core.sealed import write_sealed
 from distilbench.records.design import Ablation, AblationRow, write_ablations
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from distilbench.analysis.frame import make_study
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.inference import Inference
 from distilbench.core.errors import UserError
 from distilbench.records.design import Design
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record

@@ -11,8 +11,8 @@ import pytest
 
 from distilbench.analysis.effects import effects
 from distilbench.analysis.frame import OVERALL, make_study, row_names
+from distilbench.analysis.inference import Inference
 from distilbench.analysis.stats import with_seeds
-from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Ablation, AblationRow, Design, read_design
 from distilbench.records.record import read_study
 from distilbench.reporting.figures.design import ablation, interactions

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from distilbench.analysis.frame import StudyFrames, make_study
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.inference import Inference
 from distilbench.records.design import Design
 from distilbench.records.record import Record
 from distilbench.reporting.figures.all_figures import FIGURES

@@ -1,31 +1,38 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from distilbench.analysis import stats
+from distilbench.analysis.frame import over_seeds
+
+
+def over_seeds_of(*values: float) -> tuple[float, float, float]:
+    """Mean, standard deviation and half-width of one row with a run for each value."""
+    ids = [f"run-{place}" for place in range(len(values))]
+    summary = over_seeds(pd.DataFrame({"key": "row"}, index=ids), pd.DataFrame({"score": values}, index=ids))
+    return tuple(frame.at["row", "score"] for frame in (summary.mean, summary.sd, summary.half_width))  # type: ignore[return-value]
 
 
 def test_mean_and_sample_sd_by_hand() -> None:
-    values = np.array([1.0, 2.0, 6.0])
-
-    assert stats.mean(values) == 3.0
-    assert stats.sample_sd(values) == pytest.approx(np.sqrt((4 + 1 + 9) / 2))
+    mean, sd, _ = over_seeds_of(1.0, 2.0, 6.0)
+    assert mean == 3.0
+    assert sd == pytest.approx(np.sqrt((4 + 1 + 9) / 2))
 
 
 def test_half_width_uses_student_t() -> None:
     # t(2, 0.975) = 4.302653 in every printed table; sd = 1, n = 3.
-    assert stats.half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
+    assert over_seeds_of(1.0, 2.0, 3.0)[2] == pytest.approx(4.302653 / np.sqrt(3), rel=1e-6)
 
 
 def test_no_interval_below_two_runs() -> None:
-    assert stats.half_width(np.array([1.0])) is None
-    assert stats.sample_sd(np.array([])) is None
-    assert stats.mean(np.array([])) is None
+    mean, *errors = over_seeds_of(1.0)
+    assert mean == 1.0 and np.isnan(errors).all()
 
 
 def test_a_missing_value_is_not_averaged_away() -> None:
-    assert np.isnan(stats.mean(np.array([1.0, np.nan])) or 0.0)
+    assert np.isnan(over_seeds_of(1.0, np.nan)).all()
 
 
 def test_gap_share() -> None:

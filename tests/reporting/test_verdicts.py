@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from distilbench.analysis import rankings
 from distilbench.analysis.frame import OVERALL, make_study, row_names
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.inference import Inference
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed

@@ -10,7 +10,8 @@ from itertools import combinations
 from distilbench.analysis import stats
 from distilbench.analysis.comparable import conflicts, settings_of
 from distilbench.analysis.frame import OVERALL, StudyFrames, records_of
-from distilbench.analysis.verdicts import Inference, Judgement, Verdict, judge
+from distilbench.analysis.inference import Inference
+from distilbench.analysis.verdicts import Judgement, Verdict, judge
 from distilbench.records.design import Ablation, AblationRow
 
 TIMES = " x "

@@ -136,14 +136,14 @@ def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
 
 def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> SeedSummary:
     """Mean, standard deviation and half-width of the interval of each column of `values` (runs x columns) per row."""
-    parts = dict(list(values.groupby(runs["key"].reindex(values.index))))
+    parts = values.groupby(runs["key"].reindex(values.index))
 
-    def apply(statistic: Callable[[stats.Array], float | None]) -> pd.DataFrame:
-        by_row = {key: [statistic(column) for column in part.to_numpy().T] for key, part in parts.items()}
+    def apply(statistic: Callable[[stats.Array], stats.Array]) -> pd.DataFrame:
+        by_row = {key: statistic(part.to_numpy()) for key, part in parts}
         frame = pd.DataFrame.from_dict(by_row, orient="index", columns=list(values.columns), dtype="float64")
         return frame.reindex(runs["key"].unique())
 
-    return SeedSummary(apply(stats.mean), apply(stats.sample_sd), apply(stats.half_width))
+    return SeedSummary(apply(lambda part: part.mean(axis=0)), apply(stats.sample_sd), apply(stats.half_width))
 
 
 def references(record: Record, role: str, completed: Sequence[Record]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from distilbench.analysis import stats
-from distilbench.analysis.verdicts import CONSTANT, SEED, Inference
+from distilbench.analysis.inference import CONSTANT, SEED, Inference
 
 
 def half_widths(inference: Inference) -> pd.DataFrame:

@@ -202,23 +202,16 @@ def interquartile_mean(values_NB: Array) -> Array:
     return np.asarray(np.tensordot(weights_N / weights_N.sum(), ordered_NB, axes=1))
 
 
-def mean(values_R: Array) -> float | None:
-    """Arithmetic mean; None without values, not-a-number when one of them is missing."""
-    return float(values_R.mean()) if len(values_R) else None
+def sample_sd(values_RC: Array) -> Array:
+    """Standard deviation of each of C columns with divisor R - 1, [C]; not-a-number when R < 2."""
+    several = len(values_RC) > 1
+    return np.asarray(values_RC.std(axis=0, ddof=1) if several else np.full(values_RC.shape[1], np.nan))
 
 
-def sample_sd(values_R: Array) -> float | None:
-    """Standard deviation with divisor R - 1; None when R < 2."""
-    return float(values_R.std(ddof=1)) if len(values_R) > 1 else None
-
-
-def half_width(values_R: Array, level: float = LEVEL) -> float | None:
-    """Half of the Student-t interval of the mean, t(R - 1) * sd / sqrt(R); None when R < 2."""
-    sd = sample_sd(values_R)
-    if sd is None:
-        return None
-    count = len(values_R)
-    return _t_quantile((1 + level) / 2, count - 1) * sd / math.sqrt(count)
+def half_width(values_RC: Array, level: float = LEVEL) -> Array:
+    """Half of the Student-t interval of each column's mean, t(R - 1) * sd / sqrt(R), [C]; not-a-number when R < 2."""
+    count = len(values_RC)
+    return _t_quantile((1 + level) / 2, count - 1) * sample_sd(values_RC) / math.sqrt(count)
 
 
 def gap_share(score: Array, floor: Array, ceiling: Array) -> Array:

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from distilbench.analysis.frame import OVERALL, StudyFrames, make_study, median_costs, records_of, row_names
-from distilbench.analysis.verdicts import Inference
+from distilbench.analysis.inference import Inference
 from distilbench.core.errors import UserError, one_of
 from distilbench.records.record import read_study
 from distilbench.reporting import study_folders

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from distilbench.analysis.effects import effects
 from distilbench.analysis.frame import StudyFrames, make_study
+from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import half_widths, interquartile_means
-from distilbench.analysis.verdicts import Inference
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
 from distilbench.records.frames import read_curves, read_examples

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distilbench.analysis.frame import StudyFrames, row_names
+from distilbench.analysis.inference import Inference
 from distilbench.analysis.stats import Estimate
-from distilbench.analysis.verdicts import Inference
 from distilbench.records.design import Design
 from distilbench.reporting.figures.style import GREY, new_figure
 

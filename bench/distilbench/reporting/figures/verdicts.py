@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from distilbench.analysis.frame import OVERALL, row_names
+from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import ranks as rank_intervals
-from distilbench.analysis.verdicts import Inference
 from distilbench.core.errors import UserError, one_of
 from distilbench.reporting.figures.drawn import (
     FigureData,

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from distilbench.analysis.effects import Effect
 from distilbench.analysis.frame import OVERALL, StudyFrames
-from distilbench.analysis.verdicts import Inference, Verdict
+from distilbench.analysis.inference import Inference
+from distilbench.analysis.verdicts import Verdict
 from distilbench.reporting.cells import DASH, Cell, decimal_cell, difference_cell, p_value, study_table
 from distilbench.reporting.render import Table
 

@@ -10,7 +10,8 @@ from distilbench.analysis import stats
 from distilbench.analysis.best_of_k import curve
 from distilbench.analysis.effects import keys_of
 from distilbench.analysis.frame import OVERALL, StudyFrames
-from distilbench.analysis.verdicts import Inference, judge
+from distilbench.analysis.inference import Inference
+from distilbench.analysis.verdicts import judge
 from distilbench.records.design import Trial, Tuned, Tuning
 from distilbench.reporting.cells import (
     DASH,

@@ -8,9 +8,10 @@ from dataclasses import replace
 from statistics import median
 
 from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import leaders
 from distilbench.analysis.stats import POWER, Estimate
-from distilbench.analysis.verdicts import Comparison, Inference
+from distilbench.analysis.verdicts import Comparison
 from distilbench.reporting.cells import Cell, decimal_cell, difference_cell, p_value, study_table
 from distilbench.reporting.render import Emphasis, Table
 
