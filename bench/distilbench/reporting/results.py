@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from distilbench.analysis.frame import StudyFrames
-    from distilbench.analysis.verdicts import Comparison, Inference
+    from distilbench.analysis.inference import Inference
+    from distilbench.analysis.verdicts import Comparison
     from distilbench.reporting.figures.drawn import FigureData
 
 MARGIN = 0.5
