@@ -129,7 +129,9 @@ def test_keys_of_a_study_are_changed_as_on_the_command_line(place: Path) -> None
     assert db.load_study(Path("mine.yaml"), seeds=[4]).seeds == [4]
 
 
-def test_a_run_is_quiet_and_leaves_libraries_as_they_were(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_quiet_and_leaves_libraries_as_they_were(
+    place: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_info()
@@ -139,7 +141,7 @@ def test_a_run_is_quiet_and_leaves_libraries_as_they_were(place: Path, capfd: py
         assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, True)
     finally:
         logging.set_verbosity_warning()
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and [record.message for record in caplog.records] == []
     assert done.folder == Path("silent/mine-limit40").resolve() and set(done.runs["status"]) == {"completed"}
 
 

@@ -122,13 +122,13 @@ def test_the_pytest_plug_in_is_loaded(python: Path, tmp_path: Path) -> None:
 def test_a_study_runs_from_the_wheel(python: Path, tmp_path: Path, teacher_folder: Path, text_file: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import distilbench as db\n"
-        "if __name__ == '__main__':\n"
-        f"    study = db.Study(name='mine', teacher={str(teacher_folder)!r}, text=dict(source={str(text_file)!r}),\n"
-        "        student=dict(layers=1), budget=dict(steps=2), methods=['mse'], seeds=2, tasks=['DistilbenchSTS'],\n"
-        "        train=dict(batch_size=16, max_length=32))\n"
-        "    results = db.run(study, progress=False, jobs=2)\n"
-        "    assert set(results.runs['status']) == {'completed'}, results.runs\n"
-        "    print(db.report(results, 'reports')[0])\n"
+        f"study = db.Study(name='mine', teacher={str(teacher_folder)!r}, text=dict(source={str(text_file)!r}),\n"
+        "    student=dict(layers=1), budget=dict(steps=2), methods=['mse'], seeds=2, tasks=['DistilbenchSTS'],\n"
+        "    train=dict(batch_size=16, max_length=32))\n"
+        # Its workers must not import this script, which would run a study of its own in each.
+        "results = db.run(study, progress=False, jobs=2)\n"
+        "assert set(results.runs['status']) == {'completed'}, results.runs\n"
+        "print(db.report(results, 'reports')[0])\n"
     )
     done = run(python, tmp_path, "mine.py")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -48,9 +48,8 @@ def run(
 
     The options are those of `distilbench run`. Records go to `out/<study>`; a study that was interrupted goes on where
     it was. `limit` makes a smoke run of at most so many sentences, pairs and queries. `jobs` runs so many trainings at
-    a time, each in a process of its own; a script that asks for it keeps its main part below
-    `if __name__ == "__main__":`. `progress` writes a line for each run to stderr, and in a terminal or a notebook shows
-    a bar.
+    a time, each in a process of its own. `progress` writes a line for each run to stderr, and shows a bar in a terminal
+    and, where ipywidgets is installed, in a notebook.
 
     A run that fails is a record with status `failed`, and does not stop the others. Raises `UserError` for what the
     study cannot do, before anything is trained.

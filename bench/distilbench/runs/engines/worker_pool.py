@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import cast
 
 from distilbench.core.errors import UserError
@@ -76,7 +77,7 @@ class _Worker:
         context = _context(self._order.settings.device)
         self.pipe, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._order, theirs), daemon=True)
-        with _inherited(self._order.layout.environment(self._number)):
+        with _inherited(self._order.layout.environment(self._number)), _without_main():
             process.start()
         self._process = process
         # With this end closed, the pipe ends when the worker does.
@@ -144,6 +145,17 @@ def _context(device: str) -> SpawnContext | ForkServerContext:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(list(PRELOADED))
     return server
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not import the user's script, which may not be made for that."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
