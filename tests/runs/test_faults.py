@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from filelock import FileLock
 
+import distilbench.evaluation.score
 from distilbench.records.record import read_study
 from distilbench.runs import recording
 from distilbench.runs.engines.backlog import Backlog
@@ -63,7 +65,7 @@ def test_a_failed_rescoring_leaves_the_record_as_it_was(
     "where",
     [
         "distilbench.runs.recording.write_sealed",
-        pytest.param("distilbench.runs.trained.write_sealed", marks=pytest.mark.thorough),
+        pytest.param("distilbench.core.cache.write_sealed", marks=pytest.mark.thorough),
         pytest.param("distilbench.training.checkpoints.save_file", marks=pytest.mark.thorough),
     ],
 )
@@ -109,7 +111,7 @@ def test_a_run_of_another_process_is_waited_for(
     (record,) = (record for record in read_study(tmp_path / "results" / "tiny") if record.label == "mse")
     folder = tmp_path / "results" / "tiny" / record.run_id
     aside = folder.rename(tmp_path / "aside")
-    lock = FileLock(tmp_path / "cache" / "locks" / f"{record.run_id}.lock")
+    lock = FileLock(tmp_path / "cache" / "locks" / f"runs-{record.run_id}.lock")
     lock.acquire()
     monkeypatch.setattr("distilbench.runs.engines.backlog.POLL_SECONDS", 0.05)
     wait = Backlog.elsewhere
@@ -124,6 +126,26 @@ def test_a_run_of_another_process_is_waited_for(
     assert code == 0
     assert "waiting for 1 runs that another process is working on" in err
     assert err.count("found complete") == 3
+
+
+def test_a_study_does_not_wait_while_another_scores_its_models_on_other_tasks(
+    cli: Cli, study: Callable[..., Path], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backlog, "elsewhere", lambda *_: pytest.fail("waits for another study"))
+    text = {"source": str(text_file), "evaluation_text": "keep"}
+    score, codes = distilbench.evaluation.score.score, []
+
+    def score_while_another_study_runs(*arguments: Any) -> Any:
+        if not codes:
+            codes.append(-1)
+            codes.append(cli(study(text=text, tasks=["DocstringRetrieval"]), "--out", tmp_path / "other")[0])
+        return score(*arguments)
+
+    monkeypatch.setattr(distilbench.evaluation.score, "score", score_while_another_study_runs)
+    assert cli(study(text=text))[0] == 0
+    assert codes == [-1, 0]
+    found = [{record.run_id for record in read_study(tmp_path / name / "tiny")} for name in ("results", "other")]
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow

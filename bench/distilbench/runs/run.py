@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from distilbench.core import cache
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
 from distilbench.core.sealed import clear_up, disk_trouble
@@ -23,7 +24,7 @@ from distilbench.study.budget import Ledger, phase, reset_peak_memory
 from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
-WAIT_FOREVER, DO_NOT_WAIT = -1.0, 0.0
+DO_NOT_WAIT = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ def finish_run(run: PreparedRun, on_progress: Callable[[float], None], company: 
     if (known := known_record(run)) is not None:
         return Finished(run.cell, known, reused=True)
     try:
-        with ExitStack() as locks:
-            locks.enter_context(_lock(run, f"record-{key_of(folder=str(run.record_folder.absolute()))}", DO_NOT_WAIT))
-            locks.enter_context(training_lock(run, DO_NOT_WAIT))
+        with _record_lock(run):
             clear_up(run.record_folder)
             known = known_record(run)
             return Finished(run.cell, known or _run(run, on_progress, company), reused=known is not None)
@@ -53,21 +52,10 @@ def finish_run(run: PreparedRun, on_progress: Callable[[float], None], company: 
         return None
 
 
-@contextmanager
-def training_lock(run: PreparedRun, timeout: float = WAIT_FOREVER) -> Iterator[None]:
-    """Be the only process that trains a run. Raises `Timeout` where another one is, after so many seconds."""
-    # A teacher is not trained: studies that score it on different tasks have nothing to wait for.
-    if run.cell.role == "ceiling":
-        yield
-        return
-    with _lock(run, run.id, timeout):
-        yield
-
-
-def _lock(run: PreparedRun, name: str, timeout: float) -> FileLock:
-    locks = run.inputs.settings.cache / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{name}.lock", timeout=timeout)
+def _record_lock(run: PreparedRun) -> AbstractContextManager[None]:
+    # In the cache, since a results folder may lie where files cannot be locked.
+    folder = run.inputs.settings.cache / "records" / key_of(folder=str(run.record_folder.absolute()))
+    return cache.locked(folder, "the record", DO_NOT_WAIT)
 
 
 def give_up(run: PreparedRun, why: str) -> Finished:
@@ -88,7 +76,7 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
     ledger = Ledger()
     try:
         reset_peak_memory()
-        training = training_of(run, ledger, on_progress, company)
+        training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT)
         ledger.tuning_trials = run.cell.entry.tuning_trials
         tasks = _score(run, training.model, ledger) if training.status == "completed" else []
         vectors, speed = _look_at_vectors(run, training.model, ledger) if tasks else ({}, {})
@@ -104,6 +92,8 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
             speed=speed,
         )
         return write_record(run, outcome)
+    except Timeout:
+        raise
     except Exception as error:
         stop_if_disk_is_full(error)
         return write_failure(run, ledger, error)

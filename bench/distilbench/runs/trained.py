@@ -2,8 +2,8 @@
 
 runs/<run_id>/model/          what `SentenceTransformer` loads
               curve.parquet   see `distilbench.records.record`
-              training.json   run_id, status, ledger, dev scores, and hashes of what the training began with
-              SHA256SUMS      of these files: a damaged model is noticed, and trained again
+              training.json   status, ledger, dev scores, and hashes of what the training began with
+              KEY, SHA256SUMS see `distilbench.core.cache`
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from distilbench.core import cache
 from distilbench.core.hashes import key_of
-from distilbench.core.sealed import clear_up, is_sealed, is_sound, write_sealed
 from distilbench.core.seeds import seeded, stage_seed
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
@@ -61,31 +61,32 @@ def trained_folder(run: PreparedRun) -> Path:
 
 def is_trained(run: PreparedRun) -> bool:
     """Whether a run's model lies in the cache; whether it is damaged is not looked at."""
-    return is_sealed(trained_folder(run))
+    return cache.is_there(trained_folder(run))
 
 
-def training_of(run: PreparedRun, ledger: Ledger, on_progress: Progress, company: Company = ALONE) -> Training:
-    """A run's model, trained if it is not in the cache undamaged. The caller holds the run's lock.
+def training_of(
+    run: PreparedRun,
+    ledger: Ledger,
+    on_progress: Progress,
+    company: Company = ALONE,
+    timeout: float = cache.WAIT_FOREVER,
+) -> Training:
+    """A run's model, trained if it is not in the cache undamaged.
 
     The run's new ledger becomes that of its training, whenever that was. `company`: trainings that go on beside it.
+    Raises `Timeout` when another process has been training the run for so many seconds.
     """
     if run.cell.role == "ceiling":
         return Training(run.inputs.teacher.stored)
     folder, checkpoints = trained_folder(run), _checkpoints(run)
-    if not (is_sound(folder, "the model") and _is_of(folder, run.id)):
-        clear_up(folder)
-        _train(run, folder, ledger, checkpoints, on_progress, company)
-    checkpoints.drop()
+    with cache.locked(folder, "the model", timeout):
+        if not cache.is_usable(folder, "the model"):
+            _train(run, folder, ledger, checkpoints, on_progress, company)
+        checkpoints.drop()
     stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
-    del stored["run_id"]
     restore(ledger, stored.pop("ledger"))
     curve = pd.read_parquet(folder / CURVE_FILE) if (folder / CURVE_FILE).is_file() else pd.DataFrame()
     return Training(StoredModel(run.id, folder / MODEL_FOLDER), curve, **stored)
-
-
-def _is_of(folder: Path, run_id: str) -> bool:
-    """Whether a model that is whole is the one that its folder is named after."""
-    return bool(json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))["run_id"] == run_id)
 
 
 def rehearse_run(run: PreparedRun) -> None:
@@ -125,7 +126,6 @@ def _train(
         identity["batches"] = key_of(stages=stages.batches)
     ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
     facts = {
-        "run_id": run.id,
         "status": "diverged" if stages.diverged else "completed",
         "ledger": asdict(ledger),
         "response": stages.response.rows,
@@ -138,7 +138,7 @@ def _train(
             pd.DataFrame(stages.curve).to_parquet(path / CURVE_FILE, index=False)
         dump_json(facts, path / TRAINING_FILE)
 
-    write_sealed(folder, write)
+    cache.put(folder, write)
 
 
 class _Stages:

@@ -20,10 +20,9 @@ from distilbench.runs.prepare.inputs import Inputs, with_methods
 from distilbench.runs.prepare.preflight import check_methods, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.progress import Watch
-from distilbench.runs.run import training_lock
 from distilbench.runs.trained import Training, is_trained, training_of
-from distilbench.study.ablation import changed
 from distilbench.study.budget import Ledger, spent
+from distilbench.study.row_changes import changed
 from distilbench.study.rows import MethodEntry
 from distilbench.study.search_space import Sampler, rows_to_tune, space_of
 from distilbench.study.sections import TuneSpec
@@ -118,8 +117,7 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
 def _trained(run: PreparedRun) -> tuple[Training, Ledger]:
     ledger = Ledger()
     # Another process that trains this run is waited for: its training is this one's.
-    with training_lock(run):
-        return training_of(run, ledger, lambda _: None), ledger
+    return training_of(run, ledger, lambda _: None), ledger
 
 
 def _dev_score(training: Training) -> float | None:
