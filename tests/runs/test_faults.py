@@ -133,7 +133,8 @@ def test_a_study_does_not_wait_while_another_scores_its_models_on_other_tasks(
 ) -> None:
     monkeypatch.setattr(Backlog, "elsewhere", lambda *_: pytest.fail("waits for another study"))
     text = {"source": str(text_file), "evaluation_text": "keep"}
-    score, codes = distilbench.evaluation.score.score, []
+    score = distilbench.evaluation.score.score
+    codes: list[int] = []
 
     def score_while_another_study_runs(*arguments: Any) -> Any:
         if not codes:
