@@ -16,8 +16,8 @@ from distilbench.core.errors import UserError
 from distilbench.records.design import Design
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
 from distilbench.reporting import build
-from distilbench.reporting.figures.all_figures import seed_spread
 from distilbench.reporting.figures.drawn import FigureData, reach
+from distilbench.reporting.figures.scores import seed_spread
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]

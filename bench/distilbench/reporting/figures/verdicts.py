@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from distilbench.analysis.frame import OVERALL, row_names
@@ -13,11 +12,10 @@ from distilbench.reporting.figures.drawn import (
     FigureData,
     equivalence_band,
     judged_difference,
-    legend,
     reach,
     scored_methods,
 )
-from distilbench.reporting.figures.style import logarithmic, looks, new_figure, short
+from distilbench.reporting.figures.style import looks, new_figure, short
 
 
 def differences(given: FigureData) -> Figure | None:
@@ -87,30 +85,3 @@ def _not_told_apart(inference: Inference, ordered: list[str]) -> list[tuple[int,
         if last > first and (not stretches or last > stretches[-1][1]):
             stretches.append((first, last))
     return stretches
-
-
-def response(given: FigureData) -> Figure | None:
-    """Dev score against what was spent of the binding currency, on a logarithmic axis."""
-    study = given.study
-    rows = [
-        {"key": study.runs.at[run_id, "key"], "score": row["score"], "spent": row.get(str(record.budget["currency"]))}
-        for run_id, record in study.records.items()
-        for row in record.response
-        if row["score"] is not None
-    ]
-    frame = pd.DataFrame(rows, columns=["key", "score", "spent"])
-    methods = {key: name for key, name in row_names(study, "method").items() if key in set(frame["key"])}
-    if not methods:
-        return None
-    figure = new_figure(3.3)
-    axes = figure.subplots()
-    for key, name in methods.items():
-        colour, marker = looks(study.runs)[key]
-        points = frame[frame["key"] == key].groupby("spent")["score"].agg(["mean", "min", "max"]) * 100
-        axes.plot(points.index, points["mean"], marker=marker, color=colour, markersize=4, label=short(name))
-        axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.12, linewidth=0)
-    currency = next(str(record.budget["currency"]) for record in study.records.values() if record.role == "method")
-    logarithmic(axes)
-    axes.set(xlabel=currency, ylabel="dev score x 100")
-    legend(figure, axes)
-    return figure
