@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distilbench.study.reference import markdown
+from distilbench.study.reference import TITLES, markdown
 from distilbench.study.sections import OwnTask, Section
 from distilbench.study.study import SECTIONS
 
@@ -24,7 +24,7 @@ def test_the_page_is_up_to_date() -> None:
 )
 def test_every_key_has_a_meaning_and_a_row(section: str, key: str) -> None:
     if key in SECTIONS and not section:
-        assert f"\n## `{key}`\n" in markdown()
+        assert f"\n## `{TITLES.get(key, key)}`\n" in markdown()
         return
     meaning = ALL[section].model_fields[key].description
     assert meaning and meaning.rstrip().endswith("."), f"{section}.{key} has no docstring"

@@ -89,6 +89,16 @@ def test_overrides(tmp_path: Path) -> None:
     assert (study.seeds, study.train.batch_size, study.methods[0].name) == ([3], 8, "simcse")
 
 
+def test_an_override_changes_one_place_only(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    shared = "dev: &pairs {source: pairs.csv, columns: [a, b], rows: 9}\nlabelled: *pairs\n"
+    path.write_text(yaml.safe_dump(GOOD) + shared)
+    budget = {"steps": 3}
+    study = load_study(str(path), ["dev.rows=5", "budget.tokens=7"], changes={"budget": budget})
+    assert study.dev is not None and study.labelled is not None
+    assert (study.dev.rows, study.labelled.rows, budget) == (5, 9, {"steps": 3})
+
+
 @pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_are_valid(name: str) -> None:
     assert load_study(name).name == name

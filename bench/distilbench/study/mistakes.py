@@ -20,9 +20,9 @@ Sections = Mapping[str, type[BaseModel]]
 
 def explain(error: ValidationError, sections: Sections) -> str:
     """The first mistake that pydantic found, in words, and how many more there are."""
-    found = sorted(error.errors(), key=_weight)
-    first, where = found[0], _where(found[0])
-    others = {_where(item) for item in found} - {where}
+    mistakes = sorted(error.errors(), key=_weight)
+    first, where = mistakes[0], _where(mistakes[0])
+    others = {_where(item) for item in mistakes} - {where}
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         return f"{_unknown_key(first['loc'], sections)}{more}"

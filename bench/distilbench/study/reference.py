@@ -24,13 +24,15 @@ KINDS = {
     "boolean": "true or false",
     "object": "mapping",
 }
+TITLES = {"ablate": "ablate: NAME", "tasks": "tasks: NAME"}
+"""Of mappings that stand under a name of the user's choice."""
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
 
 
 def markdown() -> str:
     """The page: a section for each mapping of the file, a row for each key."""
-    sections: dict[str, type[Section]] = {**SECTIONS, "tasks: NAME": OwnTask}
-    return "\n".join([TITLE, *(_section(name, section) for name, section in sections.items())])
+    sections: dict[str, type[Section]] = {**SECTIONS, "tasks": OwnTask}
+    return "\n".join([TITLE, *(_section(TITLES.get(name, name), section) for name, section in sections.items())])
 
 
 def _section(name: str, section: type[Section]) -> str:
@@ -53,22 +55,23 @@ def _meaning(section: type[Section], key: str) -> str:
     return " ".join((section.model_fields[key].description or "").split()).replace("|", "\\|")
 
 
-def _values(facts: dict[str, Any]) -> str:
+def _values(facts: dict[str, Any], plural: str = "") -> str:
     """What a key takes, in words, from its JSON schema."""
     if "anyOf" in facts:
         return " or ".join(_values(kind) for kind in facts["anyOf"] if kind.get("type") != "null")
     if "enum" in facts:
         return " or ".join(f"`{value}`" for value in facts["enum"])
     if facts.get("type") == "array":
-        return f"list of {_values(facts.get('items', {}))}" if "items" in facts else "list"
+        items = facts.get("items", {})
+        return f"list of {_values(items, plural='s')}" if items.get("type") in KINDS else "list"
     bounds = [f"{word} {facts[bound]:g}" for bound, word in BOUNDS.items() if bound in facts]
-    return " ".join([KINDS.get(facts.get("type", ""), facts.get("type", "as described")), *bounds])
+    return " ".join([f"{KINDS[facts['type']]}{plural}" if "type" in facts else "as described", *bounds])
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if field.default is None or field.default_factory is not None:
+    if field.default in (None, []) or field.default_factory is not None:
         return "unset"
     return f"`{field.default if isinstance(field.default, str) else json.dumps(field.default)}`"
 

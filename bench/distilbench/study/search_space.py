@@ -21,12 +21,12 @@ LEAST_RANDOM = 4
 
 def space_of(entry: MethodEntry) -> dict[str, Span | Choice]:
     """What of a row may be tuned (`stage.name` for recipes): what its methods declare and it does not set itself."""
-    found = {}
+    space = {}
     for stage in entry.stages:
         for name, values in distilbench_methods.load(stage.name).search_space.items():
             if stage.hyperparameters[name] == _default(stage, name):
-                found[name if len(entry.stages) == 1 else f"{stage.name}.{name}"] = values
-    return found
+                space[name if len(entry.stages) == 1 else f"{stage.name}.{name}"] = values
+    return space
 
 
 def _default(stage: Stage, name: str) -> Any:
@@ -115,7 +115,7 @@ def at(values: Span | Choice, share: float) -> Any:
     if isinstance(values, Choice):
         return values.values[min(int(share * len(values.values)), len(values.values) - 1)]
     if values.log:
-        found = values.low * (values.high / values.low) ** share
+        value = values.low * (values.high / values.low) ** share
     else:
-        found = values.low + share * (values.high - values.low)
-    return round(found) if values.whole else float(found)
+        value = values.low + share * (values.high - values.low)
+    return round(value) if values.whole else float(value)

