@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
+from math import prod
 
 from distilbench.analysis import stats
 from distilbench.analysis.comparable import conflicts, settings_of
@@ -78,7 +79,7 @@ def _estimates(
 
 
 def _asked(ablation: Ablation) -> Iterator[Effect]:
-    """The effects that a design is for, with the weights of its cells."""
+    """The effects that a design is for, with the weights of its cells: alone and, of factorial ones, by twos."""
     if ablation.design != "factorial":
         base = ablation.cells[0]
         for cell in ablation.cells[1:]:
@@ -86,36 +87,27 @@ def _asked(ablation: Ablation) -> Iterator[Effect]:
                 change = f"{ablation.factors[factor][0]} → {level}"
                 yield Effect(ablation.name, factor, change, _sum([(cell, 1.0), (base, -1.0)]))
         return
-    for factor, (reference, *levels) in ablation.factors.items():
-        for level in levels:
-            weighted = [*_mean(ablation, {factor: level}, 1.0), *_mean(ablation, {factor: reference}, -1.0)]
-            yield Effect(ablation.name, factor, f"{reference} → {level}", _sum(weighted))
-    for one, other in combinations(ablation.factors, 2):
-        yield from _interactions(ablation, one, other)
+    for together in (1, 2):
+        for factors in combinations(ablation.factors, together):
+            for levels in product(*(ablation.factors[factor][1:] for factor in factors)):
+                yield _crossed(ablation, dict(zip(factors, levels, strict=True)))
 
 
-def _interactions(ablation: Ablation, one: str, other: str) -> Iterator[Effect]:
-    (low, *levels), (other_low, *other_levels) = ablation.factors[one], ablation.factors[other]
-    for level in levels:
-        for other_level in other_levels:
-            weighted = [
-                *_mean(ablation, {one: level, other: other_level}, 1.0),
-                *_mean(ablation, {one: low, other: other_level}, -1.0),
-                *_mean(ablation, {one: level, other: other_low}, -1.0),
-                *_mean(ablation, {one: low, other: other_low}, 1.0),
-            ]
-            change = f"{low} → {level}{TIMES}{other_low} → {other_level}"
-            yield Effect(ablation.name, f"{one}{TIMES}{other}", change, _sum(weighted), interaction=True)
+def _crossed(ablation: Ablation, levels: dict[str, str]) -> Effect:
+    """What it does that some factors are at these levels and not at their first: the difference, or that of two."""
+    changes = {factor: (level, ablation.factors[factor][0]) for factor, level in levels.items()}
+    weighted = []
+    for chosen in product(*changes.values()):
+        cells = with_levels(ablation, dict(zip(levels, chosen, strict=True)))
+        sign = prod(1.0 if at == level else -1.0 for at, level in zip(chosen, levels.values(), strict=True))
+        weighted += [(cell, sign / len(cells)) for cell in cells]
+    change = TIMES.join(f"{reference} → {level}" for level, reference in changes.values())
+    return Effect(ablation.name, TIMES.join(levels), change, _sum(weighted), interaction=len(levels) > 1)
 
 
 def with_levels(ablation: Ablation, levels: dict[str, str]) -> list[AblationRow]:
     """The cells that have some levels, whatever their others."""
     return [cell for cell in ablation.cells if levels.items() <= cell.levels.items()]
-
-
-def _mean(ablation: Ablation, levels: dict[str, str], sign: float) -> list[tuple[AblationRow, float]]:
-    cells = with_levels(ablation, levels)
-    return [(cell, sign / len(cells)) for cell in cells]
 
 
 def _sum(weighted: list[tuple[AblationRow, float]]) -> dict[str, float]:

@@ -12,13 +12,12 @@ import pandas as pd
 
 from distilbench.analysis import comparable, stats
 from distilbench.core.errors import UserError
-from distilbench.records.record import Record
+from distilbench.records.record import ROLE_ORDER, Record
 
 OVERALL = "Overall"
 ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
 """Family-wise error; the difference below which two methods count as equivalent, as a fraction; bootstrap resamples."""
 TYPE_ORDER = {"STS": 0, "Retrieval": 1}
-ROLE_ORDER = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
 ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "static student, not trained"}
 
 

@@ -41,6 +41,8 @@ SOURCE_FILE = "SOURCE.json"
 
 Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
+ROLE_ORDER: dict[Role, int] = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
+"""Of rows in tables."""
 Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 
 
@@ -147,5 +149,4 @@ def read_study(folder: Path) -> list[Record]:
     for path, record in zip(paths, records, strict=True):
         if record.run_id != path.parent.name:
             raise UserError(f"{path.parent} holds the record of run {record.run_id}; put it back, or delete it")
-    order = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
-    return sorted(records, key=lambda record: (order[record.role], record.label, record.seed))
+    return sorted(records, key=lambda record: (ROLE_ORDER[record.role], record.label, record.seed))

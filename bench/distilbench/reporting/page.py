@@ -35,8 +35,6 @@ DETAILS = (
     "identity",
     "environment",
 )
-
-
 SECTIONS = {
     "Scores": ("table main", "figure scores"),
     "Verdicts": (
