@@ -23,7 +23,7 @@ import distilbench as db
 from distilbench.cli.app import main
 from distilbench.records.record import Record
 from distilbench.reporting.figures.all_figures import FIGURES
-from distilbench.reporting.figures.style import save, styled
+from distilbench.reporting.figures.style import styled
 from distilbench_methods.mse import MSE
 from tests import typed_script
 from tests.reporting.conftest import make_record, write_study
@@ -137,7 +137,7 @@ def test_a_run_is_quiet_and_leaves_libraries_as_they_were(
     logging.set_verbosity_info()
     logging.enable_progress_bar()
     try:
-        done = db.run("mine.yaml", out="silent", limit=40, progress=False)
+        done = db.run(db.load_study("mine.yaml", methods=["mse"], seeds=1), out="silent", limit=40, progress=False)
         assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, True)
     finally:
         logging.set_verbosity_warning()
@@ -302,7 +302,10 @@ def printed(frame: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("margin", [0.5, 30.0])
-def test_verdicts_are_those_of_the_report(planted: Path, tmp_path: Path, margin: float) -> None:
+def test_verdicts_are_those_of_the_report(
+    planted: Path, tmp_path: Path, margin: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilbench.reporting.figures.all_figures.FIGURES", {})
     results = db.read_results(planted)
     [page] = db.report(results, tmp_path, margin=margin)
     mine = results.compare(margin=margin)
@@ -353,7 +356,7 @@ def test_figures_are_those_of_the_report(planted: Path, tmp_path: Path) -> None:
         figure = results.plot(name, reference="no+yes")
         assert isinstance(figure, Figure)
         with styled(name):
-            save(figure, tmp_path, name)
+            figure.savefig(tmp_path / f"{name}.svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         assert drawn(tmp_path / f"{name}.svg") == drawn(page.parent / "figures" / f"{name}.svg")
 
 

@@ -12,7 +12,7 @@ import distilbench as db
 
 def script(source: str, baseline: str) -> str:
     """Run a study from a file and the same from Python; compare, draw, check."""
-    study = db.load_study(source, "budget.steps=2", seeds=2)
+    study = db.load_study(source, "budget.steps=2", methods=["mse"], seeds=1)
     assert_type(study, db.Study)
     results = db.run(study, out="typed", progress=False)
     assert_type(results, db.Results)
@@ -28,8 +28,8 @@ def script(source: str, baseline: str) -> str:
         student={"layers": 2, "width": 16},
         text={"source": study.text.source},
         budget={"steps": 2},
-        methods=["mse", "simcse"],
-        seeds=2,
+        methods=["mse"],
+        seeds=1,
         tasks=["DistilbenchSTS"],
         train={"batch_size": 16, "max_length": 64},
     )

@@ -44,12 +44,13 @@ def run(
     gpu_share: float = 1.0,
     progress: bool = True,
 ) -> Results:
-    """Train, score and record what is missing of a study, and return the results of all of it.
+    """Train, score and record what is missing of a study, and return its results.
 
     The options are those of `distilbench run`. Records go to `out/<study>`; a study that was interrupted goes on where
-    it was. `limit` makes a smoke run of at most so many sentences, pairs and queries. `jobs` runs so many trainings at
-    a time, each in a process of its own. `progress` writes a line for each run to stderr, and shows a bar in a terminal
-    and, where ipywidgets is installed, in a notebook.
+    it was, and rows that were run before with other settings are among the results, marked by a letter. `limit` makes a
+    smoke run of at most so many sentences, pairs and queries. `jobs` is how many trainings run at a time, each in its
+    own process. `progress` writes a line for each run to stderr, and shows a bar in a terminal and, where ipywidgets is
+    installed, in a notebook.
 
     A run that fails is a record with status `failed`, and does not stop the others. Raises `UserError` for what the
     study cannot do, before anything is trained.
