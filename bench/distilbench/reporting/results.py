@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.records.record import Record, read_study
-from distilbench.reporting import study_folders
+from distilbench.reporting import study_folders, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from distilbench.analysis.frame import StudyFrames
     from distilbench.analysis.inference import Inference
-    from distilbench.analysis.verdicts import Comparison
     from distilbench.reporting.figures.drawn import FigureData
 
 MARGIN = 0.5
@@ -62,18 +61,7 @@ class Results:
         Columns: row (str), role (str: ceiling, method, reference or floor), seed (int64; 0 where none matters),
         task (str), metric (str, by mteb's name; `main_score` is what a task is ranked by), value (float64).
         """
-        import pandas as pd
-
-        runs = self._study.runs
-        values = [
-            (runs.at[run_id, "row"], record.role, record.seed, task, metric, value)
-            for run_id, record in self._study.records.items()
-            if record.status == "completed"
-            for task, metrics in record.scores.items()
-            for metric, value in metrics.items()
-        ]
-        frame = pd.DataFrame(values, columns=["row", "role", "seed", "task", "metric", "value"])
-        return frame.astype({"seed": "int64", "value": "float64"})
+        return tidy.scores(self._study)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -82,11 +70,7 @@ class Results:
         Columns: run_id (str), row (str), role (str), method (str), seed (int64), status (str: completed, diverged or
         failed), error (str; missing where there is none).
         """
-        import pandas as pd
-
-        more = [(record.method, record.error) for record in self._study.records.values()]
-        frame = self._study.runs.join(pd.DataFrame(more, self._study.runs.index, columns=["method", "error"]))
-        return frame.reset_index()[["run_id", "row", "role", "method", "seed", "status", "error"]]
+        return tidy.runs(self._study)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -95,8 +79,7 @@ class Results:
         Columns: row (str), role (str), seed (int64), cost (str: `sentences`, `student_flops`, `seconds_train`,
         `peak_memory_bytes` and so on, the unit in its name or a count), value (float64).
         """
-        entries = self._study.costs.melt(var_name="cost", ignore_index=False).dropna()
-        return self._study.runs[["row", "role", "seed"]].join(entries, how="right").reset_index(drop=True)
+        return tidy.costs(self._study)
 
     def compare(self, reference: str | None = None, *, column: str = "Overall", margin: float = MARGIN) -> pd.DataFrame:
         """The report's verdicts: of each row against `reference` (its name or label), or of all pairs of rows.
@@ -110,20 +93,7 @@ class Results:
         (str: better, worse, equivalent or undecided). Raises `UserError` for an unknown row or column, and where there
         is nothing to compare.
         """
-        import pandas as pd
-
-        study, inference = self._judged(margin)
-        chosen = None if reference is None else _keys(study, reference)
-        lines = []
-        for item in _comparisons(study, inference, column):
-            pair = item.turned() if chosen is not None and item.one in chosen else item
-            if chosen is None or pair.other in chosen:
-                names = (study.rows.at[pair.one, "row"], study.rows.at[pair.other, "row"])
-                points, half = 100 * pair.difference.mean, 100 * pair.difference.half_width()
-                interval = (points, points - half, points + half)
-                lines.append((*names, *interval, pair.p_differs, pair.p_within, pair.verdict))
-        columns = ["row", "other", "points", "low", "high", "p_differs", "p_within", "verdict"]
-        return pd.DataFrame(lines, columns=columns)
+        return tidy.verdicts(*self._judged(margin), reference, column)
 
     @cached_property
     def plots(self) -> list[str]:
@@ -189,23 +159,6 @@ class Results:
         study, inference = self._resampled
         study = replace(study, margin=margin / 100)
         return study, replace(inference, study=study)
-
-
-def _keys(study: StudyFrames, name: str) -> set[str]:
-    """The rows of a name or a label; several where rows of one label were run under different settings."""
-    rows = study.rows
-    keys = rows.index[(rows["row"] == name) | (rows["label"] == name)]
-    if not len(keys):
-        raise UserError(one_of("row", name, {*rows["label"], *rows["row"]}))
-    return set(map(str, keys))
-
-
-def _comparisons(study: StudyFrames, inference: Inference, column: str) -> list[Comparison]:
-    if inference.columns and column not in inference.columns:
-        raise UserError(one_of("column", column, inference.columns))
-    if not (compared := inference.comparisons(column)):
-        raise UserError(f"{study.name} has no two rows with the same scored examples; there is nothing to compare")
-    return compared
 
 
 def _counted(count: int, noun: str) -> str:
