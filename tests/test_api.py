@@ -156,6 +156,18 @@ def study(place: Path) -> db.Study:
     return db.load_study("mine.yaml", methods=["mse"], seeds=[next(SEEDS)])
 
 
+def test_workers_do_not_import_the_script_that_asks_for_them(
+    study: db.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"open({str(tmp_path / 'imported')!r}, 'x')")
+    main_module: Any = ModuleType("__main__")
+    main_module.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main_module)
+    done = db.run(study, out=tmp_path, jobs=2, progress=False)
+    assert set(done.runs["status"]) == {"completed"} and not (tmp_path / "imported").exists()
+
+
 def test_without_a_terminal_progress_is_lines(
     study: db.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
