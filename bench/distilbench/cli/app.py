@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, INTERRUPTED, OUR_ERROR, WRONG_USE, say
+from distilbench.cli.output import (
+    COULD_NOT_EVALUATE,
+    FINE,
+    INTERRUPTED,
+    OUR_ERROR,
+    WRONG_USE,
+    accept_all_letters,
+    drop_unwritable,
+    say,
+)
 from distilbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 VERBS = (
     "run",
@@ -38,6 +49,24 @@ EPILOG = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     try:
+        return _run_and_explain(argv)
+    except OSError:
+        # Not even stderr can be written. Python would end with 1, which says that a gate found a regression.
+        drop_unwritable(sys.stderr)
+        return COULD_NOT_EVALUATE
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each verb."""
+    return _parsers()[1]
+
+
+def _run_and_explain(argv: Sequence[str] | None) -> int:
+    if sys.stdout is None:
+        say("distilbench: error: the output could not be written, because stdout is closed")
+        return COULD_NOT_EVALUATE
+    try:
+        accept_all_letters(sys.stdout)
         code = _run(argv)
         # What cannot be written must show here, and not when the interpreter ends.
         sys.stdout.flush()
@@ -49,29 +78,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("distilbench: interrupted; what is complete is kept, and the same command goes on from there")
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unwritable(sys.stdout)
         say("distilbench: error: the output could not be written, because whoever read it has stopped")
         return COULD_NOT_EVALUATE
     except Exception as error:
         return _unexpected(error)
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    """The parser of each verb."""
-    return _parsers()[1]
-
-
 def _run(argv: Sequence[str] | None) -> int:
     parser, _ = _parsers()
-    arguments, rest = parser.parse_known_args(argv)
-    if arguments.verb is None:
-        # Not by argparse, which passes over errors of writing.
-        sys.stdout.write(parser.format_help())
-        return FINE
-    # argparse does not take positional arguments up again behind an option: overrides there are left over.
-    strange = [text for text in rest if not ("=" in text and not text.startswith("-"))]
-    if rest and (strange or not hasattr(arguments, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    try:
+        arguments, rest = parser.parse_known_args(argv)
+        if arguments.verb is None:
+            parser.print_help()
+            return FINE
+        # argparse does not take positional arguments up again behind an option: overrides there are left over.
+        strange = [text for text in rest if not ("=" in text and not text.startswith("-"))]
+        if rest and (strange or not hasattr(arguments, "overrides")):
+            parser.error(f"unrecognized arguments: {' '.join(strange or rest)}")
+    except SystemExit as stopped:
+        return int(stopped.code or FINE)
     if rest:
         arguments.overrides.extend(rest)
     code: int = arguments.verb(arguments)
@@ -82,9 +108,10 @@ def _unexpected(error: Exception) -> int:
     from distilbench.core.sealed import disk_trouble
 
     if (refusal := disk_trouble(error)) is not None:
+        drop_unwritable(sys.stdout)
         say(f"distilbench: error: the output could not be written ({refusal}); make room and try again")
         return COULD_NOT_EVALUATE
-    traceback.print_exc()
+    say(traceback.format_exc())
     say("distilbench: this is an error of distilbench itself; please report it with the lines above and your command")
     return OUR_ERROR
 
@@ -94,6 +121,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"distilbench: error: {' '.join(message.split())}; see {self.prog} --help\n")
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        # argparse passes over errors of writing.
+        (file or sys.stdout).write(self.format_help())
 
 
 class _Version(argparse.Action):

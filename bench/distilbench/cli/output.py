@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +21,25 @@ FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2
 
 def say(text: str) -> None:
     """Write a line to stderr."""
-    sys.stderr.write(f"{text}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
+def accept_all_letters(stream: TextIO) -> None:
+    """Let a stream write letters that its encoding does not have as escapes, instead of raising an error."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def drop_unwritable(stream: TextIO | None) -> None:
+    """Forget what a stream still holds and cannot write: when Python ends, it would try again and exit with 120."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console() -> Console:
