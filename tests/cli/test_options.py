@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import yaml
 from distilbench.cli.app import main, parsers
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
+from distilbench.gate import run as gate_run
+from distilbench.gate.baseline import Scores
+from distilbench.gate.check import CheckResult, Verdict, check
 from distilbench.records.record import Record, read_study
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
@@ -237,29 +241,18 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
 # report, power, advise, diff, export
 
 
-@shows("report", "results", "--out")
-def test_a_report_is_made_of_the_results_in_the_folder(cli: Cli, tmp_path: Path) -> None:
-    code, out, err = cli("report", "results/tiny", "--out", tmp_path)
-    assert (code, out.strip()) == (0, str(tmp_path / "tiny" / "index.html")), err
-    assert "simcse" in (tmp_path / "tiny" / "tables" / "main.md").read_text()
-
-
-@shows("report", "--margin")
-def test_a_margin_decides_what_is_equivalent(cli: Cli, tmp_path: Path) -> None:
-    verdicts = {}
-    for margin in ("0", "100"):
-        assert cli("report", "results/tiny", "--out", tmp_path / margin, "--margin", margin)[0] == 0
-        verdicts[margin] = (tmp_path / margin / "tiny" / "tables" / "verdicts.csv").read_text()
-    assert "equivalent" in verdicts["100"] and "equivalent" not in verdicts["0"]
-
-
-@shows("report", "--reference")
-def test_a_reference_is_what_the_others_are_drawn_against(cli: Cli, tmp_path: Path) -> None:
-    figures = []
-    for label in ("mse", "simcse"):
-        assert cli("report", "results/tiny", "--out", tmp_path / label, "--reference", label)[0] == 0
-        figures.append((tmp_path / label / "tiny" / "figures" / "differences.svg").read_bytes())
-    assert figures[0] != figures[1]
+@shows("report", "results", "--out", "--margin", "--reference")
+def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
+    verdicts, figures = {}, {}
+    for margin, label in ((0, "mse"), (100, "mse"), (0, "simcse")):
+        folder = tmp_path / f"{margin}-{label}"
+        options = ("--out", folder, "--margin", margin, "--reference", label)
+        code, out, err = cli("report", "results/tiny", *options)
+        assert (code, out.strip()) == (0, str(folder / "tiny" / "index.html")), err
+        verdicts[margin, label] = (folder / "tiny" / "tables" / "verdicts.csv").read_text()
+        figures[margin, label] = (folder / "tiny" / "figures" / "differences.svg").read_bytes()
+    assert "equivalent" in verdicts[100, "mse"] and "equivalent" not in verdicts[0, "mse"]
+    assert figures[0, "mse"] != figures[0, "simcse"]
     code, _, err = cli("report", "results/tiny", "--out", tmp_path / "none", "--reference", "msee")
     assert (code, "did you mean 'mse'?" in err) == (2, True)
 
@@ -385,11 +378,17 @@ def test_a_list_of_examples_is_a_row_of_its_own(cli: Cli, tmp_path: Path) -> Non
 
 
 @shows("check", "--confirm")
-def test_a_drop_counts_where_other_seeds_show_it_too(cli: Cli, worse: Path) -> None:
-    code, _, err = cli("check", worse, "--baseline", "blessed.json", "--margin", 0, "--confirm", worse)
-    assert "has the seeds [7, 8] of the candidate" in err or code != 1
-    answer = checked(cli, worse, "--margin", "0", "--confirm", "results/tiny")
-    assert answer["verdict"] != "regressed"
+def test_a_drop_counts_where_other_seeds_show_it_too(cli: Cli, worse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(scores: Scores, *rest: Any) -> CheckResult:
+        result = check(scores, *rest)
+        verdict: Verdict = "regressed" if 7 in set(scores.runs["seed"]) else "pass"
+        return replace(result, verdict=verdict, lines=[replace(line, verdict=verdict) for line in result.lines])
+
+    monkeypatch.setattr(gate_run, "check", planted)
+    assert checked(cli, worse)["exit_code"] == 1
+    assert checked(cli, worse, "--confirm", "results/tiny")["verdict"] != "regressed"
+    code, _, err = cli("check", worse, "--baseline", "blessed.json", "--confirm", worse)
+    assert (code, "has the seeds [7, 8] of the candidate" in err) == (2, True)
 
 
 @shows("check", "--row", "--device", "--changed")
@@ -491,12 +490,16 @@ def test_calibration_is_of_a_model_on_tasks_of_the_mirror(
 
 @shows("prefetch", "study", "overrides", "--out", "--json")
 def test_the_parts_of_a_changed_study_are_looked_for(cli: Cli, tmp_path: Path) -> None:
-    code, out, err = cli("prefetch", "study.yaml", "--out", tmp_path / "mirror", "--json", f"tasks=[{TASK}]")
+    (tmp_path / "mirrored.txt").write_text("A sentence.\n", encoding="utf-8")
+    arguments = ("prefetch", "study.yaml", "--json", f"tasks=[{TASK}]", "text.source=mirror:mirrored.txt")
+    code, out, err = cli(*arguments, "--out", tmp_path)
     assert code == 0, err
-    assert {(row["kind"], row["state"]) for row in json.loads(out)} == {
-        (k, "there") for k in ("teacher", "text", "task")
-    }
-    assert [row["name"] for row in json.loads(out) if row["kind"] == "task"] == [TASK]
+    parts = {row["kind"]: row for row in json.loads(out)}
+    assert {kind: part["state"] for kind, part in parts.items()} == dict.fromkeys(("teacher", "text", "task"), "there")
+    assert parts["task"]["name"] == TASK
+    assert parts["text"]["where"] == str(tmp_path / "mirrored.txt")
+    code, out, err = cli(*arguments, "--out", tmp_path / "empty")
+    assert (code, [row["kind"] for row in json.loads(out) if row["state"] == "missing"]) == (2, ["text"]), err
 
 
 @shows("conform", "method", "overrides", "--json")
