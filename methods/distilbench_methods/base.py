@@ -122,11 +122,6 @@ class Needs:
         return bool(self.teacher_attention or self.teacher_attention_scores or self.teacher_hidden or self.teacher_qkv)
 
     @property
-    def teacher_stored(self) -> bool:
-        """Whether signals of the batch's own rows are read from the teacher's store."""
-        return bool(self.teacher_final or self.teacher_layers or self.teacher_scores)
-
-    @property
     def batch_kind(self) -> str:
         """`single`, `pair`, `triple` or `listwise`: how many texts a row of the batch has."""
         return ("single", "pair", "triple")[self.candidates] if self.candidates < 3 else "listwise"

@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import distilbench_methods
-from distilbench.conformance.fakes import make_dims, make_signals
+from distilbench.conformance.fakes import Maker, make_dims
 from distilbench.data.batches import BatchOrder, length_batches
 from distilbench.data.tokens import padded
 from distilbench.models.dropout import cheap_dropout
@@ -45,7 +45,7 @@ def bench_loss(benchmark: BenchmarkFixture, name: str) -> None:
     """Loss and gradients of one batch, the student's pass left out."""
     method = distilbench_methods.load(name)()
     dims = make_dims(student=(WIDTH, 3, 12), teacher=(WIDTH, 6, 12), final=WIDTH, num_sentences=SENTENCES)
-    signals = make_signals(method, dims, batch_size=BATCH, num_tokens=TOKENS, dtype=torch.float32)
+    signals = Maker(dims, BATCH, TOKENS, torch.float32, seed=0).signals(method.needs(dims))
     torch.manual_seed(0)
     aux = method.build_aux(dims)
 

@@ -8,13 +8,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilbench.conformance.fakes import make_dims, make_signals, map_tensors, tensors_of
-from distilbench_methods.base import Dims, Signals
+from distilbench.conformance.fakes import Maker, make_dims, map_tensors, tensors_of
+from distilbench_methods.base import Dims, Method, Signals
 
 
 @pytest.fixture
 def dims() -> Callable[..., Dims]:
     return make_dims
+
+
+def make_signals(
+    method: Method,
+    dims: Dims,
+    *,
+    batch_size: int = 5,
+    num_tokens: int = 4,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Signals:
+    """One batch of exactly what `method` asks for; student tensors require a gradient."""
+    return Maker(dims, batch_size, num_tokens, dtype, seed).signals(method.needs(dims))
 
 
 @pytest.fixture

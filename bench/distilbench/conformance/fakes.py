@@ -10,7 +10,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from distilbench_methods.base import Dims, Method, ModelDims, Needs, Signals, num_masked
+from distilbench_methods.base import Dims, ModelDims, Needs, Signals, num_masked
 
 VOCABULARY = 11
 
@@ -135,19 +135,6 @@ class Maker:
         if layers := getattr(needs, f"{side}_attention"):
             given[f"{side}_attention"] = self.attention(f"{side}_attention", layers, model.heads, grad=grad)
         return given
-
-
-def make_signals(
-    method: Method,
-    dims: Dims,
-    *,
-    batch_size: int = 5,
-    num_tokens: int = 4,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-) -> Signals:
-    """One batch of exactly what `method` asks for; student tensors require a gradient."""
-    return Maker(dims, batch_size, num_tokens, dtype, seed).signals(method.needs(dims))
 
 
 def tensors_of(signals: Signals) -> dict[str, Tensor]:
