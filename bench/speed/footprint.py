@@ -26,7 +26,8 @@ from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
-from distilbench.study.sections import TextSpec, TrainSpec
+from distilbench.study.sections.texts import TextSpec
+from distilbench.study.sections.training import TrainSpec
 from distilbench.training.loop import TrainingJob, train
 from distilbench.training.teacher_store import FINAL, TeacherStore
 from distilbench_methods.mse import MSE

@@ -13,7 +13,7 @@ import torch
 
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Ledger, synchronize
-from distilbench.study.sections import Precision
+from distilbench.study.sections.training import Precision
 from distilbench.training.loop import train
 from speed.clock import Seconds, timed
 from speed.setting import Setting

@@ -15,7 +15,7 @@ import torch
 from distilbench.core.machine import Settings, environment, settings
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.records.record import dump_json
-from distilbench.study.sections import Compile, Precision
+from distilbench.study.sections.training import Compile, Precision
 from speed import rival
 from speed.clock import Race
 from speed.encoding import compare_evaluation, compare_teacher, load_tasks

@@ -22,7 +22,9 @@ from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
-from distilbench.study.sections import Precision, StudentSpec, TextSpec, TrainSpec
+from distilbench.study.sections.models import StudentSpec
+from distilbench.study.sections.texts import TextSpec
+from distilbench.study.sections.training import Precision, TrainSpec
 from distilbench.study.study import Study
 
 MIRRORED_TEXT = "mirror:train/mixed-sentences.parquet"

@@ -18,7 +18,7 @@ from distilbench.models.encoder import Encoder
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.study.budget import Budget, Ledger
-from distilbench.study.sections import Compile
+from distilbench.study.sections.training import Compile
 from distilbench.training.loop import TrainingJob, train
 from distilbench.training.teacher_store import FINAL
 from speed import rival

@@ -17,7 +17,7 @@ from distilbench.core.cache import claim, find_or_make, is_there, is_usable, kep
 from distilbench.evaluation import representation
 from distilbench.runs.prepare import texts as prepared_texts
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
-from distilbench.study.sections import DevSpec
+from distilbench.study.sections.texts import DevSpec
 
 NUMBERS, NAMES = np.arange(6.0).reshape(2, 3), np.array([[1, 2]])
 

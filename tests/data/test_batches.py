@@ -7,7 +7,7 @@ import pytest
 
 from distilbench.data.batches import BatchOrder, batches_per_pool, length_batches
 from distilbench.runs.cost import _rows_of_a_batch
-from distilbench.study.sections import TrainSpec
+from distilbench.study.sections.training import TrainSpec
 
 LENGTHS = np.random.default_rng(0).integers(3, 40, size=1000)
 

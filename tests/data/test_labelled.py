@@ -14,7 +14,7 @@ import pytest
 from distilbench.core.errors import UserError
 from distilbench.data.labelled import LabelledText, RowsRequest, Section, build_or_open, labelled_key
 from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
-from distilbench.study.sections import LabelledSpec
+from distilbench.study.sections.texts import LabelledSpec
 
 Build = Callable[..., LabelledText]
 

@@ -18,7 +18,7 @@ from distilbench.data.corpus import Corpus, texts_of
 from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.text import read_sentences, source_key
 from distilbench.data.tokenizer import tokenizer_hash
-from distilbench.study.sections import TextSpec
+from distilbench.study.sections.texts import TextSpec
 
 
 def read(path: Path, **options: Any) -> list[str]:

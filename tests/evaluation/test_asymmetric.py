@@ -20,7 +20,8 @@ from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.run import finish_run
-from distilbench.study.sections import OwnTask, StudentSpec
+from distilbench.study.sections.models import StudentSpec
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import runs_of
 from tests.conftest import Writes
 

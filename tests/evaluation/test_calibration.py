@@ -30,7 +30,7 @@ from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.published import Figure, PublishedTask, figures_of, load_published
 from distilbench.records.record import read_study
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 
 NAME = "Pairs"
 

@@ -18,7 +18,7 @@ from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.contamination import find
 from distilbench.evaluation.tasks.overlap import pairs_seen, texts_of
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import Study
 
 Writes = Callable[..., Path]

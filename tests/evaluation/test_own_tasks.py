@@ -18,7 +18,7 @@ from distilbench.evaluation.score import score
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.content import example_texts
 from distilbench.models.model_folder import StoredModel
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import Study
 
 Writes = Callable[..., Path]

@@ -33,7 +33,8 @@ from distilbench.evaluation.tasks.profiles import DESCRIPTIONS, PROFILES, SENTEV
 from distilbench.models.encoder import Dense
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
-from distilbench.study.sections import OwnTask, Precision
+from distilbench.study.sections.texts import OwnTask
+from distilbench.study.sections.training import Precision
 
 Writes = Callable[..., Path]
 ROOT = Path(__file__).parents[2]

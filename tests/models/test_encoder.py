@@ -17,7 +17,7 @@ from distilbench.data.tokenizer import load_tokenizer
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder, pool
 from distilbench.models.model_folder import load_encoder
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 
 
 @pytest.fixture

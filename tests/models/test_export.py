@@ -17,7 +17,7 @@ from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.record import dump_json
 from distilbench.runs.export import export_run
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 
 TEXTS = ["the dog sees a cat", "water", "a small bird sings under the old tree"]
 HEADS = {

@@ -19,7 +19,7 @@ from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder
 from distilbench.runs.trained import put_on
 from distilbench.study.rows import method_entry
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 from distilbench.training.signals import dims_of
 from tests.conftest import SMALL
 

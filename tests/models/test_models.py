@@ -13,7 +13,7 @@ from distilbench.models import cutting as models
 from distilbench.models.cutting import build_student, find_model, kept_layers, leading_directions
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 
 
 @pytest.fixture

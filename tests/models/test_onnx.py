@@ -21,7 +21,7 @@ from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder
 from distilbench.models.onnx_export import GRAPH, write_onnx
 from distilbench.models.token_table import TokenTable
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 
 needs_onnx = pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs distilbench[onnx]")
 TEXTS = ["water", "the dog sees a cat", "river " * 100]

@@ -13,7 +13,7 @@ from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder
 from distilbench.models.static_student import distil_static, rarity, reduce, static_encoder
 from distilbench.study.budget import Ledger
-from distilbench.study.sections import StaticSpec
+from distilbench.study.sections.models import StaticSpec
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from distilbench.runs.trained import training_of
 from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.rows import method_entry
 from distilbench.study.search_space import Sampler, at, space_of
-from distilbench.study.sections import TuneSpec
+from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study, runs_of
 from distilbench.study.study_file import load_study
 from distilbench.training.loop import train

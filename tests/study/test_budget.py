@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes, phase, reset_peak_memory, spent
-from distilbench.study.sections import BudgetSpec, TrainSpec
+from distilbench.study.sections.training import BudgetSpec, TrainSpec
 from distilbench.training.loop import learning_rate
 
 

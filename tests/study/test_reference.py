@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distilbench.study.reference import TITLES, markdown
-from distilbench.study.sections import OwnTask, Section
+from distilbench.study.sections.section import Section
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import SECTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "study.md"

@@ -22,7 +22,7 @@ from distilbench.runs.prepare.prepared import prepare, prepare_run
 from distilbench.runs.progress import Watch
 from distilbench.runs.study_run import run_part
 from distilbench.study.budget import Budget, Ledger
-from distilbench.study.sections import BudgetSpec
+from distilbench.study.sections.training import BudgetSpec
 from distilbench.study.study import Run, Study, runs_of
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.lock_step import LockStep

@@ -19,7 +19,7 @@ from distilbench.models.embed import tokens_per_pass
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.published import figures_of
 from distilbench.records.record import Record, read_study
-from distilbench.study.sections import Precision
+from distilbench.study.sections.training import Precision
 
 Cli = Callable[..., tuple[int, str, str]]
 Write = Callable[..., Path]

@@ -22,7 +22,9 @@ from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
-from distilbench.study.sections import LabelledSpec, RowType, StudentSpec, TextSpec
+from distilbench.study.sections.models import StudentSpec
+from distilbench.study.sections.texts import LabelledSpec, TextSpec
+from distilbench.study.sections.training import RowType
 from distilbench.training.signals import SignalSource, negative_rows, outside_rows, sent
 from distilbench.training.teacher_store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
 from distilbench_methods.base import Needs, num_masked

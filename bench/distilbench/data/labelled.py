@@ -22,7 +22,7 @@ from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
 from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
-from distilbench.study.sections import LabelledSpec
+from distilbench.study.sections.texts import LabelledSpec
 
 Section = Literal["labelled", "dev"]
 """Sections of a study that name rows of texts: to train on, and to watch the students by."""

@@ -17,7 +17,7 @@ from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, text
 from distilbench.data.sentences import stored_sentences, write_all
 from distilbench.data.text import changed, read_sentences, source_key, source_names
 from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
-from distilbench.study.sections import TextSpec
+from distilbench.study.sections.texts import TextSpec
 
 
 @dataclass(frozen=True)

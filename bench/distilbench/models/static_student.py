@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.token_table import TokenTable
 from distilbench.study.budget import Ledger, phase
-from distilbench.study.sections import StaticSpec
+from distilbench.study.sections.models import StaticSpec
 
 TOKENS_AT_ONCE = 1024
 

@@ -12,7 +12,7 @@ from distilbench.data.batches import LEAST_ROWS
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun, PreparedStage
 from distilbench.study.budget import synchronize
-from distilbench.study.sections import TrainSpec
+from distilbench.study.sections.training import TrainSpec
 
 PROBE_TOKENS = 32
 PROBE_STEPS = 3

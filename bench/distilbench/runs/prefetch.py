@@ -22,7 +22,7 @@ from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.cutting import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.models.export import licence_of
 from distilbench.records.record import SOURCE_FILE, dump_json
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import Study
 
 

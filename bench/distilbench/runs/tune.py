@@ -25,7 +25,7 @@ from distilbench.study.budget import Ledger, spent
 from distilbench.study.row_changes import changed
 from distilbench.study.rows import MethodEntry
 from distilbench.study.search_space import Sampler, rows_to_tune, space_of
-from distilbench.study.sections import TuneSpec
+from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Run
 
 

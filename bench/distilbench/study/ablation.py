@@ -20,7 +20,7 @@ from distilbench.records.design import Ablation, AblationRow
 from distilbench.study.factors import Level, is_setting, levels_of, listed_levels, setting
 from distilbench.study.row_changes import changed
 from distilbench.study.rows import MethodEntry, method_entry
-from distilbench.study.sections import AblateSpec
+from distilbench.study.sections.training import AblateSpec
 from distilbench.study.study import Study
 
 MOST_CELLS, LONGEST_LABEL = 256, 80

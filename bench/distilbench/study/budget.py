@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from distilbench.study.sections import BudgetSpec
+from distilbench.study.sections.training import BudgetSpec
 
 Phase = Literal["setup", "teacher", "train", "evaluation", "checkpoint"]
 CHARGED_PHASE: Phase = "train"

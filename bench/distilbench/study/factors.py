@@ -8,7 +8,7 @@ from typing import Any
 from distilbench.core.errors import one_of, shown
 from distilbench.study.row_changes import Changes, stage_of
 from distilbench.study.rows import MethodEntry
-from distilbench.study.sections import AblateSpec
+from distilbench.study.sections.training import AblateSpec
 from distilbench.study.study import Study
 
 SETTINGS = ("student", "text", "train")

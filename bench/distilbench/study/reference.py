@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from distilbench.study.sections import OwnTask, Section
+from distilbench.study.sections.section import Section
+from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import SECTIONS
 
 TITLE = """# The keys of a study file

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 import distilbench_methods
 from distilbench.core.errors import one_of, shown
 from distilbench.study.mistakes import message
-from distilbench.study.sections import Label
+from distilbench.study.sections.section import Label
 
 if TYPE_CHECKING:
     from distilbench_methods.base import Method

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import distilbench_methods
 from distilbench.study.rows import MethodEntry, Stage
-from distilbench.study.sections import TuneSpec
+from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study
 from distilbench_methods.space import Choice, Span
 

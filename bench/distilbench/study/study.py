@@ -30,22 +30,10 @@ from distilbench.core.errors import UserError, one_of, shown
 from distilbench.records.record import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
-from distilbench.study.sections import (
-    AblateSpec,
-    BudgetSpec,
-    DevSpec,
-    EvaluationSpec,
-    Label,
-    LabelledSpec,
-    OwnTask,
-    PositiveInt,
-    Section,
-    StaticSpec,
-    StudentSpec,
-    TextSpec,
-    TrainSpec,
-    TuneSpec,
-)
+from distilbench.study.sections.models import StaticSpec, StudentSpec
+from distilbench.study.sections.section import Label, PositiveInt, Section
+from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, TextSpec
+from distilbench.study.sections.training import AblateSpec, BudgetSpec, EvaluationSpec, TrainSpec, TuneSpec
 
 MOST_SEEDS = 1000
 

@@ -13,7 +13,7 @@ import torch
 
 from distilbench.core.errors import UserError
 from distilbench.models.encoder import Encoder, layer_stack
-from distilbench.study.sections import Compile
+from distilbench.study.sections.training import Compile
 
 
 @contextmanager

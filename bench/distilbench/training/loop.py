@@ -20,7 +20,7 @@ from distilbench.data.batches import BatchOrder
 from distilbench.data.labelled import Text
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.study.budget import Budget, Ledger, charge, phase, restore, spent
-from distilbench.study.sections import TrainSpec
+from distilbench.study.sections.training import TrainSpec
 from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
 from distilbench.training.compiled import begin_step, compiled, plain
 from distilbench.training.dev import Response

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilbench.core.errors import UserError
-from distilbench.study.sections import RowType
+from distilbench.study.sections.training import RowType
 
 SCALE_BYTES = 4
 STEPS = 127

@@ -32,7 +32,7 @@ from distilbench.data.batches import length_batches
 from distilbench.data.corpus import Corpus
 from distilbench.models.embed import tokens_per_pass
 from distilbench.models.encoder import Encoder, pool
-from distilbench.study.sections import RowType
+from distilbench.study.sections.training import RowType
 from distilbench.training.row_types import decode, encode, row_bytes
 from distilbench_methods.base import Needs
 from distilbench_methods.pooling import LayerPooling

@@ -22,7 +22,7 @@ from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.files import check_table, read_split, retrieval_split
 from distilbench.evaluation.tasks.own import own_task
 from distilbench.evaluation.tasks.profiles import PROFILES, SICK_TEST
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 
 disable_progress_bars()
 

@@ -13,7 +13,7 @@ from distilbench.core.errors import UserError, one_of
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
 from distilbench.evaluation.tasks.files import retrieval_split
-from distilbench.study.sections import OwnTask
+from distilbench.study.sections.texts import OwnTask
 
 
 def own_task(spec: OwnTask, mirror: Path | None) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distilbench.study.sections import OwnTask
+    from distilbench.study.sections.texts import OwnTask
 
 STS7 = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 SICK_TEST = "SICK-R-Test"

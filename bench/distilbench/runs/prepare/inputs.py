@@ -14,11 +14,12 @@ from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.cutting import find_model
 from distilbench.models.encoder import Encoder
-from distilbench.runs.prepare.teacher_and_student import Students, Teacher
+from distilbench.runs.prepare.students import Students
+from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
-from distilbench.study.sections import RowType
+from distilbench.study.sections.training import RowType
 from distilbench.study.study import Study
 from distilbench.training.signals import dims_of
 from distilbench.training.teacher_store import TeacherStore, store_key, store_size

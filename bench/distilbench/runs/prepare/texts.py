@@ -14,7 +14,7 @@ from distilbench.data.labelled import LabelledText, RowsRequest
 from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
-from distilbench.runs.prepare.teacher_and_student import Teacher
+from distilbench.runs.prepare.teacher import Teacher
 from distilbench.training.dev import DevSet, views_of
 
 if TYPE_CHECKING:

@@ -1,122 +1,19 @@
-"""The sections of a study file: their keys, defaults and limits. `distilbench.study.study` puts them together."""
+"""How a study trains, tunes and scores, and what that may cost."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from distilbench.records.record import Currency
-from distilbench_methods.pooling import LayerPooling
+from distilbench.study.sections.section import PositiveInt, Section
 
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 """Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""
 Precision = Literal["fp32", "bf16"]
 RowType = Literal["float32", "float16", "int8"]
 """How the teacher's stored signals are kept."""
-PositiveInt = Annotated[int, Field(gt=0)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
-
-
-class Section(BaseModel):
-    """Keys that are known, values that do not change; a field's docstring is its meaning in `docs/study.md`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads `yes` and `on` as True, and pydantic would read that as 1.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError(f"yes or no is no value for this key, got {value}")
-        return value
-
-
-class StudentSpec(Section):
-    """The small model, made from the teacher."""
-
-    layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
-    """How many of the teacher's layers to keep, evenly spaced up to the last, or which ones (from 1)."""
-    width: PositiveInt | None = None
-    """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
-    leading singular vectors and the layers start at random."""
-    pooling: LayerPooling = "mean"
-    """How token states become one vector: `mean` is their mean, `cls` the state of the first token."""
-    dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
-    """Dropout probability of its layers in training. Unset: the teacher's own."""
-
-
-class TextSpec(Section):
-    """Unlabelled training text."""
-
-    source: str | Annotated[list[str], Field(min_length=1)]
-    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
-    column: str = "text"
-    """Column to read where the file has columns."""
-    sentences: PositiveInt | None = None
-    """Sample this many distinct sentences. Unset: all."""
-    on_bad_line: Literal["error", "skip"] = "error"
-    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters: stop at the first, or
-    leave them out."""
-    evaluation_text: Literal["remove", "keep"] = "remove"
-    """What to do with sentences that contain text of the study's tasks: leave them out and count them, or keep them."""
-
-
-class LabelledSpec(Section):
-    """Texts that belong together, for methods that learn from them: an anchor, what fits it, what fits it less."""
-
-    source: str
-    """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
-    columns: Annotated[list[str], Field(min_length=2)] = ["anchor", "positive", "negative"]
-    """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
-    scores: list[str] = []
-    """Columns with a score for each candidate. Unset: cosines of the teacher's vectors."""
-    rows: PositiveInt | None = None
-    """Sample this many rows. Unset: all."""
-
-    @model_validator(mode="after")
-    def _scores_fit(self) -> LabelledSpec:
-        if self.scores and len(self.scores) != len(self.columns) - 1:
-            raise ValueError(
-                f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates; give one for each"
-            )
-        if self.scores and self.source == "embedded":
-            raise ValueError("the embedded text has no scores; leave labelled.scores out")
-        return self
-
-
-class DevSpec(LabelledSpec):
-    """Pairs by which students are watched while they train: an anchor with each of its candidates."""
-
-    columns: Annotated[list[str], Field(min_length=2)] = ["sentence1", "sentence2"]
-    """Columns of the anchor and its candidates."""
-    rows: PositiveInt = 500
-    """Sample this many rows."""
-    points: Annotated[int, Field(ge=1, le=20)] = 6
-    """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
-
-
-class OwnTask(Section):
-    """A task made from the user's own data."""
-
-    name: Label
-    """The task's name in tables."""
-    source: str
-    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder (corpus, queries,
-    `qrels/<split>`). `mirror:PATH` is below the mirror."""
-    columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
-    """Columns of a table: the two texts and their score."""
-    split: Label = "test"
-    """Which judgements of a BEIR folder to score by."""
-
-
-class StaticSpec(Section):
-    """A row for a static student (model2vec): token vectors from the teacher, not trained."""
-
-    width: PositiveInt = 256
-    """Width of its vectors; where the teacher's is smaller, that."""
-    smoothing: Annotated[float, Field(gt=0)] = 1e-4
-    """a of the weight a / (a + p) of a token with frequency p: the smaller, the less frequent tokens count."""
 
 
 class BudgetSpec(Section):
@@ -212,7 +109,7 @@ class TuneSpec(Section):
     """How many settings are tried for each row."""
     sampler: Literal["quasi-random", "tpe"] = "quasi-random"
     """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[0])
     """Seeds of the trials. Each setting is trained once with each; the final runs must have others."""
     methods: list[str] | None = None
     """Labels of the rows to tune. Unset: all; otherwise the study is marked as tuned unequally."""

@@ -1,0 +1,73 @@
+"""Which texts a study trains on, and is scored by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from distilbench.study.sections.section import Label, PositiveInt, Section
+
+
+class TextSpec(Section):
+    """Unlabelled training text."""
+
+    source: str | Annotated[list[str], Field(min_length=1)]
+    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
+    column: str = "text"
+    """Column to read where the file has columns."""
+    sentences: PositiveInt | None = None
+    """Sample this many distinct sentences. Unset: all."""
+    on_bad_line: Literal["error", "skip"] = "error"
+    """What to do with empty lines, NUL bytes, invalid UTF-8 and lines over 100 000 characters: stop at the first, or
+    leave them out."""
+    evaluation_text: Literal["remove", "keep"] = "remove"
+    """What to do with sentences that contain text of the study's tasks: leave them out and count them, or keep them."""
+
+
+class LabelledSpec(Section):
+    """Texts that belong together, for methods that learn from them: an anchor, what fits it, what fits it less."""
+
+    source: str
+    """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
+    columns: Annotated[list[str], Field(min_length=2)] = Field(default=["anchor", "positive", "negative"])
+    """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
+    scores: list[str] = Field(default=[])
+    """Columns with a score for each candidate. Unset: cosines of the teacher's vectors."""
+    rows: PositiveInt | None = None
+    """Sample this many rows. Unset: all."""
+
+    @model_validator(mode="after")
+    def _scores_fit(self) -> LabelledSpec:
+        if self.scores and len(self.scores) != len(self.columns) - 1:
+            raise ValueError(
+                f"scores names {len(self.scores)} columns for {len(self.columns) - 1} candidates; give one for each"
+            )
+        if self.scores and self.source == "embedded":
+            raise ValueError("the embedded text has no scores; leave labelled.scores out")
+        return self
+
+
+class DevSpec(LabelledSpec):
+    """Pairs by which students are watched while they train: an anchor with each of its candidates."""
+
+    columns: Annotated[list[str], Field(min_length=2)] = Field(default=["sentence1", "sentence2"])
+    """Columns of the anchor and its candidates."""
+    rows: PositiveInt = 500
+    """Sample this many rows."""
+    points: Annotated[int, Field(ge=1, le=20)] = 6
+    """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
+
+
+class OwnTask(Section):
+    """A task made from the user's own data."""
+
+    name: Label
+    """The task's name in tables."""
+    source: str
+    """A table of pairs with scores (.csv, .tsv, .jsonl, .parquet), or a BEIR folder (corpus, queries,
+    `qrels/<split>`). `mirror:PATH` is below the mirror."""
+    columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
+    """Columns of a table: the two texts and their score."""
+    split: Label = "test"
+    """Which judgements of a BEIR folder to score by."""
