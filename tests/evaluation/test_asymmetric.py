@@ -65,23 +65,24 @@ def test_the_teacher_on_its_own_index_has_its_own_score(task: Task, teacher_fold
 
 
 def test_the_index_is_made_once_and_again_when_damaged(
-    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: Task, teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts, asked = ["the dog", "a cat sees a bird"], []
+    metadata = task.instance.metadata
 
     def counted(*given: Any) -> Any:
         asked.append(given)
         return embed(*given)
 
     monkeypatch.setattr(asymmetric, "embed", counted)
-    first = index_of(teacher_folder, tmp_path)(texts)
-    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts), first)
+    first = index_of(teacher_folder, tmp_path)(texts, metadata)
+    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts, metadata), first)
     assert len(asked) == 1
-    index_of(teacher_folder, tmp_path)(texts[::-1])
+    index_of(teacher_folder, tmp_path)(texts[::-1], metadata)
     assert len(asked) == 2
     for file in (tmp_path / "indexes").glob("*/vectors.npy"):
         file.write_bytes(file.read_bytes()[:-1])
-    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts), first)
+    np.testing.assert_array_equal(index_of(teacher_folder, tmp_path)(texts, metadata), first)
     assert len(asked) == 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,11 +80,27 @@ def test_the_embedded_sts_set_is_sound(sts: Task) -> None:
     assert not frame.duplicated(["sentence1", "sentence2"]).any()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_scores_equal_plain_mteb(model: StoredModel, sts: Task, small_mirror: Path, tmp_path: Path) -> None:
+PROMPTED: dict[str, dict[str, Any]] = {
+    "no prompts": {},
+    "sides": {"prompts": {"query": "who sees ", "document": "a small "}},
+    "one side and a default": {"prompts": {"query": "who sees ", "all": "the old "}, "default_prompt_name": "all"},
+    "types and tasks": {"prompts": {"STS": "water ", "SciFact-query": "red ", "Retrieval-document": "blue "}},
+    "lengths count": {"similarity_fn_name": "dot", "prompts": {"document": "a small "}},
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("how", PROMPTED)
+def test_scores_equal_plain_mteb(teacher_folder: Path, sts: Task, small_mirror: Path, tmp_path: Path, how: str) -> None:
     import mteb
     from sentence_transformers import SentenceTransformer
 
+    shutil.copytree(teacher_folder, tmp_path / "model")
+    if how == "lengths count":
+        modules = json.loads((tmp_path / "model" / "modules.json").read_text(encoding="utf-8"))
+        (tmp_path / "model" / "modules.json").write_text(json.dumps(modules[:2]), encoding="utf-8")
+    (tmp_path / "model" / "config_sentence_transformers.json").write_text(json.dumps(PROMPTED[how]), encoding="utf-8")
+    model = StoredModel("teacher", tmp_path / "model")
     retrieval = load_task("SciFact", small_mirror)
     for task in (sts, retrieval):
         plain = mteb.evaluate(

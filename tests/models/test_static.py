@@ -73,7 +73,7 @@ def test_it_is_exported_as_sentence_transformers_reads_it(
     student = distil_static(teacher, tokenizer, StaticSpec(width=8), Ledger())
     export(student, tokenizer, tmp_path / "model", "# static\n")
     texts = ["a dog sees the cat", "the old house"]
-    own = encode(student, teacher_folder, texts)
+    own = encode(student, tmp_path / "model", texts)
     assert torch.equal(encode(load_encoder(tmp_path / "model"), tmp_path / "model", texts), own)
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts)
     torch.testing.assert_close(torch.from_numpy(theirs), own)

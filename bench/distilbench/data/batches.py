@@ -112,7 +112,8 @@ def _sizes(lengths_R: NDArray[np.int64], tokens: int, least: int, most: int) -> 
     """How many rows, in rising order of length, fit in each batch of so many tokens when padded to the longest."""
     start = 0
     while start < len(lengths_R):
-        size = max(least, min(most, tokens // int(lengths_R[start])))
+        # A text may have no token at all.
+        size = max(least, min(most, tokens // max(1, int(lengths_R[start]))))
         while size > least and size * int(lengths_R[min(start + size, len(lengths_R)) - 1]) > tokens:
             size -= 1
         size = min(size, len(lengths_R) - start)

@@ -48,7 +48,7 @@ class Tokens:
     def batch(self, rows_B: NDArray[np.int64], tokenizer: Any) -> tuple[Tensor, Tensor]:
         """Token ids and mask of some texts, each [B, T], padded as the tokenizer pads."""
         left = tokenizer.padding_side == "left"
-        return padded(self.flat, self.offsets, rows_B, tokenizer.pad_token_id, left=left)
+        return padded(self.flat, self.offsets, rows_B, tokenizer.pad_token_id or 0, left=left)
 
 
 def padded(

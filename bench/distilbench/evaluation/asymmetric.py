@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
@@ -14,13 +15,14 @@ from distilbench.core.cache import kept_arrays
 from distilbench.core.seeds import preserved_rng
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation.evaluate import evaluate
-from distilbench.evaluation.mteb_encoder import BenchEncoder
+from distilbench.evaluation.mteb_encoder import BenchEncoder, prompt_of
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.models.embed import batch_rule, embed
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import StoredModel, load_encoder
 
-Embedder = Callable[[list[str]], NDArray[np.float32]]
+Embedder = Callable[[list[str], TaskMetadata], NDArray[np.float32]]
+"""Gives the vectors of a task's documents, [texts, width]."""
 
 
 class AsymmetricEncoder(BenchEncoder):
@@ -30,11 +32,13 @@ class AsymmetricEncoder(BenchEncoder):
         super().__init__(student, tokenizer, "asymmetric", "asymmetric")
         self._documents = documents
 
-    def encode(self, inputs: Any, prompt_type: PromptType | None = None, **options: Any) -> NDArray[np.float32]:
+    def encode(
+        self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: PromptType | None = None, **options: Any
+    ) -> NDArray[np.float32]:
         """As `BenchEncoder.encode`; documents are known by mteb's `prompt_type`."""
         if prompt_type == PromptType.document:
-            return self._documents(list(inputs.dataset["text"]))
-        return super().encode(inputs, **options)
+            return self._documents(list(inputs.dataset["text"]), task_metadata)
+        return super().encode(inputs, task_metadata=task_metadata, prompt_type=prompt_type, **options)
 
 
 class TeacherIndex:
@@ -43,18 +47,19 @@ class TeacherIndex:
     def __init__(self, teacher: Encoder, folder: Path, hashes: dict[str, str], cache: Path) -> None:
         self._teacher, self._folder, self._hashes, self._cache = teacher, folder, hashes, cache
 
-    def __call__(self, texts: list[str]) -> NDArray[np.float32]:
-        """Vectors of some texts, [texts, width], float32."""
+    def __call__(self, texts: list[str], task: TaskMetadata) -> NDArray[np.float32]:
+        """Vectors of some documents of a task, [texts, width], float32."""
+        prompt = prompt_of(self._teacher, task, PromptType.document)
         parts = {
             "teacher": self._hashes,
-            "texts": texts,
+            "texts": [prompt + text for text in texts],
             "precision": "fp32",
             "batches": batch_rule(self._teacher.device),
         }
-        return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts)}, **parts)["vectors"]
+        return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts, prompt)}, **parts)["vectors"]
 
-    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
-        return embed(self._teacher, load_tokenizer(self._folder), texts)
+    def _embed(self, texts: list[str], prompt: str) -> NDArray[np.float32]:
+        return embed(self._teacher, load_tokenizer(self._folder), texts, prompt)
 
 
 def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:

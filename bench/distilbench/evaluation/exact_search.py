@@ -55,7 +55,7 @@ class ExactSearch(SearchEncoderWrapper):  # type: ignore[misc]
         loader = create_dataloader(
             texts, task_metadata=task_metadata, prompt_type=prompt_type, num_proc=num_proc, **encode_kwargs
         )
-        return self.model.encode(loader, prompt_type=prompt_type)
+        return self.model.encode(loader, task_metadata=task_metadata, prompt_type=prompt_type)
 
 
 def _chunks(names: list[str]) -> list[list[str]]:

@@ -6,14 +6,30 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from mteb.models.abs_encoder import AbsEncoder
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import PromptType
 from numpy.typing import NDArray
 
 from distilbench.data.tokens import TokenCache, Tokens, tokenised
 from distilbench.evaluation.collapse import check_vectors
 from distilbench.models.embed import batches, embed_tokens
 from distilbench.models.encoder import Encoder
+
+SIMILARITIES = {"cosine": ScoringFunction.COSINE, "dot": ScoringFunction.DOT_PRODUCT}
+
+
+def prompt_of(model: Encoder, task: TaskMetadata, side: PromptType | None) -> str:
+    """What mteb and sentence-transformers between them put before the texts of a task, or of one of its sides.
+
+    The prompt named after task and side, the task, its type and side, its type, or the side; without a side, else the
+    model's default one.
+    """
+    name = get_prompt_name(model.prompts, task, side)
+    if name is None:
+        return model.default_prompt if side is None else ""
+    return model.prompts[name]
 
 
 class BenchEncoder(AbsEncoder):  # type: ignore[misc]
@@ -29,20 +45,24 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
             overwrites={
                 "name": f"distilbench/{name}",
                 "revision": revision,
-                "similarity_fn_name": ScoringFunction.COSINE,
+                "similarity_fn_name": SIMILARITIES[model.similarity],
                 "embed_dim": model.output_width(),
                 "max_tokens": model.max_length,
                 "modalities": ["text"],
             }
         )
 
-    def encode(self, inputs: Any, **_: Any) -> NDArray[np.float32]:
-        """Vectors of all texts of a data loader, [texts, width], float32. Texts seen before are not run again.
+    def encode(
+        self, inputs: Any, *, task_metadata: TaskMetadata, prompt_type: PromptType | None = None, **_: Any
+    ) -> NDArray[np.float32]:
+        """Vectors of all texts of a data loader, [texts, width], float32, with the prompt of their side before each.
 
-        Raises `CollapseError` for vectors that are not finite, or the same for different texts.
+        Texts seen before are not run again. Raises `CollapseError` for vectors that are not finite, or the same for
+        different texts.
         """
+        before = prompt_of(self.model, task_metadata, prompt_type)
         # Row by row, as the loader would give them, they come ten times as slowly.
-        texts = list(inputs.dataset["text"])
+        texts = [before + text for text in inputs.dataset["text"]]
         if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
             self._embed(new)
         return np.stack([self._known[text] for text in texts])

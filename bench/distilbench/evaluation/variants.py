@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.data.tokens import Tokens
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.models.embed import tokens_per_pass
-from distilbench.models.encoder import Dense, Encoder, Normalize
+from distilbench.models.encoder import Dense, Encoder, Normalize, PoolingMode
 from distilbench.models.model_folder import StoredModel, load_encoder
 
 LENGTHS = (32, 64, 128, 256, 512)
@@ -36,19 +33,15 @@ class Variant:
     """What is then wrong with the folder, or with its figure."""
     change: Callable[[Encoder], Any] = lambda _: None
     """Changes a copy of the encoder in place."""
-    prompt: str = ""
     padding: bool = True
 
 
 class VariantEncoder(BenchEncoder):
-    """As the evaluation's encoder, with a prompt before every text, or with no two lengths in one batch."""
+    """As the evaluation's encoder, perhaps with no two lengths in one batch."""
 
     def __init__(self, model: StoredModel, encoder: Encoder, variant: Variant) -> None:
         super().__init__(encoder, load_tokenizer(model.folder), "variant", "variant")
         self._variant = variant
-
-    def tokens(self, texts: list[str]) -> Tokens:
-        return super().tokens([f"{self._variant.prompt}{text}" for text in texts])
 
     def batches(self, lengths_N: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         if self._variant.padding:
@@ -68,7 +61,7 @@ def variants(model: StoredModel, device: str) -> Iterator[tuple[Variant, Variant
         *_padding(),
         *_head(encoder),
         *_length(encoder),
-        *_prompts(model.folder),
+        *_prompts(encoder),
         *_dtype(),
     ]:
         changed = copy.deepcopy(encoder)
@@ -77,12 +70,13 @@ def variants(model: StoredModel, device: str) -> Iterator[tuple[Variant, Variant
 
 
 def _pooling(encoder: Encoder) -> list[Variant]:
-    other = "cls" if encoder.pooling == "mean" else "mean"
+    other: PoolingMode = "cls" if encoder.pooling == "mean" else "mean"
 
     def change(changed: Encoder) -> None:
-        changed.pooling = other  # type: ignore[assignment]
+        changed.pooling = other
 
-    cause = f"the folder's Pooling module asks for {encoder.pooling} pooling; mend its 1_Pooling/config.json"
+    own = encoder.pooling if isinstance(encoder.pooling, str) else " + ".join(encoder.pooling)
+    cause = f"the folder's Pooling module asks for {own} pooling; mend its 1_Pooling/config.json"
     return [Variant(f"{other} pooling", cause, change)]
 
 
@@ -131,15 +125,20 @@ def _length(encoder: Encoder) -> list[Variant]:
     return [Variant(f"a maximum length of {length} tokens", cause, to(length)) for length in reversed(fitting)]
 
 
-def _prompts(folder: Path) -> list[Variant]:
-    path = folder / "config_sentence_transformers.json"
-    own = json.loads(path.read_text(encoding="utf-8")).get("prompts", {}) if path.is_file() else {}
-    cause = "the published figure was made with this prompt, and distilbench puts none before a text"
-    return [
-        Variant(f"the prompt {prompt!r}", cause, prompt=prompt)
-        for prompt in dict.fromkeys([*own.values(), *PROMPTS])
+def _prompts(encoder: Encoder) -> list[Variant]:
+    def to(prompt: str) -> Callable[[Encoder], Any]:
+        return lambda changed: changed.put_before_all(prompt)
+
+    cause = "the published figure was made with this prompt before every text, which the folder does not ask for"
+    found = [
+        Variant(f"the prompt {prompt!r}", cause, to(prompt))
+        for prompt in dict.fromkeys([*encoder.prompts.values(), *PROMPTS])
         if prompt
     ]
+    if any(encoder.prompts.values()):
+        cause = "the published figure was made without the folder's prompts"
+        found.append(Variant("no prompt before any text", cause, to("")))
+    return found
 
 
 def _dtype() -> list[Variant]:

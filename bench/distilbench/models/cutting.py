@@ -118,7 +118,13 @@ def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
         _project_embeddings(teacher.backbone, backbone)
     else:
         _copy_layers(teacher.backbone, backbone, kept)
-    return Encoder(backbone, pooling=spec.pooling, max_length=teacher.max_length)
+    return Encoder(
+        backbone,
+        pooling=spec.pooling,
+        max_length=teacher.max_length,
+        prompts=teacher.prompts,
+        default_prompt_name=teacher.default_prompt_name,
+    )
 
 
 def kept_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:

@@ -29,9 +29,11 @@ def batch_rule(device: torch.device | str) -> str:
     return f"distinct texts by length, at most {tokens_per_pass(device)} padded tokens a batch"
 
 
-def embed(model: Encoder, tokenizer: Any, texts: list[str]) -> NDArray[np.float32]:
-    """The vectors that ship, [texts, width], in the order of the texts."""
-    tokens = tokenised(tokenizer, texts, model.max_length)
+def embed(model: Encoder, tokenizer: Any, texts: list[str], prompt: str | None = None) -> NDArray[np.float32]:
+    """The vectors that ship, [texts, width], in the order of the texts; before each stands a prompt, if not another
+    then the model's default one."""
+    before = model.default_prompt if prompt is None else prompt
+    tokens = tokenised(tokenizer, [before + text for text in texts], model.max_length)
     return embed_tokens(model, tokenizer, tokens, batches(tokens.lengths(), model.device))
 
 
@@ -44,9 +46,15 @@ def batches(lengths_N: NDArray[np.int64], device: torch.device) -> Iterator[NDAr
 def embed_tokens(
     model: Encoder, tokenizer: Any, tokens: Tokens, parts: Iterable[NDArray[np.int64]]
 ) -> NDArray[np.float32]:
-    """Vectors of tokenised texts, [texts, width], those of each part in one pass."""
-    found = np.empty((len(tokens), model.output_width()), dtype=np.float32)
+    """Vectors of tokenised texts, [texts, width], those of each part in one pass.
+
+    A text without a token does not pass the transformer: what its head makes of zeros is its vector.
+    """
+    vectors = np.empty((len(tokens), model.output_width()), dtype=np.float32)
+    lengths_N = tokens.lengths()
+    vectors[lengths_N == 0] = model.of_nothing().float().cpu().numpy()
     for part in parts:
-        ids, mask = (tensor.to(model.device) for tensor in tokens.batch(part, tokenizer))
-        found[part] = model(ids, mask).final.float().cpu().numpy()
-    return found
+        if len(rows := part[lengths_N[part] > 0]):
+            ids, mask = (tensor.to(model.device) for tensor in tokens.batch(rows, tokenizer))
+            vectors[rows] = model(ids, mask).final.float().cpu().numpy()
+    return vectors

@@ -7,14 +7,17 @@ was trained. Shapes: B sentences, T tokens, S width, L requested layers, A heads
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -24,6 +27,9 @@ from distilbench_methods.base import ModelDims
 from distilbench_methods.pooling import LayerPooling
 
 MAPS = "distilbench_maps"
+PROBE_TOKENS, PROBE_TOLERANCE = 8, 1e-3
+COUNTED_TOKENS = (16, 32)
+Similarity = Literal["cosine", "dot"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +52,16 @@ def _attention_with_maps(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Plain attention that returns its probabilities as they are before dropout."""
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        # Heads that share keys and values (grouped-query attention).
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if (captured := _captured.get()) is not None:
         side_by_side = [part.transpose(1, 2).flatten(2) for part in (query, key, value)]
         captured.append(_Inside(torch.stack(side_by_side, dim=1), scores))
@@ -64,12 +76,33 @@ ALL_ATTENTION_FUNCTIONS.register(MAPS, _attention_with_maps)
 ALL_MASK_ATTENTION_FUNCTIONS.register(MAPS, eager_mask)
 
 
-def pool(hidden_BTS: Tensor, mask_BT: Tensor, how: LayerPooling) -> Tensor:
-    """One vector per sentence, [B, S]: the mean over real tokens (special ones included), or the first token."""
-    if how == "cls":
-        return hidden_BTS[:, 0]
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""By sentence-transformers' names."""
+Pooling = PoolingMode | tuple[PoolingMode, ...]
+SMALLEST_COUNT = 1e-9
+"""What stands for the number of tokens of a text that has none: its vector is zero."""
+
+
+def pool(hidden_BTS: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
+    """One vector per sentence, [B, S], from real tokens, special ones included; of several modes, side by side."""
+    if isinstance(how, str):
+        return _pool(hidden_BTS, mask_BT, how)
+    return torch.cat([_pool(hidden_BTS, mask_BT, mode) for mode in how], dim=-1)
+
+
+def _pool(hidden_BTS: Tensor, mask_BT: Tensor, mode: PoolingMode) -> Tensor:
+    if mode in ("cls", "lasttoken"):
+        # Padding may stand on either side.
+        last_B = mask_BT.shape[1] - 1 - mask_BT.flip(1).int().argmax(dim=1)
+        place_B = mask_BT.int().argmax(dim=1) if mode == "cls" else last_B
+        return hidden_BTS[torch.arange(len(hidden_BTS), device=hidden_BTS.device), place_B]
+    if mode == "max":
+        return hidden_BTS.masked_fill(mask_BT.unsqueeze(-1) == 0, float("-inf")).amax(dim=1)
     weights = mask_BT.unsqueeze(-1).to(hidden_BTS.dtype)
-    return (hidden_BTS * weights).sum(dim=1) / weights.sum(dim=1)
+    if mode == "weightedmean":
+        weights = weights * weights.cumsum(dim=1)
+    count = weights.sum(dim=1).clamp(min=SMALLEST_COUNT)
+    return (hidden_BTS * weights).sum(dim=1) / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
 
 
 @dataclass(frozen=True)
@@ -107,22 +140,71 @@ class Dense(nn.Sequential):
 class Encoder(nn.Module):
     """A transformer, its pooling, and the modules that ship behind it."""
 
-    def __init__(self, backbone: Any, *, pooling: LayerPooling, head: nn.Module | None = None, max_length: int) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        *,
+        pooling: Pooling,
+        head: nn.Module | None = None,
+        max_length: int,
+        prompts: Mapping[str, str] = MappingProxyType({}),
+        default_prompt_name: str | None = None,
+        similarity: Similarity = "cosine",
+    ) -> None:
+        """`prompts`: what stands before a text, by mteb's names for sides and tasks; `default_prompt_name` has the one
+        that stands before texts of no side."""
         super().__init__()
         self.backbone = backbone
-        self.pooling: LayerPooling = pooling
+        self.pooling: Pooling = pooling
         self.head = head if head is not None else nn.Identity()
         self.max_length = max_length
+        self.prompts, self.default_prompt_name = dict(prompts), default_prompt_name
+        self.similarity: Similarity = similarity
         self._own_attention = str(backbone.config._attn_implementation)
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    @property
+    @cached_property
     def can_give_maps(self) -> bool:
-        """Whether the architecture takes its attention from transformers' registry, where ours is."""
-        return bool(getattr(self.backbone, "_supports_attention_backend", False))
+        """Whether the architecture gives the same states when it takes its attention from here.
+
+        An architecture may hand its attention more than is known here, such as sinks or a bias of positions.
+        """
+        if not getattr(self.backbone, "_supports_attention_backend", False):
+            return False
+        ids_BT = torch.arange(2 * PROBE_TOKENS, device=self.device).view(2, -1) % self.vocabulary
+        mask_BT = torch.ones_like(ids_BT)
+        mask_BT[1, PROBE_TOKENS // 2 :] = 0
+        training, states = self.backbone.training, []
+        self.backbone.eval()
+        try:
+            for attention in (self._own_attention, MAPS):
+                self.backbone.set_attn_implementation(attention)
+                with torch.no_grad():
+                    states.append(self.backbone(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float())
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            return False
+        finally:
+            self.backbone.set_attn_implementation(self._own_attention)
+            self.backbone.train(training)
+        own, ours = (torch.where(mask_BT.unsqueeze(-1) == 1, state, 0.0) for state in states)
+        return bool(torch.allclose(own, ours, atol=PROBE_TOLERANCE, rtol=PROBE_TOLERANCE))
+
+    @property
+    def default_prompt(self) -> str:
+        """What stands before texts of no side."""
+        return self.prompts.get(self.default_prompt_name or "", "")
+
+    def put_before_all(self, prompt: str) -> None:
+        """Have one prompt stand before every text, whatever its side."""
+        self.prompts, self.default_prompt_name = dict.fromkeys(("query", "document"), prompt), "query"
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of its table of token vectors."""
+        return int(self.backbone.get_input_embeddings().num_embeddings)
 
     @property
     def max_positions(self) -> int:
@@ -132,16 +214,27 @@ class Encoder(nn.Module):
         offset = (
             getattr(self.backbone.embeddings, "padding_idx", None) if hasattr(self.backbone, "embeddings") else None
         )
-        return positions - (offset + 1 if offset else 0)
+        return positions - (offset + 1 if offset is not None else 0)
 
     @property
     def dims(self) -> ModelDims:
         config = self.backbone.config
         return ModelDims(width=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads)
 
+    @property
+    def pooled_width(self) -> int:
+        """Width of what its head gets."""
+        modes = 1 if isinstance(self.pooling, str) else len(self.pooling)
+        return modes * int(self.backbone.config.hidden_size)
+
     def output_width(self) -> int:
         """Width of the vector that ships."""
-        return output_width(self.head, int(self.backbone.config.hidden_size))
+        return output_width(self.head, self.pooled_width)
+
+    def of_nothing(self) -> Tensor:
+        """[output width]: the vector of a text without a token."""
+        vector: Tensor = self.head(torch.zeros(1, self.pooled_width, device=self.device))[0]
+        return vector
 
     def lowest(self, blocks: int) -> list[nn.Parameter]:
         """Parameters of the embeddings and of the lowest blocks."""
@@ -201,12 +294,36 @@ class Encoder(nn.Module):
 
     def forward_flops(self, batch_size: int, num_tokens: int) -> float:
         """FLOPs of the transformer's matrix products for a padded [B, T] batch, forward only."""
-        config = self.backbone.config
-        width, rows = config.hidden_size, batch_size * num_tokens
-        projections = 4 * 2.0 * rows * width * width
-        attention = 2 * 2.0 * rows * num_tokens * width
-        feed_forward = 2 * 2.0 * rows * width * getattr(config, feed_forward_key(config))
-        return float(config.num_hidden_layers * (projections + attention + feed_forward))
+        by_token, by_pair = self._flops
+        return batch_size * (by_token * num_tokens + by_pair * num_tokens**2)
+
+    @cached_property
+    def _flops(self) -> tuple[float, float]:
+        """FLOPs of a text for each token, and for each pair of tokens, as torch counts those of two small passes.
+
+        Taken first while the blocks are as they were made: of compiled ones torch counts nothing.
+        """
+        if not self.backbone.config.num_hidden_layers:
+            return 0.0, 0.0
+        training, attention = self.backbone.training, str(self.backbone.config._attn_implementation)
+        self.backbone.eval()
+        # Of fused attention on a CPU, torch's counter knows nothing.
+        self.backbone.set_attn_implementation("eager")
+        try:
+            few, many = (self._counted(tokens) for tokens in COUNTED_TOKENS)
+        finally:
+            self.backbone.set_attn_implementation(attention)
+            self.backbone.train(training)
+        short, long = COUNTED_TOKENS
+        by_pair = (many / long - few / short) / (long - short)
+        return few / short - by_pair * short, by_pair
+
+    def _counted(self, tokens: int) -> float:
+        ids_BT = torch.zeros(1, tokens, dtype=torch.long, device=self.device)
+        # Without gradients, the counter stumbles over parameters that a block hands on, as DeBERTa's do.
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
+            self.backbone(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+        return float(counter.get_total_flops())
 
 
 def output_width(head: nn.Module, input_width: int) -> int:

@@ -14,13 +14,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from distilbench.core.sealed import write_folder_atomically
-from distilbench.models.encoder import Dense, Encoder, Normalize
+from distilbench.models.encoder import Dense, Encoder, Normalize, PoolingMode
 from distilbench.models.token_table import TokenTable
 from distilbench.records.record import dump_json
 
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)
 NEWLINE = "\n"
-POOLING_MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+POOLING_MODES: dict[PoolingMode, str] = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
 
 
 def export(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
@@ -47,7 +54,12 @@ def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
     ]
     (folder / "modules.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
     dump_json({"max_seq_length": student.max_length, "do_lower_case": False}, folder / "sentence_bert_config.json")
-    dump_json({"prompts": {}, "similarity_fn_name": "cosine"}, folder / "config_sentence_transformers.json")
+    settings = {
+        "prompts": student.prompts,
+        "default_prompt_name": student.default_prompt_name,
+        "similarity_fn_name": student.similarity,
+    }
+    dump_json(settings, folder / "config_sentence_transformers.json")
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -84,9 +96,12 @@ def _parts(head: nn.Module) -> list[Dense | Normalize]:
 
 def _write_pooling(student: Encoder, folder: Path) -> None:
     folder.mkdir()
-    chosen = POOLING_MODES[student.pooling]
-    modes = {mode: mode == chosen for mode in POOLING_MODES.values()}
-    dump_json({"word_embedding_dimension": student.dims.width, **modes}, folder / "config.json")
+    chosen = (student.pooling,) if isinstance(student.pooling, str) else student.pooling
+    modes = {key: mode in chosen for mode, key in POOLING_MODES.items()}
+    width = {"word_embedding_dimension": student.dims.width}
+    in_order = tuple(mode for mode in POOLING_MODES if mode in chosen) == chosen
+    # Of another order than theirs, old versions know nothing.
+    dump_json(width | (modes if in_order else {"pooling_mode": chosen}), folder / "config.json")
 
 
 def _write_dense(dense: Dense, folder: Path) -> None:

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 from distilbench.core.errors import UserError
-from distilbench.core.hashes import folder_sha256
 from distilbench.core.sealed import damage, write_folder_atomically
-from distilbench.models.model_folder import WEIGHTS
+from distilbench.data.stored_model import hashes_of
 from distilbench.records.record import RECORD_FILE, Record, read_record, record_damage
 from distilbench.runs.trained import MODEL_FOLDER
 
@@ -33,7 +32,7 @@ def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path
         raise UserError(f"the model of {run} is not in the cache {cache}; run the study {record.study} again")
     if found := damage(stored):
         raise UserError(f"the model in {stored} is damaged: {found}; run the study {record.study} again")
-    if folder_sha256(stored / MODEL_FOLDER, WEIGHTS) != record.identity.get("weights"):
+    if hashes_of(stored / MODEL_FOLDER)["weights"] != record.identity.get("weights"):
         raise UserError(f"the model in {stored} is not the one that {run} was scored with; run the study again")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is taken; choose another folder")

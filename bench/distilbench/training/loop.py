@@ -123,6 +123,8 @@ class _Loop:
         self.curve: list[dict[str, float]] = []
         self.batches_sha256 = ""
         self.part_size = min(spec.micro_batch or spec.batch_size, spec.batch_size)
+        # Counted before blocks are compiled: of compiled ones torch counts nothing.
+        job.student.forward_flops(1, 1)
         self.filled_to = 0
         self.best: dict[str, Tensor] = {}
         self.best_row: int | None = None
