@@ -110,9 +110,10 @@ def _check_dense(place: Path) -> None:
 def _check_transformer(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json, so it is not a model folder; give one saved by save_pretrained")
-    for name in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in read_json(folder / name):
-            raise UserError(f"{folder}/{name} {CODE_OF_ITS_OWN}")
+    # Read for its errors: they name the file, where those of transformers do not always.
+    read_json(folder / "config.json")
+    if "auto_map" in read_json(folder / "tokenizer_config.json"):
+        raise UserError(f"{folder}/tokenizer_config.json {CODE_OF_ITS_OWN}")
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} is an adapter; merge it into its model (merge_and_unload) and save that")
     _check_weights(folder)

@@ -117,14 +117,17 @@ def _why_not(folder: Path, place: Path | None, error: Exception) -> str:
 
 
 def _tokenizer_fails(place: Path) -> bool:
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
-    try:
-        AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    # The library in Rust behind it raises plain exceptions.
-    except Exception:
+    def opens(kind: Any) -> bool:
+        try:
+            kind.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        # The library in Rust behind tokenizers raises plain exceptions.
+        except Exception:
+            return False
         return True
-    return False
+
+    return opens(AutoConfig) and not opens(AutoTokenizer)
 
 
 def in_short(error: Exception) -> str:
