@@ -24,6 +24,8 @@ import yaml
 import distilbench_methods
 from distilbench.cli.app import main
 from distilbench.core.machine import Settings
+from distilbench.data.tokenizer import Reader
+from distilbench.models.model_folder import StoredModel
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Budget
 from distilbench.study.study import Study
@@ -236,6 +238,11 @@ def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
         }
     )
     return make_inputs(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+
+
+def reader_of(folder: Path) -> Reader:
+    """How the model of a folder reads texts."""
+    return StoredModel("model", folder).reader()
 
 
 def store_for(inputs: Inputs, needs: Needs) -> TeacherStore:

@@ -23,8 +23,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from distilbench.data.corpus import Corpus
 from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
-from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.encoder import Encoder
+from distilbench.models.model_folder import StoredModel
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
 from distilbench.study.sections.texts import TextSpec
 from distilbench.study.sections.training import TrainSpec
@@ -61,8 +61,9 @@ def _read(folder: Path, sentences: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
     train = TrainSpec()
     request = TextRequest(TextSpec(source=str(folder / "text.txt")), train.max_length, train.batch_size, None, None)
-    key = corpus_key(request, tokenizer_hash(folder / "model"))
-    assert len(build_or_open(request, folder / "model", key, folder / "cache")) > 0.9 * sentences
+    reader = StoredModel("model", folder / "model").reader()
+    key = corpus_key(request, reader)
+    assert len(build_or_open(request, reader, key, folder / "cache")) > 0.9 * sentences
 
 
 def _train(folder: Path, sentences: int) -> None:

@@ -17,9 +17,10 @@ from distilbench.core.seeds import seeded
 from distilbench.data.sentences import distinct
 from distilbench.data.text import EMBEDDED, read_sentences
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.models.cutting import build_student, find_model
+from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder, Normalize
 from distilbench.models.export import export
+from distilbench.models.finding import find_model
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.sections.models import StudentSpec

@@ -50,8 +50,8 @@ class Place:
 
     def open_text(self, number: int) -> Corpus:
         request = self.text(number)
-        key = corpus_key(request, self.teacher.hashes()["tokenizer"])
-        return plain_text.build_or_open(request, self.teacher.folder, key, self.cache)
+        key = corpus_key(request, self.teacher.reader())
+        return plain_text.build_or_open(request, self.teacher.reader(), key, self.cache)
 
     def task(self, number: int) -> Any:
         folder = self.folder / f"task-{number}"
@@ -70,7 +70,7 @@ def text(place: Place, number: int) -> str:
 
 def text_without_some(place: Place, number: int) -> str:
     request, key, rows = place.text(0), place.open_text(0).key, np.array([number])
-    _, open_it = plain_text.without(request, place.teacher.folder, key, rows, 40, place.cache)
+    _, open_it = plain_text.without(request, place.teacher.reader(), key, rows, 40, place.cache)
     return open_it().sha256
 
 
@@ -79,8 +79,8 @@ def labelled_text(place: Place, number: int) -> str:
     path.write_text("a,b\n" + "".join(f"{text},{text} too\n" for text in sentences(20, seed=number)))
     spec = LabelledSpec(source=str(path), columns=["a", "b"])
     request = RowsRequest(spec, "labelled", 64, 4, None, None)
-    key = labelled_key(request, place.teacher.hashes()["tokenizer"])
-    return labelled.build_or_open(request, place.teacher.folder, key, place.cache).corpus.sha256
+    key = labelled_key(request, place.teacher.reader())
+    return labelled.build_or_open(request, place.teacher.reader(), key, place.cache).corpus.sha256
 
 
 def tokens(place: Place, number: int) -> list[list[int]]:

@@ -13,8 +13,9 @@ import pytest
 
 from distilbench.core.errors import UserError
 from distilbench.data.labelled import LabelledText, RowsRequest, Section, build_or_open, labelled_key
-from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
+from distilbench.data.tokenizer import load_tokenizer
 from distilbench.study.sections.texts import LabelledSpec
+from tests.conftest import reader_of
 
 Build = Callable[..., LabelledText]
 
@@ -28,8 +29,8 @@ def request(source: Path | str, batch_size: int = 4, limit: int | None = None, *
 def build(teacher_folder: Path, tmp_path: Path) -> Build:
     def make(source: Path | str, **settings: Any) -> LabelledText:
         asked = request(source, **settings)
-        key = labelled_key(asked, tokenizer_hash(teacher_folder))
-        return build_or_open(asked, teacher_folder, key, tmp_path / "cache")
+        key = labelled_key(asked, reader_of(teacher_folder))
+        return build_or_open(asked, reader_of(teacher_folder), key, tmp_path / "cache")
 
     return make
 
@@ -143,8 +144,8 @@ def test_rows_that_are_replaced_after_they_were_hashed_are_refused(
     path = tmp_path / "rows.csv"
     path.write_bytes(labelled_file.read_bytes())
     asked = replace(request(path), section=section)
-    key = labelled_key(asked, tokenizer_hash(teacher_folder))
+    key = labelled_key(asked, reader_of(teacher_folder))
     path.write_text(labelled_file.read_text() + "one,more,row,1,0\n")
     with pytest.raises(UserError, match=rf"{section}\.source .*rows\.csv was changed while it was read; run the same"):
-        build_or_open(asked, teacher_folder, key, tmp_path / "cache")
+        build_or_open(asked, reader_of(teacher_folder), key, tmp_path / "cache")
     assert not any((tmp_path / "cache" / "corpora").iterdir())

@@ -17,8 +17,8 @@ from distilbench.core.errors import UserError
 from distilbench.data.corpus import Corpus, texts_of
 from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.text import read_sentences, source_key
-from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.study.sections.texts import TextSpec
+from tests.conftest import reader_of
 
 
 def read(path: Path, **options: Any) -> list[str]:
@@ -250,8 +250,8 @@ def build(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Callable[...
         limit: int | None = None, sentences: int | None = None, batch_size: int = 16, source: Path = text_file
     ) -> Corpus:
         request = TextRequest(TextSpec(source=str(source), sentences=sentences), 128, batch_size, limit, None)
-        key = corpus_key(request, tokenizer_hash(teacher_folder))
-        return build_or_open(request, teacher_folder, key, tmp_path / "cache")
+        key = corpus_key(request, reader_of(teacher_folder))
+        return build_or_open(request, reader_of(teacher_folder), key, tmp_path / "cache")
 
     return make
 
@@ -343,16 +343,16 @@ def test_what_is_replaced_after_it_was_hashed_is_refused_and_not_kept(
     shutil.copy(text_file, text)
     shutil.copytree(teacher_folder, model)
     request = TextRequest(TextSpec(source=str(text)), 128, 16, None, None)
-    key = corpus_key(request, tokenizer_hash(model))
+    key = corpus_key(request, reader_of(model))
     with (text if what == "text" else model / "tokenizer_config.json").open("a") as stream:
         stream.write("\n" if what == "tokenizer" else "another sentence\n")
     with pytest.raises(
         UserError, match=r"text\.source .*text\.txt was changed while it was read; run the same command"
     ):
-        build_or_open(request, model, key, cache)
+        build_or_open(request, reader_of(model), key, cache)
     assert not any((cache / "corpora").iterdir())
-    now = corpus_key(request, tokenizer_hash(model))
-    assert len(build_or_open(request, model, now, cache)) == 400 + (what == "text")
+    now = corpus_key(request, reader_of(model))
+    assert len(build_or_open(request, reader_of(model), now, cache)) == 400 + (what == "text")
 
 
 def test_text_that_is_damaged_is_not_read(build: Callable[..., Corpus], tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_the_packaged_teacher_is_known_by_name_and_by_weights() -> None:
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_the_teacher_has_its_published_scores(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distilbench.models.cutting import PACKAGED_NAME, find_model
+    from distilbench.models.finding import PACKAGED_NAME, find_model
 
     monkeypatch.setattr(distilbench.evaluation.calibration, "figures_of", figures_of)
     tasks = [load_task(name, mirror) for name in ("STSBenchmark", "STS16")]

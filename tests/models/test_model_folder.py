@@ -241,6 +241,7 @@ def without_prompt_in_the_mean(folder: Path) -> None:
     change(folder / "1_Pooling", "config.json", include_prompt=False)
 
 
+OWN_CODE = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
 OURS, THEIRS = "sentence_transformers.models.Transformer", "sentence_transformers.models.Pooling"
 REFUSED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "more tokens than vectors": (
@@ -258,7 +259,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "a pooling of its own": (pooled(pooling_mode_odd=True), "asks for odd pooling"),
     "no prompt in the mean": (without_prompt_in_the_mean, "leaves the prompt out of the pooling"),
     "an adapter": (settled("adapter_config.json", peft_type="LORA"), "is an adapter"),
-    "code of its own": (settled("config.json", auto_map={"AutoModel": "own.Own"}), "code of its own"),
+    "code of its own": (
+        settled("config.json", model_type="own", auto_map={"AutoConfig": "own.Own"}),
+        "code of its own",
+    ),
     "a first module of its own": (modules_of("own.Encoder", THEIRS), r"has a own\.Encoder module"),
     "no pooling": (modules_of(OURS), "does not pool once"),
     "two poolings": (modules_of(OURS, THEIRS, THEIRS), "does not pool once"),

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from distilbench.core.errors import UserError
-from distilbench.models import cutting as models
-from distilbench.models.cutting import build_student, find_model, kept_layers, leading_directions
+from distilbench.models import finding as models
+from distilbench.models.cutting import build_student, kept_layers, leading_directions
 from distilbench.models.encoder import Encoder
+from distilbench.models.finding import find_model
 from distilbench.models.model_folder import load_encoder
 from distilbench.study.sections.models import StudentSpec
 

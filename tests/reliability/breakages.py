@@ -32,7 +32,7 @@ from distilbench.data.tokenizer import load_tokenizer
 from distilbench.gate.baseline import Scores, bless
 from distilbench.gate.candidate import Encode, encoder_of, with_vectors
 from distilbench.gate.run import CheckOptions, check_encoder
-from distilbench.models.cutting import find_model
+from distilbench.models.finding import find_model
 from distilbench.models.model_folder import load_encoder
 
 Broken = Path | Encode

@@ -20,7 +20,7 @@ from distilbench.core.sealed import damage
 from distilbench.evaluation.tasks.by_name import _data_sha256, load_task
 from distilbench.evaluation.tasks.fetch import store_task
 from distilbench.evaluation.tasks.files import retrieval_split
-from distilbench.models.cutting import find_model
+from distilbench.models.finding import find_model
 
 Writes = Callable[..., Path]
 PAIRS = {"sentence1": ["a dog", "water"], "sentence2": ["a cat", "fire"], "score": [2.5, 0.0]}

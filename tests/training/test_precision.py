@@ -14,8 +14,8 @@ from distilbench.analysis.comparable import split
 from distilbench.evaluation.calibration import compare
 from distilbench.evaluation.score import TaskScore, score, score_key
 from distilbench.evaluation.tasks.by_name import Task, load_task
-from distilbench.models.cutting import PACKAGED_NAME
 from distilbench.models.embed import tokens_per_pass
+from distilbench.models.finding import PACKAGED_NAME
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.published import figures_of
 from distilbench.records.record import Record, read_study

@@ -18,7 +18,6 @@ from distilbench.data.corpus import Corpus
 from distilbench.data.labelled import LabelledText, RowsRequest, labelled_key
 from distilbench.data.labelled import build_or_open as open_labelled
 from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
-from distilbench.data.tokenizer import tokenizer_hash
 from distilbench.models.cutting import build_student
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
@@ -28,6 +27,7 @@ from distilbench.study.sections.training import RowType
 from distilbench.training.signals import SignalSource, negative_rows, outside_rows, sent
 from distilbench.training.teacher_store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
 from distilbench_methods.base import Needs, num_masked
+from tests.conftest import reader_of
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def teacher(teacher_folder: Path) -> Encoder:
 @pytest.fixture
 def corpus(teacher_folder: Path, text_file: Path, tmp_path: Path) -> Corpus:
     request = TextRequest(TextSpec(source=str(text_file)), 128, 64, None, None)
-    return build_or_open(request, teacher_folder, corpus_key(request, tokenizer_hash(teacher_folder)), tmp_path)
+    return build_or_open(request, reader_of(teacher_folder), corpus_key(request, reader_of(teacher_folder)), tmp_path)
 
 
 def direct(teacher: Encoder, corpus: Corpus, rows: np.ndarray, layers: tuple[int, ...] = ()) -> torch.Tensor:
@@ -191,8 +191,8 @@ def labelled(teacher_folder: Path, labelled_file: Path, tmp_path: Path) -> Calla
     def build(**section: object) -> LabelledText:
         spec = LabelledSpec.model_validate({"source": str(labelled_file), **section})
         request = RowsRequest(spec, "labelled", 128, 64, None, None)
-        key = labelled_key(request, tokenizer_hash(teacher_folder))
-        return open_labelled(request, teacher_folder, key, tmp_path)
+        key = labelled_key(request, reader_of(teacher_folder))
+        return open_labelled(request, reader_of(teacher_folder), key, tmp_path)
 
     return build
 

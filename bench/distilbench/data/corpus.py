@@ -13,6 +13,7 @@ import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,11 @@ def open_corpus(folder: Path, key: str, source: str) -> Corpus:
     )
 
 
-def write_corpus(folder: Path, sentences: Iterable[str], tokenizer: Any, max_length: int) -> None:
-    """Tokenise sentences into a folder, as they come."""
+def write_corpus(
+    folder: Path, sentences: Iterable[str], tokenizer: Any, max_length: int, prompts: Iterable[str] | str = ""
+) -> None:
+    """Tokenise sentences into a folder, as they come; before each stands its prompt, or one before all."""
+    before = repeat(prompts) if isinstance(prompts, str) else iter(prompts)
     dtype = np.dtype(np.uint16 if len(tokenizer) <= np.iinfo(np.uint16).max else np.uint32)
     lengths = array("i")
     digest = hashlib.sha256()
@@ -127,7 +131,8 @@ def write_corpus(folder: Path, sentences: Iterable[str], tokenizer: Any, max_len
         for some in chunks(sentences):
             write(some)
             for chunk in chunks(some, TOKENIZE_AT_ONCE):
-                rows = tokenizer(chunk, truncation=True, max_length=max_length, return_attention_mask=False)[
+                prompted = [next(before) + text for text in chunk]
+                rows = tokenizer(prompted, truncation=True, max_length=max_length, return_attention_mask=False)[
                     "input_ids"
                 ]
                 lengths.extend(map(len, rows))

@@ -9,7 +9,7 @@ corpora/<key>/            as in `distilbench.data.corpus`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
-from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
+from distilbench.data.tokenizer import Reader, tokenizer_hash
 from distilbench.study.sections.texts import LabelledSpec
 
 Section = Literal["labelled", "dev"]
@@ -75,7 +75,7 @@ class RowsRequest:
     mirror: Path | None
 
 
-def labelled_key(request: RowsRequest, tokenizer_sha256: str) -> str:
+def labelled_key(request: RowsRequest, reader: Reader) -> str:
     """Hash of all that decides the rows."""
     spec = request.spec
     embedded = spec.source == EMBEDDED
@@ -84,13 +84,14 @@ def labelled_key(request: RowsRequest, tokenizer_sha256: str) -> str:
         protocol=PROTOCOL,
         source=source,
         labelled=spec.model_dump(exclude={"source", "points"}),
-        tokenizer=tokenizer_sha256,
+        tokenizer=reader.tokenizer_sha256,
+        prompts=[reader.prompt(side) for side in sides_of(spec)],
         max_length=request.max_length,
         limit=request.limit,
     )
 
 
-def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Path) -> LabelledText:
+def build_or_open(request: RowsRequest, reader: Reader, key: str, cache: Path) -> LabelledText:
     """The tokenised rows that are asked for, made if they are not there yet.
 
     `key` is its `labelled_key`. Raises `UserError` for text that is unreadable or no longer the one that the key is of,
@@ -100,12 +101,12 @@ def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Pat
 
     def make(folder: Path) -> None:
         table = _sample(spec, request.limit, _read(spec, request.mirror, request.section))
-        texts, rows_RC = _distinct(table[[*range(columns_of(spec))]].to_numpy(dtype=object))
-        write_corpus(folder, texts, load_tokenizer(model_folder), request.max_length)
+        texts, sides, rows_RC = _distinct(table[[*range(columns_of(spec))]].to_numpy(dtype=object), sides_of(spec))
+        write_corpus(folder, texts, reader.tokenizer(), request.max_length, map(reader.prompt, sides))
         np.save(folder / "rows.npy", rows_RC)
         if spec.scores:
             np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
-        if labelled_key(request, tokenizer_hash(model_folder)) != key:
+        if labelled_key(request, replace(reader, tokenizer_sha256=tokenizer_hash(reader.folder))) != key:
             raise changed(request.section, [spec.source])
 
     folder = made(cache, key, make)
@@ -125,6 +126,11 @@ def build_or_open(request: RowsRequest, model_folder: Path, key: str, cache: Pat
 def columns_of(spec: LabelledSpec) -> int:
     """Texts in each row."""
     return 3 if spec.source == EMBEDDED else len(spec.columns)
+
+
+def sides_of(spec: LabelledSpec) -> list[str | None]:
+    """The side of each column's texts."""
+    return [*spec.sides] or [None] * columns_of(spec)
 
 
 def _read(spec: LabelledSpec, mirror: Path | None, section: Section) -> pd.DataFrame:
@@ -147,7 +153,13 @@ def _sample(spec: LabelledSpec, limit: int | None, table: pd.DataFrame) -> pd.Da
     return table.iloc[np.sort(chosen)]
 
 
-def _distinct(texts_RC: NDArray[np.object_]) -> tuple[list[str], NDArray[np.int64]]:
-    """The distinct texts, and where those of each row are among them."""
-    codes, texts = pd.factorize(texts_RC.ravel())
-    return list(texts), codes.reshape(texts_RC.shape).astype(np.int64)
+def _distinct(
+    texts_RC: NDArray[np.object_], sides: list[str | None]
+) -> tuple[list[str], list[str | None], NDArray[np.int64]]:
+    """The distinct texts of each side with their sides, and where those of each row are among them."""
+    numbers = [sides.index(side) for side in sides]
+    keys: dict[tuple[str, int], int] = {}
+    places = np.empty(texts_RC.shape, dtype=np.int64)
+    for row, column in np.ndindex(texts_RC.shape):
+        places[row, column] = keys.setdefault((str(texts_RC[row, column]), numbers[column]), len(keys))
+    return [text for text, _ in keys], [sides[number] for _, number in keys], places

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, texts_of, write_corpus
 from distilbench.data.sentences import stored_sentences, write_all
 from distilbench.data.text import changed, read_sentences, source_key, source_names
-from distilbench.data.tokenizer import load_tokenizer, tokenizer_hash
+from distilbench.data.tokenizer import Reader, tokenizer_hash
 from distilbench.study.sections.texts import TextSpec
 
 
@@ -34,18 +34,19 @@ class TextRequest:
     mirror: Path | None
 
 
-def corpus_key(request: TextRequest, tokenizer_sha256: str) -> str:
+def corpus_key(request: TextRequest, reader: Reader) -> str:
     """Hash of all that decides the tokens."""
     return key_of(
         protocol=PROTOCOL,
         text=source_key(request.spec, request.mirror),
-        tokenizer=tokenizer_sha256,
+        tokenizer=reader.tokenizer_sha256,
+        prompt=reader.prompt(request.spec.side),
         max_length=request.max_length,
         limit=request.limit,
     )
 
 
-def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Path) -> Corpus:
+def build_or_open(request: TextRequest, reader: Reader, key: str, cache: Path) -> Corpus:
     """The tokenised text that is asked for, made if it is not there yet.
 
     `key` is its `corpus_key`. Raises `UserError` for text that is unreadable, has fewer sentences than a batch, or is
@@ -57,9 +58,9 @@ def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Pat
         wanted_N = _sample(request, write_all(everything, read_sentences(request.spec, request.mirror)))
         _check_size(request, int(wanted_N.sum()))
         sentences = compress(stored_sentences(everything), wanted_N)
-        write_corpus(folder, sentences, load_tokenizer(model_folder), request.max_length)
+        write_corpus(folder, sentences, reader.tokenizer(), request.max_length, reader.prompt(request.spec.side))
         everything.unlink()
-        if corpus_key(request, tokenizer_hash(model_folder)) != key:
+        if corpus_key(request, replace(reader, tokenizer_sha256=tokenizer_hash(reader.folder))) != key:
             raise changed("text", source_names(request.spec))
 
     folder = made(cache, key, make)
@@ -70,7 +71,7 @@ def build_or_open(request: TextRequest, model_folder: Path, key: str, cache: Pat
 
 
 def without(
-    request: TextRequest, model_folder: Path, key: str, rows: NDArray[np.int64], count: int, cache: Path
+    request: TextRequest, reader: Reader, key: str, rows: NDArray[np.int64], count: int, cache: Path
 ) -> tuple[str, Callable[[], Corpus]]:
     """A text of `count` sentences without some of them: its key, and how to make or open it.
 
@@ -84,7 +85,8 @@ def without(
         left_N = np.ones(count, dtype=bool)
         left_N[rows] = False
         _check_size(request, int(left_N.sum()), f"after {len(rows)} that are evaluation text were left out, ")
-        write_corpus(folder, compress(texts_of(cache, key), left_N), load_tokenizer(model_folder), request.max_length)
+        left = compress(texts_of(cache, key), left_N)
+        write_corpus(folder, left, reader.tokenizer(), request.max_length, reader.prompt(request.spec.side))
 
     def open_it() -> Corpus:
         corpus = open_corpus(made(cache, shorter, make), shorter, ", ".join(source_names(request.spec)))

@@ -1,12 +1,38 @@
-"""The tokenizer of a model folder."""
+"""The tokenizer of a model folder, and how a model reads texts with it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distilbench.data.folder_checks import is_static, transformer_folder
 from distilbench.data.stored_model import hashes_of, open_model
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads a text: by its tokenizer, with a prompt before it."""
+
+    folder: Path
+    tokenizer_sha256: str
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str = ""
+    """What stands before texts of no side."""
+
+    def prompt(self, side: str | None) -> str:
+        """What stands before texts of a side."""
+        return self.default_prompt if side is None else self.prompts.get(side, "")
+
+    def reads_as(self, other: Reader, sides: Iterable[str | None]) -> bool:
+        """Whether both cut texts of these sides into the same tokens."""
+        same = self.tokenizer_sha256 == other.tokenizer_sha256
+        return same and all(self.prompt(side) == other.prompt(side) for side in sides)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, loaded anew: encoding leaves settings in it."""
+        return load_tokenizer(self.folder)
 
 
 def tokenizer_hash(folder: Path) -> str:

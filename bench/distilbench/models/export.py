@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from distilbench.core.sealed import write_folder_atomically
-from distilbench.models.encoder import Dense, Encoder, Normalize, PoolingMode
+from distilbench.models.encoder import Dense, Encoder, Normalize
 from distilbench.models.token_table import TokenTable
 from distilbench.records.record import dump_json
+from distilbench.study.sections.models import PoolingMode
 
 ACTIVATIONS = (nn.Tanh, nn.GELU, nn.ReLU)
 NEWLINE = "\n"

@@ -19,8 +19,8 @@ from distilbench.core.machine import MIRROR_VARIABLE, writable
 from distilbench.core.sealed import write_sealed
 from distilbench.data.text import EMBEDDED, resolve, source_names
 from distilbench.evaluation.tasks.profiles import expand
-from distilbench.models.cutting import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.models.export import licence_of
+from distilbench.models.finding import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.records.record import SOURCE_FILE, dump_json
 from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import Study

@@ -27,7 +27,6 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.record import CURVE_FILE, Status, dump_json
-from distilbench.runs.prepare.inputs import dims_for
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
@@ -133,7 +132,7 @@ def _train(
     }
 
     def write(path: Path) -> None:
-        export(student, run.inputs.teacher.tokenizer, path / MODEL_FOLDER, _card(run))
+        export(student, run.inputs.students.reader.tokenizer(), path / MODEL_FOLDER, _card(run))
         if stages.curve:
             pd.DataFrame(stages.curve).to_parquet(path / CURVE_FILE, index=False)
         dump_json(facts, path / TRAINING_FILE)
@@ -208,13 +207,14 @@ class _Stages:
             budget=inputs.budget.share(spent, spent + prepared.stage.share),
             seed=stage_seed(self.run.cell.seed, number),
             company=self.company,
+            shared_tokens=inputs.shared_tokens,
         )
 
     def _take_over(self, number: int) -> None:
         """Give the student the shape that a stage left it in; its weights come with the snapshot."""
         method = self.run.stages[number].stage.build()
         with seeded(0):
-            head = method.exported_head(method.build_aux(dims_for(self.run.inputs, self.student)))
+            head = method.exported_head(method.build_aux(self.run.inputs.dims_with(self.student)))
         if head is not None:
             put_on(self.student, head.to(self.student.device))
 

@@ -55,6 +55,8 @@ class TrainingJob:
     """A recipe's later stages have seeds of their own, derived from the run's."""
     company: Company = ALONE
     """Trainings on the same text that go on side by side with this one."""
+    shared_tokens: bool = True
+    """Whether student and teacher cut a text into the same tokens."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class _Loop:
 
     def __init__(self, job: TrainingJob, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
         self.job, self.ledger, self.response, self.checkpoints = job, ledger, response, checkpoints
-        self.dims: Dims = dims_of(job.student, job.teacher, len(job.text))
+        self.dims: Dims = dims_of(job.student, job.teacher, len(job.text), shared_tokens=job.shared_tokens)
         self.needs: Needs = job.method.needs(self.dims)
         with seeded(seed_for(job.seed, "aux")):
             self.aux = job.method.build_aux(self.dims).to(job.student.device)
@@ -351,7 +353,7 @@ class _Loop:
     def _charge_stored(self, sentences: NDArray[np.int64]) -> None:
         if not len(sentences):
             return
-        mean_length = round(self.job.text.corpus.num_tokens(sentences) / len(sentences))
+        mean_length = round(self.job.store.corpus.num_tokens(sentences) / len(sentences))
         self.ledger.teacher_sentences_stored += len(sentences)
         self.ledger.teacher_flops_stored += self.job.teacher.forward_flops(len(sentences), mean_length)
 

@@ -21,7 +21,7 @@ KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
 """Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
 
 
-def dims_of(student: Encoder, teacher: Encoder, num_rows: int) -> Dims:
+def dims_of(student: Encoder, teacher: Encoder, num_rows: int, *, shared_tokens: bool = True) -> Dims:
     """What a method may know of this pair of models and this text."""
     return Dims(
         student=student.dims,
@@ -30,8 +30,7 @@ def dims_of(student: Encoder, teacher: Encoder, num_rows: int) -> Dims:
         teacher_final=teacher.output_width(),
         vocabulary=student.backbone.get_input_embeddings().num_embeddings,
         num_sentences=num_rows,
-        # A student is cut from its teacher and keeps its tokenizer.
-        shared_tokens=True,
+        shared_tokens=shared_tokens,
     )
 
 

@@ -78,9 +78,9 @@ class TeacherStore:
     def __init__(
         self, folder: Path, teacher: Encoder, corpus: Corpus, arrays: Iterable[str], kind: RowType = "float32"
     ) -> None:
-        """`arrays` is what the whole study needs: each pass of the teacher fills all of them."""
+        """`corpus` is the text as the teacher reads it, `arrays` what a whole study needs: one pass fills them all."""
         self._teacher = teacher
-        self._corpus = corpus
+        self.corpus = corpus
         self._folder, self._begun = folder, folder / "begun"
         self._arrays: dict[str, _Array] = {}
         self._sound_N = np.zeros(len(corpus), dtype=bool)
@@ -124,10 +124,10 @@ class TeacherStore:
     def _fill(self, rows: NDArray[np.int64]) -> None:
         parts = {name: name.split("-") for name in self._arrays if name != FINAL}
         layers = sorted({int(layer) for _, layer in parts.values()})
-        for part in length_batches(rows, self._corpus.lengths_of(rows), tokens_per_pass(self._teacher.device)):
+        for part in length_batches(rows, self.corpus.lengths_of(rows), tokens_per_pass(self._teacher.device)):
             if not len(self._missing(part)):
                 continue
-            ids, mask = (tensor.to(self._teacher.device) for tensor in self._corpus.batch(part))
+            ids, mask = (tensor.to(self._teacher.device) for tensor in self.corpus.batch(part))
             with torch.inference_mode():
                 out = self._teacher(ids, mask, hidden=layers)
                 found = {

@@ -26,7 +26,9 @@ def identity_of(inputs: Inputs, run: Run, stages: Sequence[tuple[Stage, Needs]])
         return parts
     if run.role == "reference":
         return parts | {"static": study.static.model_dump() if study.static else {}, "device": device}
-    parts |= {"student": study.student.model_dump(), "seed": run.seed, "device": device}
+    # Which folder a model lies in is no part of it.
+    student = {**study.student.model_dump(exclude={"model"}), **inputs.students.hashes}
+    parts |= {"student": student, "seed": run.seed, "device": device}
     if run.role == "floor":
         return parts
     parts |= {
@@ -47,6 +49,10 @@ def _texts(inputs: Inputs, needs: list[Needs]) -> dict[str, Any]:
     """The texts that are read, and how many batches of each are sorted by length together."""
     sources = {"labelled" if one.candidates else "text": inputs.source_of(one) for one in needs}
     parts: dict[str, Any] = {name: source.key for name, source in sources.items()}
+    # What the teacher's signals are of, where it reads the text in its own way.
+    parts |= {
+        f"teacher_{name}": source.teacher_key for name, source in sources.items() if source.teacher_key != source.key
+    }
     pools = {batches_per_pool(source.size, inputs.study.train.batch_size) for source in sources.values()}
     if pools != {BATCHES_PER_POOL}:
         parts["batches_per_pool"] = sorted(pools)

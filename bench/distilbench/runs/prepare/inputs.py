@@ -12,8 +12,8 @@ from distilbench.core.machine import Settings
 from distilbench.data.labelled import RowsRequest, Section, Text
 from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.profiles import expand
-from distilbench.models.cutting import find_model
 from distilbench.models.encoder import Encoder
+from distilbench.models.finding import find_model
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
@@ -37,6 +37,7 @@ class Stores:
         self._open: dict[tuple[Path, tuple[str, ...]], TeacherStore] = {}
 
     def folder(self, text_key: str, kind: RowType) -> Path:
+        """Where the signals of a text lie; `text_key` is that of the text as the teacher reads it."""
         return self._cache / "signals" / store_key(self._teacher.hashes, text_key, kind)
 
     def size(self, arrays: Iterable[str], rows: int, kind: RowType) -> int:
@@ -45,12 +46,12 @@ class Stores:
 
     def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> TeacherStore:
         """The store of a text, which holds these arrays."""
-        folder = self.folder(text.key, kind)
+        folder = self.folder(text.teacher_key, kind)
         if (folder, arrays) not in self._open:
             if arrays and not folder.exists():
                 size = self.size(arrays, len(text.corpus), kind)
                 self._announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
-            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, text.corpus, arrays, kind)
+            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, text.teacher_corpus, arrays, kind)
         return self._open[folder, arrays]
 
 
@@ -82,7 +83,17 @@ class Inputs:
     @property
     def dims(self) -> Dims:
         """Shapes for the methods."""
-        return dims_of(self.students.untrained, self.teacher.encoder, self.text.size)
+        return self.dims_with(self.students.untrained)
+
+    def dims_with(self, student: Encoder) -> Dims:
+        """Shapes for a method that trains a student, which may have got a head since it was new."""
+        return dims_of(student, self.teacher.shape, self.text.size, shared_tokens=self.shared_tokens)
+
+    @property
+    def shared_tokens(self) -> bool:
+        """Whether students and teacher cut the texts to train on into the same tokens."""
+        sides = {self.study.text.side, *(self.study.labelled.sides if self.study.labelled else [])}
+        return self.students.reader.reads_as(self.teacher.reader, sides)
 
     def source_of(self, needs: Needs) -> PlainText | RowsText:
         """Where the text comes from that a method with these needs is trained on."""
@@ -95,11 +106,6 @@ class Inputs:
         """What a method with these needs is trained on."""
         source = self.source_of(needs)
         return source.text if isinstance(source, RowsText) else source.corpus
-
-
-def dims_for(inputs: Inputs, student: Encoder) -> Dims:
-    """Shapes for a method that goes on with a student, which may have got a head since it was new."""
-    return dims_of(student, inputs.teacher.encoder, len(inputs.text.corpus))
 
 
 def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:
@@ -128,28 +134,32 @@ def inputs_of_parts(studies: list[Study], settings: Settings, announce: Announce
 def _inputs(
     study: Study, settings: Settings, announce: Announce, teacher: Teacher, tasks: Tasks, stores: Stores
 ) -> Inputs:
-    train = study.train
+    train, spec = study.train, study.student
+    own = find_model(spec.model, settings.mirror, "student.model") if spec.model is not None else None
+    students = Students(teacher, spec, study.static, own)
     request = TextRequest(study.text, train.max_length, train.batch_size, study.limit, settings.mirror)
     return Inputs(
         study=study,
         settings=settings,
         teacher=teacher,
-        students=Students(teacher, study.student, study.static),
-        text=PlainText(request, teacher, tasks, settings.cache, announce),
-        labelled=_rows(study, "labelled", settings, teacher, tasks),
-        dev=_rows(study, "dev", settings, teacher, tasks),
+        students=students,
+        text=PlainText(request, students, teacher, tasks, settings.cache, announce),
+        labelled=_rows(study, "labelled", settings, students, teacher, tasks),
+        dev=_rows(study, "dev", settings, students, teacher, tasks),
         tasks=tasks,
         stores=stores,
         announce=announce,
     )
 
 
-def _rows(study: Study, section: Section, settings: Settings, teacher: Teacher, tasks: Tasks) -> RowsText | None:
+def _rows(
+    study: Study, section: Section, settings: Settings, students: Students, teacher: Teacher, tasks: Tasks
+) -> RowsText | None:
     spec, train = study.dev if section == "dev" else study.labelled, study.train
     if spec is None:
         return None
     request = RowsRequest(spec, section, train.max_length, train.batch_size, study.limit, settings.mirror)
-    return RowsText(request, teacher, tasks, settings.cache)
+    return RowsText(request, students, teacher, tasks, settings.cache)
 
 
 def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Task]:

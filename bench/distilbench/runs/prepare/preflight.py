@@ -35,12 +35,17 @@ def check_methods(inputs: Inputs) -> list[Needs]:
 
     Raises `UserError` for methods that do not fit these models, and for sentences longer than the models take.
     """
-    max_length, positions = inputs.study.train.max_length, inputs.teacher.encoder.max_positions
-    if max_length > positions:
-        raise UserError(
-            f"train.max_length {max_length} is more than the {positions} tokens that {inputs.teacher.name} takes; ask "
-            "for less"
-        )
+    max_length, own = inputs.study.train.max_length, inputs.students.own
+    models = {inputs.teacher.name: inputs.teacher.shape}
+    if own is not None:
+        models[own.name] = inputs.students.untrained
+    for name, model in models.items():
+        if max_length > model.max_positions:
+            raise UserError(
+                f"train.max_length {max_length} is more than the {model.max_positions} tokens that {name} takes; ask "
+                "for less"
+            )
+    _check_sides(inputs)
     needs = []
     for entry in inputs.study.methods:
         try:
@@ -51,6 +56,21 @@ def check_methods(inputs: Inputs) -> list[Needs]:
             _check_columns(inputs, entry, stage, asked)
             needs.append(asked)
     return needs
+
+
+def _check_sides(inputs: Inputs) -> None:
+    """Refuse prompts by names that neither model has."""
+    study, readers = inputs.study, (inputs.teacher.reader, inputs.students.reader)
+    known = sorted({name for reader in readers for name in reader.prompts})
+    sections = {"labelled": study.labelled, "dev": study.dev}
+    named = {"text.side": [study.text.side] if study.text.side else []} | {
+        f"{key}.sides": spec.sides for key, spec in sections.items() if spec is not None
+    }
+    for key, sides in named.items():
+        for side in sides:
+            if side not in known:
+                there = f"they have {', '.join(known)}" if known else "they have none; set student.prompts, or"
+                raise UserError(f"{key}: neither teacher nor student has a prompt {side!r}: {there} leave it out")
 
 
 def _check_columns(inputs: Inputs, entry: MethodEntry, stage: Stage, needs: Needs) -> None:

@@ -18,7 +18,7 @@ from distilbench.runs.prepare.inputs import Inputs
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.study.study import Run, runs_of
 from distilbench.training.teacher_store import TeacherStore, array_names
-from distilbench_methods.base import Needs
+from distilbench_methods.base import Needs, UnsuitableError
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def stages_of(inputs: Inputs, entry: MethodEntry) -> list[tuple[Stage, Needs]]:
     for stage in entry.stages:
         assert dims is not None
         method = stage.build()
-        stages.append((stage, method.needs(dims)))
+        needs = method.needs(dims)
+        if needs.teacher_online and not dims.shared_tokens:
+            raise UnsuitableError("it compares token by token, and student and teacher cut texts into different tokens")
+        stages.append((stage, needs))
         with seeded(0):
             head = method.exported_head(method.build_aux(dims))
         if head is not None:
@@ -115,7 +118,7 @@ def _arrays(parts: Sequence[Inputs], staged: Sequence[Mapping[str, list[tuple[St
 
 
 def _store_folder(inputs: Inputs, needs: Needs) -> Path:
-    return inputs.stores.folder(inputs.source_of(needs).key, inputs.study.train.signals)
+    return inputs.stores.folder(inputs.source_of(needs).teacher_key, inputs.study.train.signals)
 
 
 def _prepared(inputs: Inputs, run: Run, stages: list[tuple[Stage, Needs]], arrays: Arrays) -> PreparedRun:

@@ -1,13 +1,16 @@
-"""The students of a study, made from its teacher."""
+"""The students of a study: cut from its teacher, or another model."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from distilbench.models.cutting import build_student
+from distilbench.data.tokenizer import Reader
+from distilbench.models.cutting import build_student, cut_model
 from distilbench.models.encoder import Encoder, num_parameters
+from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.models.static_student import distil_static
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.study.budget import Ledger
@@ -17,12 +20,39 @@ from distilbench.study.sections.models import StaticSpec, StudentSpec
 class Students:
     """Makes the students of a study: equal for equal seeds, whatever method will train them."""
 
-    def __init__(self, teacher: Teacher, spec: StudentSpec, static: StaticSpec | None) -> None:
-        self.spec, self._teacher, self._static = spec, teacher, static or StaticSpec()
+    def __init__(
+        self, teacher: Teacher, spec: StudentSpec, static: StaticSpec | None, own: StoredModel | None = None
+    ) -> None:
+        """`own` is the model that they start from where they are not cut from the teacher."""
+        self.spec, self.own, self._teacher, self._static = spec, own, teacher, static or StaticSpec()
+
+    @property
+    def folder(self) -> Path:
+        """Where their tokenizer lies, and the card of the model that they start from."""
+        return self._teacher.folder if self.own is None else self.own.folder
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Of the model that they start from, where that is not the teacher."""
+        return {} if self.own is None else self.own.hashes()
+
+    @cached_property
+    def reader(self) -> Reader:
+        """How they read texts."""
+        source = self._teacher.reader if self.own is None else self.own.reader()
+        if self.spec.prompts is None:
+            return source
+        return Reader(source.folder, source.tokenizer_sha256, self.spec.prompts)
 
     def build(self, seed: int) -> Encoder:
         """A fresh student of this seed."""
-        return build_student(self._teacher.encoder, self.spec, seed).to(self._teacher.device)
+        if self.own is None:
+            student = build_student(self._teacher.encoder, self.spec, seed)
+        else:
+            student = cut_model(load_encoder(self.own.folder), self.spec, seed)
+        if self.spec.prompts is not None:
+            student.prompts, student.default_prompt_name = dict(self.spec.prompts), None
+        return student.to(self._teacher.device)
 
     @cached_property
     def untrained(self) -> Encoder:
@@ -31,20 +61,22 @@ class Students:
 
     def static(self, ledger: Ledger) -> Encoder:
         """The static student, made anew."""
-        return distil_static(self._teacher.encoder, self._teacher.tokenizer, self._static, ledger)
+        return distil_static(self._teacher.encoder, self._teacher.reader.tokenizer(), self._static, ledger)
 
     def facts(self) -> dict[str, Any]:
         """The student as a record states it."""
+        own = {} if self.own is None else {"name": self.own.name, "sha256": self.hashes["weights"]}
         return {
+            **own,
             **asdict(self.untrained.dims),
             "output_width": self.untrained.output_width(),
             "parameters": num_parameters(self.untrained),
-            "pooling": self.spec.pooling,
+            "pooling": self.untrained.pooling,
         }
 
     def static_facts(self) -> dict[str, Any]:
         """The static student as a record states it."""
-        encoder = self._teacher.encoder
+        encoder = self._teacher.shape
         width = min(self._static.width, encoder.dims.width)
         parameters = encoder.backbone.get_input_embeddings().num_embeddings * width
         return {"width": width, "layers": 0, "heads": 0, "output_width": width, "parameters": parameters}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilbench.core.cache import kept_arrays
-from distilbench.data.tokenizer import load_tokenizer
+from distilbench.data.tokenizer import Reader, load_tokenizer
 from distilbench.evaluation import representation
 from distilbench.models.embed import batch_rule
 from distilbench.models.encoder import Encoder, num_parameters
@@ -38,12 +38,18 @@ class Teacher:
         return self.stored.hashes()
 
     @cached_property
-    def encoder(self) -> Encoder:
-        return load_encoder(self.folder).requires_grad_(False).to(self.device)
+    def shape(self) -> Encoder:
+        """The model without its weights, on the device `meta`."""
+        return load_encoder(self.folder, weights=False)
 
     @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(self.folder)
+    def reader(self) -> Reader:
+        """How it reads texts."""
+        return self.stored.reader()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return load_encoder(self.folder).requires_grad_(False).to(self.device)
 
     @cached_property
     def views(self) -> dict[str, NDArray[np.float64]]:
@@ -61,8 +67,8 @@ class Teacher:
         """The teacher as a record states it."""
         return {
             "name": self.name,
-            **asdict(self.encoder.dims),
-            "output_width": self.encoder.output_width(),
-            "parameters": num_parameters(self.encoder),
+            **asdict(self.shape.dims),
+            "output_width": self.shape.output_width(),
+            "parameters": num_parameters(self.shape),
             "sha256": self.hashes["weights"],
         }

@@ -12,8 +12,10 @@ from distilbench.data import labelled, plain_text
 from distilbench.data.corpus import Corpus, is_built, texts_of
 from distilbench.data.labelled import LabelledText, RowsRequest
 from distilbench.data.plain_text import TextRequest
+from distilbench.data.tokenizer import Reader
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
+from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.training.dev import DevSet, views_of
 
@@ -34,19 +36,33 @@ def expected_size(*asked: int | None) -> int:
 class PlainText:
     """Sentences to train on, without those that are evaluation text of the study's tasks."""
 
-    def __init__(self, request: TextRequest, teacher: Teacher, tasks: Tasks, cache: Path, announce: Announce) -> None:
-        self.request, self._teacher, self._tasks = request, teacher, tasks
-        self._cache, self._announce = cache, announce
+    def __init__(
+        self, request: TextRequest, students: Students, teacher: Teacher, tasks: Tasks, cache: Path, announce: Announce
+    ) -> None:
+        self.request, self._students, self._teacher = request, students, teacher
+        self._tasks, self._cache, self._announce = tasks, cache, announce
 
     @cached_property
     def source_key(self) -> str:
         """Of the text as its sources have it."""
-        return plain_text.corpus_key(self.request, self._teacher.hashes["tokenizer"])
+        return plain_text.corpus_key(self.request, self._students.reader)
+
+    @cached_property
+    def _teacher_source_key(self) -> str:
+        return plain_text.corpus_key(self.request, self._teacher.reader)
 
     @property
     def key(self) -> str:
         """Of the text without evaluation text; while it is not read, which that is is not known."""
-        return self._without_evaluation_text[0] if self.is_built else self.source_key
+        return self._key(self._students.reader, self.source_key)
+
+    @property
+    def teacher_key(self) -> str:
+        """Of the same text as the teacher reads it."""
+        return self._key(self._teacher.reader, self._teacher_source_key)
+
+    def _key(self, reader: Reader, source_key: str) -> str:
+        return self._without_evaluation_text(reader, source_key)[0] if self.is_built else source_key
 
     @property
     def is_built(self) -> bool:
@@ -62,45 +78,50 @@ class PlainText:
         """What of the text is evaluation text; None where the study keeps it."""
         if self.request.spec.evaluation_text == "keep":
             return None
-        sentences = texts_of(self._cache, self._whole.key)
+        plain_text.build_or_open(self.request, self._students.reader, self.source_key, self._cache)
+        sentences = texts_of(self._cache, self.source_key)
         return find_or_open(self.source_key, sentences, self._tasks(), self._cache)
 
     @cached_property
     def corpus(self) -> Corpus:
-        _, open_rest = self._without_evaluation_text
-        return self._whole if open_rest is None else open_rest()
+        """The sentences as the students read them."""
+        return self._read_by(self._students.reader, self.source_key)
 
     @cached_property
-    def _whole(self) -> Corpus:
-        """The text as its sources have it, evaluation text and all."""
-        if not self.is_built:
+    def teacher_corpus(self) -> Corpus:
+        """The same sentences as the teacher reads them."""
+        same = self.teacher_key == self.key
+        return self.corpus if same else self._read_by(self._teacher.reader, self._teacher_source_key)
+
+    def _read_by(self, reader: Reader, key: str) -> Corpus:
+        if not is_built(self._cache, key):
             self._announce("reading and tokenising the text")
-        return plain_text.build_or_open(self.request, self._teacher.folder, self.source_key, self._cache)
+        whole = plain_text.build_or_open(self.request, reader, key, self._cache)
+        _, open_rest = self._without_evaluation_text(reader, key)
+        return whole if open_rest is None else open_rest()
 
-    @cached_property
-    def _without_evaluation_text(self) -> tuple[str, Callable[[], Corpus] | None]:
-        contamination = self.contamination
-        if contamination is None or not len(contamination.rows):
-            return self.source_key, None
-        return plain_text.without(
-            self.request,
-            self._teacher.folder,
-            self.source_key,
-            contamination.rows,
-            contamination.looked_at,
-            self._cache,
-        )
+    def _without_evaluation_text(self, reader: Reader, key: str) -> tuple[str, Callable[[], Corpus] | None]:
+        seen = self.contamination
+        if seen is None or not len(seen.rows):
+            return key, None
+        return plain_text.without(self.request, reader, key, seen.rows, seen.looked_at, self._cache)
 
 
 class RowsText:
     """Rows of texts that belong together, to train on or to watch students by."""
 
-    def __init__(self, request: RowsRequest, teacher: Teacher, tasks: Tasks, cache: Path) -> None:
-        self.request, self._teacher, self._tasks, self._cache = request, teacher, tasks, cache
+    def __init__(self, request: RowsRequest, students: Students, teacher: Teacher, tasks: Tasks, cache: Path) -> None:
+        self.request, self._students, self._teacher = request, students, teacher
+        self._tasks, self._cache = tasks, cache
 
     @cached_property
     def key(self) -> str:
-        return labelled.labelled_key(self.request, self._teacher.hashes["tokenizer"])
+        return labelled.labelled_key(self.request, self._students.reader)
+
+    @cached_property
+    def teacher_key(self) -> str:
+        """Of the same rows as the teacher reads them."""
+        return labelled.labelled_key(self.request, self._teacher.reader)
 
     @property
     def columns(self) -> int:
@@ -116,11 +137,23 @@ class RowsText:
 
     @cached_property
     def text(self) -> LabelledText:
-        return labelled.build_or_open(self.request, self._teacher.folder, self.key, self._cache)
+        """The rows as the students read them."""
+        return labelled.build_or_open(self.request, self._students.reader, self.key, self._cache)
+
+    @cached_property
+    def teacher_text(self) -> LabelledText:
+        """The same rows as the teacher reads them."""
+        if self.teacher_key == self.key:
+            return self.text
+        return labelled.build_or_open(self.request, self._teacher.reader, self.teacher_key, self._cache)
 
     @property
     def corpus(self) -> Corpus:
         return self.text.corpus
+
+    @property
+    def teacher_corpus(self) -> Corpus:
+        return self.teacher_text.corpus
 
     def sentences(self) -> Iterator[str]:
         """The distinct texts of all rows, which must have been read."""
@@ -142,6 +175,6 @@ class RowsText:
     @cached_property
     def dev_set(self) -> DevSet:
         """The pairs that these rows make, as the teacher sees them."""
-        parts = {"teacher": self._teacher.hashes, "dev": self.key, "batches": batch_rule(self._teacher.device)}
-        views = kept_arrays(self._cache, "dev", lambda: views_of(self.text, self._teacher.encoder), **parts)
+        parts = {"teacher": self._teacher.hashes, "dev": self.teacher_key, "batches": batch_rule(self._teacher.device)}
+        views = kept_arrays(self._cache, "dev", lambda: views_of(self.teacher_text, self._teacher.encoder), **parts)
         return DevSet.of(self.text, views)

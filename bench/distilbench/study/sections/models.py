@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distilbench.study.sections.section import PositiveInt, Section
-from distilbench_methods.pooling import LayerPooling
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+"""By sentence-transformers' names."""
 
 
 class StudentSpec(Section):
-    """The small model, made from the teacher."""
+    """The small model: cut from the teacher, or another model."""
 
-    layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
-    """How many of the teacher's layers to keep, evenly spaced up to the last, or which ones (from 1)."""
+    model: str | None = None
+    """A model folder or a Hub id to start from, with its own tokenizer, weights, width and prompts. Unset: the student
+    is cut from the teacher and keeps its tokenizer."""
+    layers: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] | None = None
+    """How many layers to keep, evenly spaced up to the last, or which ones (from 1). With `model`, unset: all."""
     width: PositiveInt | None = None
-    """Hidden size. Unset: the teacher's, and its layers are copied. Smaller: its embedding table is projected on its
-    leading singular vectors and the layers start at random."""
-    pooling: LayerPooling = "mean"
-    """How token states become one vector: `mean` is their mean, `cls` the state of the first token."""
+    """Hidden size of a student that is cut from the teacher. Unset: the teacher's, and its layers are copied. Smaller:
+    its embedding table is projected on its leading singular vectors and the layers start at random."""
+    pooling: PoolingMode | None = None
+    """How token states become one vector: `mean` is their mean, `cls` the state of the first token, `lasttoken` that of
+    the last. Unset: `mean`; with `model`, as its folder says."""
+    prompts: dict[str, str] | None = None
+    """What stands before a text, by mteb's names for sides (`query`, `document`), task types and tasks; exported with
+    the student. Unset: those of the model that it starts from."""
     dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
-    """Dropout probability of its layers in training. Unset: the teacher's own."""
+    """Dropout probability of its layers in training. Unset: that of the model that it starts from."""
+
+    @model_validator(mode="after")
+    def _made_from_something(self) -> StudentSpec:
+        if self.model is None and self.layers is None:
+            raise ValueError("give layers, to cut the student from the teacher, or model, to start from another model")
+        if self.model is not None and self.width is not None:
+            raise ValueError("a student that is another model keeps its width; leave student.width out")
+        return self
 
 
 class StaticSpec(Section):

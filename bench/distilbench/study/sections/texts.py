@@ -16,6 +16,9 @@ class TextSpec(Section):
     """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
     column: str = "text"
     """Column to read where the file has columns."""
+    side: str | None = None
+    """Name of the prompt that stands before every text, `query` or `document`: teacher and student each have their own.
+    Unset: the one that a model has by default, which most have not."""
     sentences: PositiveInt | None = None
     """Sample this many distinct sentences. Unset: all."""
     on_bad_line: Literal["error", "skip"] = "error"
@@ -32,10 +35,20 @@ class LabelledSpec(Section):
     """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
     columns: Annotated[list[str], Field(min_length=2)] = Field(default=["anchor", "positive", "negative"])
     """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
+    sides: list[str] = Field(default=[])
+    """Names of the prompts that stand before the texts of each column, such as `[query, document, document]`. Unset:
+    those that the models have by default."""
     scores: list[str] = Field(default=[])
     """Columns with a score for each candidate. Unset: cosines of the teacher's vectors."""
     rows: PositiveInt | None = None
     """Sample this many rows. Unset: all."""
+
+    @model_validator(mode="after")
+    def _sides_fit(self) -> LabelledSpec:
+        columns = 3 if self.source == "embedded" else len(self.columns)
+        if self.sides and len(self.sides) != columns:
+            raise ValueError(f"sides names {len(self.sides)} prompts for {columns} columns; give one for each")
+        return self
 
     @model_validator(mode="after")
     def _scores_fit(self) -> LabelledSpec:
