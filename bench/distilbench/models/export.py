@@ -130,10 +130,10 @@ def licence_of(folder: Path) -> str | None:
     return stated[1] if stated else None
 
 
-def model_card(values: dict[str, Any], licence: str | None = None) -> str:
+def model_card(values: dict[str, Any], licence: str | None = None, origin: str = "the teacher") -> str:
     """A README for the exported folder: front matter, and how the model was made.
 
-    `licence` is the teacher's, from which the student is cut.
+    `licence` is that of its `origin`, the model that the student's first weights are from.
     """
     rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
     return (
@@ -143,5 +143,5 @@ def model_card(values: dict[str, Any], licence: str | None = None) -> str:
         "# A student distilled with distilbench\n\n"
         "Load it with `SentenceTransformer(path)`; `AutoModel.from_pretrained(path)` gives the transformer alone.\n\n"
         f"| | |\n|---|---|\n{rows}\n\n"
-        f"Licence of the teacher, from which the student is cut: {licence or 'its card states none'}.\n"
+        f"Licence of {origin}, from which the student was made: {licence or 'its card states none'}.\n"
     )

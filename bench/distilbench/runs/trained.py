@@ -251,7 +251,7 @@ def _sha256(student: Encoder) -> str:
 
 
 def _card(run: PreparedRun) -> str:
-    inputs, entry = run.inputs, run.cell.entry
+    inputs, entry, own = run.inputs, run.cell.entry, run.inputs.students.own
     return model_card(
         {
             "Run": run.id,
@@ -259,9 +259,11 @@ def _card(run: PreparedRun) -> str:
             "Method": entry.name,
             "Hyperparameters": json.dumps(entry.hyperparameters, sort_keys=True),
             "Teacher": inputs.teacher.name,
+            **({} if own is None else {"Student": own.name}),
             "Text": inputs.study.text.source,
             "Budget": f"{inputs.budget.amount:g} {inputs.budget.currency}" if run.cell.role == "method" else "none",
             "Seed": run.cell.seed,
         },
-        licence_of(inputs.teacher.folder),
+        licence_of(inputs.students.folder),
+        "the teacher" if own is None else own.name,
     )

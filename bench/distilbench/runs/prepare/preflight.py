@@ -69,8 +69,10 @@ def _check_sides(inputs: Inputs) -> None:
     for key, sides in named.items():
         for side in sides:
             if side not in known:
-                there = f"they have {', '.join(known)}" if known else "they have none; set student.prompts, or"
-                raise UserError(f"{key}: neither teacher nor student has a prompt {side!r}: {there} leave it out")
+                there = f"theirs are {', '.join(known)}" if known else "they have none at all"
+                raise UserError(
+                    f"{key}: neither teacher nor student has a prompt {side!r} ({there}); name another, or leave it out"
+                )
 
 
 def _check_columns(inputs: Inputs, entry: MethodEntry, stage: Stage, needs: Needs) -> None:
