@@ -72,6 +72,15 @@ def mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_models() -> Path:
+    """A folder of real models in the Hub's layout, all-mpnet-base-v2 and paraphrase-MiniLM-L3-v2 among them."""
+    folder = os.environ.get("DISTILBENCH_MODELS")
+    if not folder:
+        pytest.skip("no real models: set DISTILBENCH_MODELS to a folder that holds them as the Hub does")
+    return Path(folder) / "sentence-transformers"
+
+
+@pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 4 layers, width 24, 4 heads, mean pooling, normalised, as sentence-transformers stores it."""
     from transformers import BertConfig, BertModel, BertTokenizerFast

@@ -316,8 +316,8 @@ class Encoder(nn.Module):
         finally:
             self.backbone.set_attn_implementation(attention)
             self.backbone.train(training)
-        by_pass, by_token, by_pair = np.polynomial.polynomial.polyfit(COUNTED_TOKENS, counts, 2)
-        return float(by_pass), float(by_token), float(by_pair)
+        by_pass, by_token, by_pair = np.polynomial.polynomial.polyfit(COUNTED_TOKENS, counts, 2).round().tolist()
+        return by_pass, by_token, by_pair
 
     def _counted(self, tokens: int) -> float:
         ids_BT = torch.zeros(1, tokens, dtype=torch.long, device=self.device)

@@ -16,6 +16,7 @@ from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.prepare.texts import Announce
 from distilbench.runs.recording import known_record
 from distilbench.runs.trained import is_trained
+from distilbench.runs.trial import try_rows
 from distilbench.study.ablation import parts
 from distilbench.study.search_space import rows_to_tune, space_of
 from distilbench.study.study import Run, Study
@@ -56,12 +57,13 @@ def plan_study(study: Study, settings: Settings, options: EngineOptions, announc
 
 
 def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
-    """Look at the caches and estimate the rest. Trains nothing, and writes nothing but what of a cached text has to go.
+    """Look at the caches, try each row for a step, and estimate the rest. Trains nothing that is kept.
 
     Raises `UserError` for methods that do not fit the models and for tasks that are not there, as the run would.
     """
     check_methods(inputs)
     _check_tasks(inputs)
+    try_rows(inputs)
     text = inputs.text
     tokens = float(text.corpus.lengths().mean()) if text.is_built else TYPICAL_TOKENS
     rate = flops_per_second(inputs)
@@ -85,7 +87,7 @@ def _signals(runs: list[PreparedRun]) -> str:
         return "none are stored"
     arrays = stages[0].arrays
     size = inputs.stores.size(arrays, len(inputs.text.corpus), kind)
-    rows = stored_rows(inputs.stores.folder(inputs.text.key, kind), arrays)
+    rows = stored_rows(inputs.stores.folder(inputs.text.teacher_key, kind), arrays)
     return f"{rows} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
 
 

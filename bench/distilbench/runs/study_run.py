@@ -14,12 +14,13 @@ from distilbench.records.record import Record
 from distilbench.runs.engines import EngineOptions, make_engine
 from distilbench.runs.engines.engine import Engine
 from distilbench.runs.prepare.inputs import Inputs, inputs_of_parts
-from distilbench.runs.prepare.preflight import preflight
+from distilbench.runs.prepare.preflight import check_methods, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.progress import Watch
 from distilbench.runs.recording import known_record
 from distilbench.runs.run import Finished, stop_if_disk_is_full
 from distilbench.runs.trained import rehearse_run
+from distilbench.runs.trial import try_rows
 from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.ablation import designs, parts
 from distilbench.study.study import Study
@@ -41,6 +42,9 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
     engine = make_engine(options, settings.device)
     if study.ablate:
         write_ablations(settings.out / all_inputs[0].name, designs(study))
+    for inputs in all_inputs:
+        check_methods(inputs)
+        try_rows(inputs)
     if study.tune:
         all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch))]
     for inputs in all_inputs:
