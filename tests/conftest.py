@@ -25,12 +25,14 @@ import distilbench_methods
 from distilbench.cli.app import main
 from distilbench.core.machine import Settings
 from distilbench.data.tokenizer import Reader
+from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import StoredModel
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Budget
 from distilbench.study.study import Study
 from distilbench.training.loop import TrainingJob
-from distilbench.training.teacher_store import TeacherStore, array_names
+from distilbench.training.signals import Signalled
+from distilbench.training.teacher_store import array_names
 from distilbench_methods.base import Method, Needs
 
 WORDS = re.findall(
@@ -254,7 +256,13 @@ def reader_of(folder: Path) -> Reader:
     return StoredModel("model", folder).reader()
 
 
-def store_for(inputs: Inputs, needs: Needs) -> TeacherStore:
+def teacher_of(job: TrainingJob) -> Encoder:
+    """The model that teaches in a training."""
+    assert job.teacher is not None
+    return job.teacher
+
+
+def store_for(inputs: Inputs, needs: Needs) -> Signalled:
     """The store with what a method with these needs reads."""
     arrays = tuple(sorted(array_names(needs)))
     return inputs.stores.open(inputs.source_of(needs), arrays, inputs.study.train.signals)
@@ -272,7 +280,7 @@ def make_job(inputs: Inputs) -> MakeJob:
         return TrainingJob(
             method=chosen,
             student=inputs.students.build(seed),
-            teacher=inputs.teacher.encoder,
+            teacher=inputs.teacher_model.encoder,
             text=inputs.text_of(needs),
             store=store_for(inputs, needs),
             spec=inputs.study.train,

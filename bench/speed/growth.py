@@ -141,7 +141,7 @@ def teacher_passes(setting: Setting) -> float:
         nonlocal passed
         passed += len(named["input_ids"])
 
-    handle = inputs.teacher.encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    handle = inputs.teacher_model.encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
     try:
         inputs.text.corpus  # noqa: B018
         for run in method_runs(inputs):

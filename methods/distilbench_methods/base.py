@@ -45,7 +45,8 @@ class Dims:
     """All that a method may know of the models and the text before training."""
 
     student: ModelDims
-    teacher: ModelDims
+    teacher: ModelDims | None
+    """None of a teacher of which only the vectors are known; see `teacher_model`."""
     student_final: int
     """Width S of the vector that the student ships so far: its hidden size, unless an earlier stage gave it a head."""
     teacher_final: int
@@ -56,6 +57,16 @@ class Dims:
     """Rows N of the text: `Signals.index_B` lies in [0, N)."""
     shared_tokens: bool
     """Both models cut every sentence into the same tokens, so that token positions can be compared."""
+
+    @property
+    def teacher_model(self) -> ModelDims:
+        """Shape of the teacher, for methods that use what is inside it.
+
+        Raises `UnsuitableError` for a teacher of which only the vectors are known.
+        """
+        if self.teacher is None:
+            raise UnsuitableError("it learns from what is inside the teacher, of which only the vectors are known")
+        return self.teacher
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ class LayerContrast(BankMethod):
         )
 
     def teacher_layers(self, dims: Dims) -> tuple[int, ...]:
-        student, teacher = dims.student.layers, dims.teacher.layers
+        student, teacher = dims.student.layers, dims.teacher_model.layers
         if self.layer_map == "last" and student > teacher:
             raise UnsuitableError(
                 f"{self.name}: layer_map last gives each student layer a teacher layer of its own, but the student has "
@@ -72,7 +72,7 @@ class LayerContrast(BankMethod):
         return mapped_layers(student, teacher, self.layer_map)
 
     def widths(self, dims: Dims) -> tuple[int, int]:
-        return dims.student.layers * dims.student.width, len(self.teacher_layers(dims)) * dims.teacher.width
+        return dims.student.layers * dims.student.width, len(self.teacher_layers(dims)) * dims.teacher_model.width
 
     def views(self, signals: Signals, aux: nn.ModuleDict) -> tuple[Tensor, Tensor]:
         student_BM = summarise(signals.student_layers_BLS, aux["student"])

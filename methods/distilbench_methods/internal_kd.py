@@ -158,7 +158,7 @@ class InternalKD(Method):
     def needs(self, dims: Dims) -> Needs:
         self._check_fit(dims)
         student_layers = tuple(range(1, dims.student.layers + 1))
-        teacher_layers = evenly_spaced(dims.student.layers, dims.teacher.layers)
+        teacher_layers = evenly_spaced(dims.student.layers, dims.teacher_model.layers)
         return Needs(
             teacher_final=self.final_weight > 0,
             teacher_layers=teacher_layers if self.hidden_weight else (),
@@ -169,7 +169,7 @@ class InternalKD(Method):
         )
 
     def _check_fit(self, dims: Dims) -> None:
-        student, teacher = dims.student, dims.teacher
+        student, teacher = dims.student, dims.teacher_model
         if student.layers > teacher.layers:
             raise UnsuitableError(
                 f"internal-kd matches each student layer to one of the teacher's, but the student has {student.layers} "
@@ -189,7 +189,7 @@ class InternalKD(Method):
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
         aux = nn.ModuleDict()
         if self.hidden_weight:
-            heads = [projection(dims.student.width, dims.teacher.width) for _ in range(dims.student.layers)]
+            heads = [projection(dims.student.width, dims.teacher_model.width) for _ in range(dims.student.layers)]
             aux["hidden"] = nn.ModuleList(heads)
         if self.final_weight:
             aux["final"] = projection(dims.student_final, dims.teacher_final)
@@ -261,7 +261,7 @@ class InternalKD(Method):
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         width, layers = dims.student.width, dims.student.layers
-        hidden = layers * projection_flops(batch_size, width, dims.teacher.width) if self.hidden_weight else 0.0
+        hidden = layers * projection_flops(batch_size, width, dims.teacher_model.width) if self.hidden_weight else 0.0
         # In stages, `after_step` projects once more, without gradient.
         hidden *= 4 / 3 if self.procedure != "id" else 1
         final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0

@@ -98,21 +98,21 @@ class MiniLM(Method):
         self._check_fit(dims)
         return Needs(
             teacher_final=self.final_weight > 0,
-            teacher_qkv=(self.teacher_layer or dims.teacher.layers,),
+            teacher_qkv=(self.teacher_layer or dims.teacher_model.layers,),
             student_qkv=(dims.student.layers,),
         )
 
     def _check_fit(self, dims: Dims) -> None:
-        widths = (dims.student.width, dims.teacher.width)
+        widths = (dims.student.width, dims.teacher_model.width)
         if any(width % self.relation_heads for width in widths):
             fitting = [n for n in range(1, 65) if not any(width % n for width in widths)]
             raise UnsuitableError(
                 f"minilm: {self.relation_heads} relation_heads do not divide the widths {widths[0]} and {widths[1]}; "
                 f"{fitting[-1]} would"
             )
-        if (self.teacher_layer or 1) > dims.teacher.layers:
+        if (self.teacher_layer or 1) > dims.teacher_model.layers:
             raise UnsuitableError(
-                f"minilm: teacher_layer is {self.teacher_layer}, but the teacher has {dims.teacher.layers} layers"
+                f"minilm: teacher_layer is {self.teacher_layer}, but the teacher has {dims.teacher_model.layers} layers"
             )
         if not dims.shared_tokens:
             raise UnsuitableError(
@@ -140,6 +140,6 @@ class MiniLM(Method):
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         parts = sum(weight > 0 for weight in self._weights.values())
         one_pass = 2.0 * batch_size * num_tokens**2
-        relations = parts * one_pass * (3 * dims.student.width + dims.teacher.width)
+        relations = parts * one_pass * (3 * dims.student.width + dims.teacher_model.width)
         final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
         return relations + final

@@ -80,7 +80,7 @@ class TinyBERT(Method):
     def needs(self, dims: Dims) -> Needs:
         self._check_fit(dims)
         student_layers = tuple(range(1, dims.student.layers + 1))
-        teacher_layers = evenly_spaced(dims.student.layers, dims.teacher.layers)
+        teacher_layers = evenly_spaced(dims.student.layers, dims.teacher_model.layers)
         embedding = (0,) if self.embedding_weight else ()
         return Needs(
             teacher_final=self.final_weight > 0,
@@ -91,7 +91,7 @@ class TinyBERT(Method):
         )
 
     def _check_fit(self, dims: Dims) -> None:
-        student, teacher = dims.student, dims.teacher
+        student, teacher = dims.student, dims.teacher_model
         if student.layers > teacher.layers:
             raise UnsuitableError(
                 f"tinybert matches each student layer to one of the teacher's, but the student has {student.layers} "
@@ -112,7 +112,7 @@ class TinyBERT(Method):
         aux = nn.ModuleDict()
         for term, weight in (("embedding", self.embedding_weight), ("hidden", self.hidden_weight)):
             if weight:
-                aux[term] = projection(dims.student.width, dims.teacher.width)
+                aux[term] = projection(dims.student.width, dims.teacher_model.width)
         if self.final_weight:
             aux["final"] = projection(dims.student_final, dims.teacher_final)
         return aux
@@ -138,6 +138,6 @@ class TinyBERT(Method):
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         blocks = (self.embedding_weight > 0) + (self.hidden_weight > 0) * dims.student.layers
-        tokens = blocks * projection_flops(batch_size * num_tokens, dims.student.width, dims.teacher.width)
+        tokens = blocks * projection_flops(batch_size * num_tokens, dims.student.width, dims.teacher_model.width)
         final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
         return tokens + final

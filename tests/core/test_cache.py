@@ -184,14 +184,14 @@ def test_another_process_finds_what_the_teacher_gave(
     watched = DevSpec(source=str(labelled_file), columns=["anchor", "positive"])
     study = inputs.study.model_copy(update={"dev": watched})
     first = make_inputs(study, inputs.settings)
-    views, dev = first.teacher.views, first.dev
+    views, dev = first.teacher_model.views, first.dev
     assert dev is not None
     gold_P = dev.dev_set.gold_P
     monkeypatch.setattr(representation, "views", None)
     monkeypatch.setattr(prepared_texts, "views_of", None)
     other = make_inputs(study, inputs.settings)
-    assert list(other.teacher.views) == sorted(views)
+    assert list(other.teacher_model.views) == sorted(views)
     for name, values in views.items():
-        np.testing.assert_array_equal(other.teacher.views[name], values)
+        np.testing.assert_array_equal(other.teacher_model.views[name], values)
     assert other.dev is not None
     np.testing.assert_array_equal(other.dev.dev_set.gold_P, gold_P)

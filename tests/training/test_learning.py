@@ -93,7 +93,7 @@ def held_out_loss(inputs: Inputs, method: Method, student: Encoder, aux: nn.Modu
     """What the method optimises on a batch of held-out rows; dropout is on where the method lives by it."""
     needs, rows_B = method.needs(inputs.dims_with(student)), np.arange(BATCH)
     store = store_for(inputs, needs)
-    source = SignalSource(needs, student, inputs.teacher.encoder, inputs.text_of(needs), store, seed=5)
+    source = SignalSource(needs, student, inputs.teacher_model.encoder, inputs.text_of(needs), store, seed=5)
     store.ensure(source.sentences_read(0, rows_B))
     student.train(needs.student_views == 2)
     with seeded(1), torch.no_grad():
@@ -122,7 +122,7 @@ def test_it_learns(benches: Benches, name: str) -> None:
     job = TrainingJob(
         method=method,
         student=student,
-        teacher=seen.teacher.encoder,
+        teacher=seen.teacher_model.encoder,
         text=seen.text_of(needs),
         store=store_for(seen, needs),
         spec=seen.study.train,

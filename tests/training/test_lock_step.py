@@ -30,6 +30,7 @@ from distilbench.training.loop import TrainingJob, train
 from distilbench.training.online import all_layers, chosen, online_layers, pass_online
 from distilbench.training.signals import dims_of
 from distilbench_methods.base import Needs
+from tests.conftest import teacher_of
 
 MakeJob = Callable[..., TrainingJob]
 METHODS = ["internal-kd", "minilm", "tinybert"]
@@ -60,7 +61,7 @@ def job_of(make_job: MakeJob) -> Callable[[str], TrainingJob]:
 
 
 def side_by_side(cells: list[TrainingJob]) -> tuple[LockStep, list[TrainingJob]]:
-    needs = [job.method.needs(dims_of(job.student, job.teacher, len(job.text))) for job in cells]
+    needs = [job.method.needs(dims_of(job.student, teacher_of(job), len(job.text))) for job in cells]
     lock_step = LockStep(needs)
     return lock_step, [replace(job, company=lock_step) for job in cells]
 
@@ -76,13 +77,13 @@ def ended(job: TrainingJob, **further: Any) -> tuple[Any, ...]:
 
 def test_side_by_side_is_as_alone_for_one_pass_of_the_teacher_a_step(job_of: Callable[[str], TrainingJob]) -> None:
     cells = [job_of(name) for name in METHODS]
-    with counted_passes(cells[0].teacher) as passes:
+    with counted_passes(teacher_of(cells[0])) as passes:
         alone = [ended(job) for job in cells]
     assert len(passes) == STEPS * len(METHODS)
 
     lock_step, cells = side_by_side([job_of(name) for name in METHODS])
     before = torch.get_rng_state()
-    with counted_passes(cells[0].teacher) as passes:
+    with counted_passes(teacher_of(cells[0])) as passes:
         together = [found for _, found in lock_step.run(cells, ended)]
     assert len(passes) == STEPS
     assert together == alone
@@ -144,7 +145,7 @@ def test_one_that_goes_on_from_a_checkpoint_is_waited_for(job_of: Callable[[str]
     resumed = [checkpoints.load(), None, None]
 
     lock_step, cells = side_by_side([job_of(name) for name in METHODS])
-    with counted_passes(cells[0].teacher) as passes:
+    with counted_passes(teacher_of(cells[0])) as passes:
         found = lock_step.run([0, 1, 2], lambda number: ended(cells[number], resumed=resumed[number]))
         together = dict(found)
     assert len(passes) == STEPS
@@ -261,13 +262,13 @@ def test_a_study_goes_side_by_side_seed_by_seed(
         for name in ("together", "alone")
     ]
     said: list[str] = []
-    with counted_passes(benches[0].teacher.encoder) as passes:
+    with counted_passes(benches[0].teacher_model.encoder) as passes:
         together = facts(benches[0], said)
     side_by_side_passes = len(passes)
     assert said[said.index("internal-kd 2") + 1] == "minilm 2"
     assert said.index("minilm 1") < said.index("mse 1") < said.index("internal-kd 2")
     monkeypatch.setattr(here, "MOST_SIDE_BY_SIDE", 1)
-    with counted_passes(benches[1].teacher.encoder) as passes:
+    with counted_passes(benches[1].teacher_model.encoder) as passes:
         alone = facts(benches[1], [])
     assert together == alone
     assert len(passes) - side_by_side_passes == 2 * 6

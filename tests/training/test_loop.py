@@ -24,13 +24,14 @@ from distilbench.training.loop import Trained, TrainingJob, train
 from distilbench.training.signals import SignalSource, dims_of
 from distilbench.training.teacher_store import TeacherStore
 from distilbench_methods.base import Dims, Method, Needs, Signals
+from tests.conftest import teacher_of
 
 MakeJob = Callable[..., TrainingJob]
 METHODS = list(distilbench_methods.registry())
 
 
 def make_dims(job: TrainingJob) -> Dims:
-    return dims_of(job.student, job.teacher, len(job.text))
+    return dims_of(job.student, teacher_of(job), len(job.text))
 
 
 def weights(model: Encoder) -> Tensor:
@@ -47,9 +48,9 @@ def trained(job: TrainingJob) -> tuple[Tensor, Ledger, Trained]:
 @pytest.mark.no_cover
 def test_a_run_is_repeatable_bit_for_bit_and_touches_nothing_else(make_job: MakeJob, name: str) -> None:
     job = make_job(name)
-    teacher = weights(job.teacher)
+    teacher = weights(teacher_of(job))
     first, ledger, result = trained(job)
-    assert torch.equal(teacher, weights(job.teacher))
+    assert torch.equal(teacher, weights(teacher_of(job)))
     torch.manual_seed(123)
     torch.rand(5)
     state = torch.get_rng_state()
@@ -137,7 +138,7 @@ def test_a_text_shorter_than_the_budget_is_read_again(make_job: MakeJob) -> None
 
 def tried(job: TrainingJob) -> None:
     """Let the passes by which the models are looked at be over before others are counted."""
-    for model in (job.student, job.teacher):
+    for model in (job.student, teacher_of(job)):
         model.forward_flops(1, 1)
         assert model.can_give_maps
 

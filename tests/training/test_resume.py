@@ -102,7 +102,7 @@ def test_a_killed_training_ends_in_the_same_bits(
 
 def dev_of(inputs: Inputs) -> DevSet:
     assert inputs.labelled is not None
-    return DevSet.of(inputs.labelled.text, views_of(inputs.labelled.text, inputs.teacher.encoder))
+    return DevSet.of(inputs.labelled.text, views_of(inputs.labelled.text, inputs.teacher_model.encoder))
 
 
 def response_of(job: TrainingJob, inputs: Inputs, points: int = 3) -> Response:
@@ -133,10 +133,10 @@ def test_a_dev_score_is_spearmans_correlation_with_the_gold(inputs: Inputs) -> N
     dev = dev_of(inputs)
     assert inputs.labelled is not None
     assert len(dev.pairs_P2) == 2 * len(inputs.labelled.text)
-    assert dev.look(inputs.teacher.encoder)[0] == pytest.approx(1.0)
+    assert dev.look(inputs.teacher_model.encoder)[0] == pytest.approx(1.0)
     assert abs(dev.look(inputs.students.build(1))[0]) < 0.95
     upside_down = replace(dev, gold_P=-dev.gold_P)
-    assert upside_down.look(inputs.teacher.encoder)[0] == pytest.approx(-1.0)
+    assert upside_down.look(inputs.teacher_model.encoder)[0] == pytest.approx(-1.0)
 
 
 def test_vectors_that_are_all_equal_have_no_dev_score(inputs: Inputs) -> None:

@@ -38,6 +38,7 @@ VERBS = (
     "export",
     "calibrate",
     "prefetch",
+    "encode",
     "conform",
 )
 EPILOG = (

@@ -107,7 +107,7 @@ class Maker:
         return given | self.token_signals("student", needs, model, grad=True)
 
     def teacher_signals(self, needs: Needs) -> dict[str, Any]:
-        model, shipped = self.dims.teacher, self.dims.teacher_final
+        model, shipped = self.dims.teacher_model, self.dims.teacher_final
         given: dict[str, Any] = {}
         if needs.teacher_final:
             given["teacher_final_BD"] = self.normal("teacher_final_BD", shipped)

@@ -120,7 +120,7 @@ def _size(count: int) -> str:
 def _cost(method: Method, needs: Needs) -> float:
     """The method's operations and those of an online teacher over the student's forward and backward, one pass."""
     own = method.extra_flops(REFERENCE, BATCH, TOKENS)
-    teacher = _forward_flops(REFERENCE.teacher) if needs.teacher_online else 0.0
+    teacher = _forward_flops(REFERENCE.teacher_model) if needs.teacher_online else 0.0
     return (own + teacher) / (3 * _forward_flops(REFERENCE.student))
 
 

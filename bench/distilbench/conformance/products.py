@@ -104,7 +104,7 @@ def _without_gradient(signals: Signals) -> Signals:
 
 
 def _words(dims: Dims) -> str:
-    student, teacher = dims.student, dims.teacher
+    student, teacher = dims.student, dims.teacher_model
     return f"widths {student.width}, {teacher.width} (shipped {dims.student_final}, {dims.teacher_final})"
 
 

@@ -89,7 +89,7 @@ def encode(model: Encoder, tokenizer: Any, texts: list[str]) -> Array:
     return _unit(embed(model, tokenizer, texts).astype(np.float64))
 
 
-def describe(student_NS: Array, teacher_ND: Array) -> dict[str, float]:
+def describe(student_NS: Array, teacher_ND: Array | None = None) -> dict[str, float]:
     """Everything that the vectors of the fixed sentences tell, by name; what needs equal widths only where they are.
 
     `cka`: linear centred kernel alignment (Kornblith et al. 2019, arXiv:1905.00414, eq. 3, 4). `neighbours`: share of
@@ -99,13 +99,10 @@ def describe(student_NS: Array, teacher_ND: Array) -> dict[str, float]:
     gold scores; `sts_asymmetric` has one side from the teacher.
     """
     pairs_P2, gold_P = sample().pairs_P2, sample().gold_P
-    mine, theirs = student_NS @ student_NS.T, teacher_ND @ teacher_ND.T
+    mine = student_NS @ student_NS.T
     above = np.triu_indices(len(mine), k=1)
     alike = pairs_P2[gold_P >= ALIKE]
     found = {
-        "cka": cka(student_NS, teacher_ND),
-        "neighbours": neighbour_overlap(mine, theirs),
-        "similarities": _rank_correlation(mine[above], theirs[above]),
         "anisotropy": float(mine[above].mean()),
         # The squared distance of unit vectors is 2 - 2 cos.
         "uniformity": float(np.log(np.exp(-2 * (2 - 2 * mine[above])).mean())),
@@ -117,7 +114,15 @@ def describe(student_NS: Array, teacher_ND: Array) -> dict[str, float]:
     for share in SHARES:
         cut = student_NS[:, : max(1, student_NS.shape[1] // share)]
         found[f"sts_1/{share}"] = _sts(cut, cut)
-    if student_NS.shape == teacher_ND.shape:
+    if teacher_ND is not None:
+        theirs = teacher_ND @ teacher_ND.T
+        near = {
+            "cka": cka(student_NS, teacher_ND),
+            "neighbours": neighbour_overlap(mine, theirs),
+            "similarities": _rank_correlation(mine[above], theirs[above]),
+        }
+        found = near | found
+    if teacher_ND is not None and student_NS.shape == teacher_ND.shape:
         found["cosine"] = float((student_NS * teacher_ND).sum(axis=1).mean())
         found["sts_asymmetric"] = _sts(student_NS, teacher_ND)
     return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -36,7 +36,7 @@ def _stage_flops(inputs: Inputs, prepared: PreparedStage, tokens: float, rate: f
     step = 3 * inputs.students.untrained.forward_flops(passes, length)
     step += prepared.stage.build().extra_flops(inputs.dims, batch_size, length)
     if needs.teacher_online:
-        step += inputs.teacher.encoder.forward_flops(batch_size, length)
+        step += inputs.teacher_model.shape.forward_flops(batch_size, length)
     sentences = batch_size * (1 + needs.candidates)
     steps = {
         "steps": budget.amount,
@@ -79,7 +79,7 @@ def _run_flops(run: PreparedRun, rates: dict[int, float]) -> float:
     """`rates`: FLOPs per second by inputs, filled where a budget in seconds needs them."""
     inputs, role = run.inputs, run.cell.role
     # A static student looks vectors up: next to nothing.
-    models = {"ceiling": inputs.teacher.encoder, "reference": None}
+    models = {"ceiling": inputs.teacher.shape, "reference": None}
     model = models.get(role, inputs.students.untrained)
     scoring = model.forward_flops(sum(task.num_texts for task in inputs.tasks()), TYPICAL_TOKENS) if model else 0.0
     if role != "method":

@@ -25,12 +25,14 @@ from distilbench.records.record import SOURCE_FILE, dump_json
 from distilbench.study.sections.texts import OwnTask
 from distilbench.study.study import Study
 
+Kind = Literal["teacher", "student", "text", "labelled", "dev", "task"]
+
 
 @dataclass(frozen=True)
 class Part:
     """Something that a study reads."""
 
-    kind: Literal["teacher", "text", "labelled", "dev", "task"]
+    kind: Kind
     name: str
     where: str
     """Where it is, or why it cannot be had."""
@@ -54,7 +56,10 @@ def mirror_to_fill(out: str | None) -> Path:
 
 def prefetch(study: Study, mirror: Path) -> Iterator[Part]:
     """Each part of a study, after it was looked for and, where it was not there, fetched into `mirror`."""
-    yield _part("teacher", study.teacher, partial(_teacher, study.teacher, mirror))
+    if isinstance(study.teacher, str):
+        yield _part("teacher", study.teacher, partial(_find, study.teacher, mirror))
+    if study.student.model is not None:
+        yield _part("student", study.student.model, partial(_find, study.student.model, mirror))
     for name in source_names(study.text):
         yield _part("text", name, partial(_text, name, mirror, "text"))
     if study.labelled is not None:
@@ -65,7 +70,7 @@ def prefetch(study: Study, mirror: Path) -> Iterator[Part]:
         yield _part("task", task if isinstance(task, str) else task.name, partial(_task, task, mirror))
 
 
-def _part(kind: Literal["teacher", "text", "labelled", "dev", "task"], name: str, look: Look) -> Part:
+def _part(kind: Kind, name: str, look: Look) -> Part:
     try:
         where, fetched = look()
     except UserError as error:
@@ -73,7 +78,7 @@ def _part(kind: Literal["teacher", "text", "labelled", "dev", "task"], name: str
     return Part(kind, name, where, "fetched" if fetched else "there")
 
 
-def _teacher(name: str, mirror: Path) -> tuple[str, bool]:
+def _find(name: str, mirror: Path) -> tuple[str, bool]:
     found = find_model(name, mirror)
     if name == PACKAGED_NAME or local_folder(name) or in_mirror(name, mirror):
         return str(found.folder), False

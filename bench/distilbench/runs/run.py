@@ -128,11 +128,13 @@ def _score(run: PreparedRun, model: StoredModel, ledger: Ledger) -> list[Recorde
 
 def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tuple[dict[str, Any], dict[str, float]]:
     """The record's `vectors` and `speed`."""
-    teacher = run.inputs.teacher
     with phase(ledger, "evaluation"):
-        student = load_encoder(model.folder).to(teacher.device)
+        student = load_encoder(model.folder).to(run.inputs.settings.device)
         tokenizer = load_tokenizer(model.folder)
         vectors, speed = representation.encode_timed(student, tokenizer, model.folder)
+        if run.inputs.teacher.encoder is None:
+            return {"sentences": len(vectors), "values": representation.describe(vectors), "layers": []}, speed
+        teacher = run.inputs.teacher_model
         layers = [teacher.views[f"layer-{layer}"] for layer in range(teacher.encoder.dims.layers + 1)]
         looked = {
             "sentences": len(vectors),
@@ -147,6 +149,6 @@ def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tu
 def _among_the_teachers_documents(run: PreparedRun, model: StoredModel) -> dict[str, float]:
     from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 
-    teacher = run.inputs.teacher
+    teacher = run.inputs.teacher_model
     index = TeacherIndex(teacher.encoder, teacher.folder, teacher.hashes, run.inputs.settings.cache)
     return asymmetric_scores(model, index, run.inputs.tasks(), teacher.device)

@@ -73,9 +73,10 @@ def run_part(runs: Sequence[PreparedRun], engine: Engine, watch: Watch) -> Itera
 def _published(inputs: Inputs) -> list[Task]:
     """The study's tasks that the teacher has published scores on, where they are to be compared."""
     # Shortened tasks have no published figures.
-    if not inputs.study.calibrate or inputs.study.limit is not None:
+    stored = inputs.teacher.stored
+    if not inputs.study.calibrate or inputs.study.limit is not None or stored is None:
         return []
-    known = figures(inputs.teacher.stored, inputs.teacher.hashes)
+    known = figures(stored, inputs.teacher.hashes)
     return [task for task in inputs.tasks() if task.name in known]
 
 
@@ -83,7 +84,7 @@ def _refuse_uncalibrated(inputs: Inputs, ceiling: Record) -> None:
     way_out = "mend it, or set calibrate=false to go on without"
     if ceiling.status != "completed":
         raise UserError(f"the teacher {inputs.teacher.name} could not be scored ({ceiling.error}); {way_out}")
-    stored, settings = inputs.teacher.stored, inputs.settings
+    stored, settings = inputs.teacher_model.stored, inputs.settings
     examples = {name: facts["examples"] for name, facts in ceiling.tasks.items()}
     published = figures(stored, inputs.teacher.hashes)
     compared = compare(published, ceiling.scores, examples, inputs.study.evaluation.precision)

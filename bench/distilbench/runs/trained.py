@@ -76,7 +76,7 @@ def training_of(
     Raises `Timeout` when another process has been training the run for so many seconds.
     """
     if run.cell.role == "ceiling":
-        return Training(run.inputs.teacher.stored)
+        return Training(run.inputs.teacher_model.stored)
     folder, checkpoints = trained_folder(run), _checkpoints(run)
     with cache.locked(folder, "the model", timeout):
         if not cache.is_usable(folder, "the model"):

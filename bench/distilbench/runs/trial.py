@@ -32,11 +32,14 @@ from distilbench.records.record import dump_json
 from distilbench.runs.prepare.identity import code_hashes
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import stages_of
+from distilbench.runs.prepare.vector_teacher import VectorTeacher
 from distilbench.runs.trained import put_on
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.rows import MethodEntry
 from distilbench.training.loop import TrainingJob, train
+from distilbench.training.signals import Signalled
 from distilbench.training.teacher_store import TeacherStore, array_names
+from distilbench.training.vector_store import VectorStore
 from distilbench_methods.base import Needs
 
 SENTENCES, ROWS = 128, 16
@@ -90,7 +93,7 @@ class _Sample:
     def _read_by_teacher(self) -> Corpus:
         if self.inputs.shared_tokens:
             return self.corpus()
-        reader = self.inputs.teacher.reader
+        reader = self.inputs.teacher_model.reader
         return self._read("teacher", reader, reader.tokenizer)
 
     def text(self, needs: Needs) -> Text:
@@ -104,10 +107,13 @@ class _Sample:
         given = scores.astype(np.float32) if spec is not None and spec.scores else None
         return LabelledText(self.corpus(), rows_RC % SENTENCES, given)
 
-    def store(self, needs: Needs) -> TeacherStore:
-        """The teacher's signals for it."""
+    def store(self, needs: Needs) -> Signalled:
+        """The teacher's signals for it; of stored vectors, which are of other texts, any."""
+        if isinstance(self.inputs.teacher, VectorTeacher):
+            vectors, corpus = self.inputs.teacher.vectors, self.corpus()
+            return VectorStore(corpus, vectors, np.arange(len(corpus)) % len(vectors.values_NW))
         folder, kind = self.place / key_of(arrays=sorted(array_names(needs))), self.inputs.study.train.signals
-        return TeacherStore(folder, self.inputs.teacher.encoder, self.teacher_corpus(), array_names(needs), kind)
+        return TeacherStore(folder, self.inputs.teacher_model.encoder, self.teacher_corpus(), array_names(needs), kind)
 
 
 def _try(text: _Sample, entry: MethodEntry, path: Path) -> None:

@@ -34,8 +34,8 @@ class Ledger:
     """Sentences whose teacher signals were read from the store."""
     teacher_sentences_online: int = 0
     """Sentences for which the method made the teacher run."""
-    teacher_flops_stored: float = 0.0
-    """What the signals read from the store would have cost this run alone."""
+    teacher_flops_stored: float | None = 0.0
+    """What the signals read from the store would have cost this run alone; None where only vectors are known."""
     teacher_flops_online: float = 0.0
     extra_parameters: int = 0
     """Trainable parameters of the method that are dropped at export."""

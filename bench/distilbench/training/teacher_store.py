@@ -91,6 +91,11 @@ class TeacherStore:
             if self._arrays:
                 self._finish_begun()
 
+    @property
+    def final_width(self) -> int:
+        """Numbers of each of the teacher's vectors."""
+        return self._teacher.output_width()
+
     def is_full(self) -> bool:
         """Whether every row was computed; whether one is damaged is not looked at."""
         return all(array.is_full() for array in self._arrays.values())

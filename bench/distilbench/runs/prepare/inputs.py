@@ -17,12 +17,15 @@ from distilbench.models.finding import find_model
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
+from distilbench.runs.prepare.vector_teacher import AnyTeacher, VectorTeacher
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
+from distilbench.study.sections.models import VectorsSpec
 from distilbench.study.sections.training import RowType
 from distilbench.study.study import Study
-from distilbench.training.signals import dims_of
+from distilbench.training.signals import Signalled, dims_of
 from distilbench.training.teacher_store import TeacherStore, store_key, store_size
+from distilbench.training.vector_store import VectorStore
 from distilbench_methods.base import Dims, Needs
 
 if TYPE_CHECKING:
@@ -32,9 +35,9 @@ if TYPE_CHECKING:
 class Stores:
     """The teacher's stored signals, one store for each text."""
 
-    def __init__(self, teacher: Teacher, cache: Path, announce: Announce) -> None:
+    def __init__(self, teacher: AnyTeacher, cache: Path, announce: Announce) -> None:
         self._teacher, self._cache, self._announce = teacher, cache, announce
-        self._open: dict[tuple[Path, tuple[str, ...]], TeacherStore] = {}
+        self._open: dict[tuple[Path, tuple[str, ...]], Signalled] = {}
 
     def folder(self, text_key: str, kind: RowType) -> Path:
         """Where the signals of a text lie; `text_key` is that of the text as the teacher reads it."""
@@ -42,16 +45,21 @@ class Stores:
 
     def size(self, arrays: Iterable[str], rows: int, kind: RowType) -> int:
         """Bytes on disk of a full store."""
-        return store_size(self._teacher.encoder, arrays, rows, kind)
+        return store_size(self._teacher.shape, arrays, rows, kind) if self._teacher.shape is not None else 0
 
-    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> TeacherStore:
+    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> Signalled:
         """The store of a text, which holds these arrays."""
         folder = self.folder(text.teacher_key, kind)
         if (folder, arrays) not in self._open:
+            if isinstance(self._teacher, VectorTeacher):
+                rows_N = self._teacher.rows_of(text.name, *text.texts_and_sides())
+                self._open[folder, arrays] = VectorStore(text.corpus, self._teacher.vectors, rows_N)
+                return self._open[folder, arrays]
             if arrays and not folder.exists():
                 size = self.size(arrays, len(text.corpus), kind)
                 self._announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
-            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, text.teacher_corpus, arrays, kind)
+            corpus = text.teacher_corpus
+            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, corpus, arrays, kind)
         return self._open[folder, arrays]
 
 
@@ -61,7 +69,7 @@ class Inputs:
 
     study: Study
     settings: Settings
-    teacher: Teacher
+    teacher: AnyTeacher
     students: Students
     text: PlainText
     labelled: RowsText | None
@@ -87,13 +95,21 @@ class Inputs:
 
     def dims_with(self, student: Encoder) -> Dims:
         """Shapes for a method that trains a student, which may have got a head since it was new."""
-        return dims_of(student, self.teacher.shape, self.text.size, shared_tokens=self.shared_tokens)
+        teacher = self.teacher.final_width if self.teacher.shape is None else self.teacher.shape
+        return dims_of(student, teacher, self.text.size, shared_tokens=self.shared_tokens)
+
+    @property
+    def teacher_model(self) -> Teacher:
+        """The teacher, for what is refused where it is no model."""
+        assert isinstance(self.teacher, Teacher)
+        return self.teacher
 
     @property
     def shared_tokens(self) -> bool:
         """Whether students and teacher cut the texts to train on into the same tokens."""
         sides = {self.study.text.side, *(self.study.labelled.sides if self.study.labelled else [])}
-        return self.students.reader.reads_as(self.teacher.reader, sides)
+        reader = self.teacher.reader
+        return reader is not None and self.students.reader.reads_as(reader, sides)
 
     def source_of(self, needs: Needs) -> PlainText | RowsText:
         """Where the text comes from that a method with these needs is trained on."""
@@ -115,7 +131,7 @@ def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:
 
 def make_inputs(study: Study, settings: Settings, announce: Announce = lambda _: None) -> Inputs:
     """The inputs of a study that has one student, one text and one way to train."""
-    teacher = Teacher(find_model(study.teacher, settings.mirror), settings.device, settings.cache)
+    teacher = _teacher(study, settings)
     tasks = cache(partial(_load_tasks, study, settings, announce))
     return _inputs(study, settings, announce, teacher, tasks, Stores(teacher, settings.cache, announce))
 
@@ -132,7 +148,7 @@ def inputs_of_parts(studies: list[Study], settings: Settings, announce: Announce
 
 
 def _inputs(
-    study: Study, settings: Settings, announce: Announce, teacher: Teacher, tasks: Tasks, stores: Stores
+    study: Study, settings: Settings, announce: Announce, teacher: AnyTeacher, tasks: Tasks, stores: Stores
 ) -> Inputs:
     train, spec = study.train, study.student
     own = find_model(spec.model, settings.mirror, "student.model") if spec.model is not None else None
@@ -153,13 +169,24 @@ def _inputs(
 
 
 def _rows(
-    study: Study, section: Section, settings: Settings, students: Students, teacher: Teacher, tasks: Tasks
+    study: Study,
+    section: Section,
+    settings: Settings,
+    students: Students,
+    teacher: AnyTeacher,
+    tasks: Tasks,
 ) -> RowsText | None:
     spec, train = study.dev if section == "dev" else study.labelled, study.train
     if spec is None:
         return None
     request = RowsRequest(spec, section, train.max_length, train.batch_size, study.limit, settings.mirror)
     return RowsText(request, students, teacher, tasks, settings.cache)
+
+
+def _teacher(study: Study, settings: Settings) -> AnyTeacher:
+    if isinstance(study.teacher, VectorsSpec):
+        return VectorTeacher(study.teacher, settings.device, settings.cache)
+    return Teacher(find_model(study.teacher, settings.mirror), settings.device, settings.cache)
 
 
 def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Task]:

@@ -6,7 +6,9 @@ from distilbench.core.errors import UserError
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import stages_of
 from distilbench.runs.prepare.texts import RowsText
+from distilbench.runs.prepare.vector_teacher import VectorTeacher
 from distilbench.study.rows import MethodEntry, Stage
+from distilbench.training.teacher_store import array_names
 from distilbench_methods.base import Needs, UnsuitableError
 
 
@@ -22,6 +24,8 @@ def preflight(inputs: Inputs) -> None:
         inputs.announce(str(inputs.text.contamination))
     if inputs.labelled is not None and any(one.candidates for one in needs):
         _look_at_labelled(inputs, inputs.labelled)
+    if isinstance(inputs.teacher, VectorTeacher):
+        _check_vectors(inputs, inputs.teacher, needs)
     if inputs.dev is not None:
         inputs.dev.dev_set  # noqa: B018
         if inputs.study.train.checkpoint == "best-on-dev":
@@ -36,7 +40,7 @@ def check_methods(inputs: Inputs) -> list[Needs]:
     Raises `UserError` for methods that do not fit these models, and for sentences longer than the models take.
     """
     max_length, own = inputs.study.train.max_length, inputs.students.own
-    models = {inputs.teacher.name: inputs.teacher.shape}
+    models = {inputs.teacher.name: inputs.teacher.shape} if inputs.teacher.shape is not None else {}
     if own is not None:
         models[own.name] = inputs.students.untrained
     for name, model in models.items():
@@ -58,9 +62,20 @@ def check_methods(inputs: Inputs) -> list[Needs]:
     return needs
 
 
+def _check_vectors(inputs: Inputs, teacher: VectorTeacher, needs: list[Needs]) -> None:
+    """Refuse texts that are read and have no vector."""
+    for one in needs:
+        if array_names(one):
+            source = inputs.source_of(one)
+            teacher.rows_of(source.name, *source.texts_and_sides())
+    inputs.announce("no ceiling: of the teacher only vectors of the training text are known")
+
+
 def _check_sides(inputs: Inputs) -> None:
     """Refuse prompts by names that neither model has."""
-    study, readers = inputs.study, (inputs.teacher.reader, inputs.students.reader)
+    study, readers = inputs.study, [inputs.students.reader]
+    if inputs.teacher.reader is not None:
+        readers.append(inputs.teacher.reader)
     known = sorted({name for reader in readers for name in reader.prompts})
     sections = {"labelled": study.labelled, "dev": study.dev}
     named = {"text.side": [study.text.side] if study.text.side else []} | {
@@ -68,7 +83,8 @@ def _check_sides(inputs: Inputs) -> None:
     }
     for key, sides in named.items():
         for side in sides:
-            if side not in known:
+            # Stored vectors may be of a side for which the student has no prompt.
+            if side not in known and inputs.teacher.reader is not None:
                 there = f"theirs are {', '.join(known)}" if known else "they have none at all"
                 raise UserError(
                     f"{key}: neither teacher nor student has a prompt {side!r} ({there}); name another, or leave it out"

@@ -13,6 +13,7 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.models.static_student import distil_static
 from distilbench.runs.prepare.teacher import Teacher
+from distilbench.runs.prepare.vector_teacher import AnyTeacher
 from distilbench.study.budget import Ledger
 from distilbench.study.sections.models import StaticSpec, StudentSpec
 
@@ -21,10 +22,20 @@ class Students:
     """Makes the students of a study: equal for equal seeds, whatever method will train them."""
 
     def __init__(
-        self, teacher: Teacher, spec: StudentSpec, static: StaticSpec | None, own: StoredModel | None = None
+        self,
+        teacher: AnyTeacher,
+        spec: StudentSpec,
+        static: StaticSpec | None,
+        own: StoredModel | None = None,
     ) -> None:
         """`own` is the model that they start from where they are not cut from the teacher."""
-        self.spec, self.own, self._teacher, self._static = spec, own, teacher, static or StaticSpec()
+        self.spec, self.own, self._maker, self._static = spec, own, teacher, static or StaticSpec()
+
+    @property
+    def _teacher(self) -> Teacher:
+        """The model that students are cut from, and static ones made from."""
+        assert isinstance(self._maker, Teacher), "what needs a model is refused where the teacher is none"
+        return self._maker
 
     @property
     def folder(self) -> Path:
@@ -52,7 +63,7 @@ class Students:
             student = cut_model(load_encoder(self.own.folder), self.spec, seed)
         if self.spec.prompts is not None:
             student.prompts, student.default_prompt_name = dict(self.spec.prompts), None
-        return student.to(self._teacher.device)
+        return student.to(self._maker.device)
 
     @cached_property
     def untrained(self) -> Encoder:

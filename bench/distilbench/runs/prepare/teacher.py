@@ -37,6 +37,11 @@ class Teacher:
         """What decides its vectors: hashes of weights, tokenizer and structure."""
         return self.stored.hashes()
 
+    @property
+    def final_width(self) -> int:
+        """Numbers of each of its vectors."""
+        return self.shape.output_width()
+
     @cached_property
     def shape(self) -> Encoder:
         """The model without its weights, on the device `meta`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from distilbench.evaluation.tasks.contamination import Contamination, find_or_op
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
+from distilbench.runs.prepare.vector_teacher import AnyTeacher
 from distilbench.training.dev import DevSet, views_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,13 @@ class PlainText:
     """Sentences to train on, without those that are evaluation text of the study's tasks."""
 
     def __init__(
-        self, request: TextRequest, students: Students, teacher: Teacher, tasks: Tasks, cache: Path, announce: Announce
+        self,
+        request: TextRequest,
+        students: Students,
+        teacher: AnyTeacher,
+        tasks: Tasks,
+        cache: Path,
+        announce: Announce,
     ) -> None:
         self.request, self._students, self._teacher = request, students, teacher
         self._tasks, self._cache, self._announce = tasks, cache, announce
@@ -47,9 +55,14 @@ class PlainText:
         """Of the text as its sources have it."""
         return plain_text.corpus_key(self.request, self._students.reader)
 
+    @property
+    def _teacher_reader(self) -> Reader:
+        """Of a teacher that reads no texts, the students'."""
+        return self._teacher.reader or self._students.reader
+
     @cached_property
     def _teacher_source_key(self) -> str:
-        return plain_text.corpus_key(self.request, self._teacher.reader)
+        return plain_text.corpus_key(self.request, self._teacher_reader)
 
     @property
     def key(self) -> str:
@@ -59,7 +72,7 @@ class PlainText:
     @property
     def teacher_key(self) -> str:
         """Of the same text as the teacher reads it."""
-        return self._key(self._teacher.reader, self._teacher_source_key)
+        return self._key(self._teacher_reader, self._teacher_source_key)
 
     def _key(self, reader: Reader, source_key: str) -> str:
         return self._without_evaluation_text(reader, source_key)[0] if self.is_built else source_key
@@ -72,6 +85,16 @@ class PlainText:
     def size(self) -> int:
         """Sentences; while it is not read, as many as are asked for."""
         return len(self.corpus) if self.is_built else expected_size(self.request.spec.sentences, self.request.limit)
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return "text.source"
+
+    def texts_and_sides(self) -> tuple[list[str], Iterable[str | None]]:
+        """The sentences, and the side of each."""
+        texts = list(texts_of(self._cache, self.corpus.key))
+        return texts, repeat(self.request.spec.side)
 
     @cached_property
     def contamination(self) -> Contamination | None:
@@ -91,7 +114,7 @@ class PlainText:
     def teacher_corpus(self) -> Corpus:
         """The same sentences as the teacher reads them."""
         same = self.teacher_key == self.key
-        return self.corpus if same else self._read_by(self._teacher.reader, self._teacher_source_key)
+        return self.corpus if same else self._read_by(self._teacher_reader, self._teacher_source_key)
 
     def _read_by(self, reader: Reader, key: str) -> Corpus:
         if not is_built(self._cache, key):
@@ -110,7 +133,9 @@ class PlainText:
 class RowsText:
     """Rows of texts that belong together, to train on or to watch students by."""
 
-    def __init__(self, request: RowsRequest, students: Students, teacher: Teacher, tasks: Tasks, cache: Path) -> None:
+    def __init__(
+        self, request: RowsRequest, students: Students, teacher: AnyTeacher, tasks: Tasks, cache: Path
+    ) -> None:
         self.request, self._students, self._teacher = request, students, teacher
         self._tasks, self._cache = tasks, cache
 
@@ -121,7 +146,7 @@ class RowsText:
     @cached_property
     def teacher_key(self) -> str:
         """Of the same rows as the teacher reads them."""
-        return labelled.labelled_key(self.request, self._teacher.reader)
+        return labelled.labelled_key(self.request, self._teacher.reader or self._students.reader)
 
     @property
     def columns(self) -> int:
@@ -145,7 +170,20 @@ class RowsText:
         """The same rows as the teacher reads them."""
         if self.teacher_key == self.key:
             return self.text
-        return labelled.build_or_open(self.request, self._teacher.reader, self.teacher_key, self._cache)
+        reader = self._teacher.reader or self._students.reader
+        return labelled.build_or_open(self.request, reader, self.teacher_key, self._cache)
+
+    @property
+    def name(self) -> str:
+        """As messages name it."""
+        return f"{self.request.section}.source"
+
+    def texts_and_sides(self) -> tuple[list[str], Iterable[str | None]]:
+        """The distinct texts of all rows, and the side of each."""
+        names = labelled.sides_of(self.request.spec)
+        columns = {int(place): column for row in self.text.rows_RC for column, place in enumerate(row)}
+        texts = list(self.sentences())
+        return texts, [names[columns[place]] for place in range(len(texts))]
 
     @property
     def corpus(self) -> Corpus:
@@ -175,6 +213,8 @@ class RowsText:
     @cached_property
     def dev_set(self) -> DevSet:
         """The pairs that these rows make, as the teacher sees them."""
-        parts = {"teacher": self._teacher.hashes, "dev": self.teacher_key, "batches": batch_rule(self._teacher.device)}
-        views = kept_arrays(self._cache, "dev", lambda: views_of(self.teacher_text, self._teacher.encoder), **parts)
+        assert isinstance(self._teacher, Teacher), "dev is refused where the teacher is no model"
+        teacher = self._teacher
+        parts = {"teacher": teacher.hashes, "dev": self.teacher_key, "batches": batch_rule(teacher.device)}
+        views = kept_arrays(self._cache, "dev", lambda: views_of(self.teacher_text, teacher.encoder), **parts)
         return DevSet.of(self.text, views)

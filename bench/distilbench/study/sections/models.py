@@ -12,6 +12,21 @@ PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmea
 """By sentence-transformers' names."""
 
 
+class VectorsSpec(Section):
+    """A teacher of which only vectors are known: what an API returned, or `distilbench encode` wrote. Its study names
+    another model as `student.model`."""
+
+    vectors: str
+    """A .parquet file or a folder of them, or a .npy file with a .jsonl file of the same name beside it."""
+    text: str = "text"
+    """Column with the texts."""
+    vector: str = "vector"
+    """Column with their vectors, lists of numbers. Of a .npy file, row n belongs to line n."""
+    side: str | None = None
+    """Column that says which side of a search each text is on; see `text.side`. Unset: vectors are found by their texts
+    alone."""
+
+
 class StudentSpec(Section):
     """The small model: cut from the teacher, or another model."""
 

@@ -1,0 +1,37 @@
+"""`distilbench encode`: a model's vectors of a text, to teach with."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from distilbench.cli.options import add_device, add_mirror
+from distilbench.cli.output import FINE, say
+
+HELP = "write a model's vectors of a text, to use as teacher: {vectors: DIR}"
+EPILOG = "exit codes: 0 written, 2 wrong use"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="ID", help="package, folder or Hub id")
+    parser.add_argument("--text", required=True, nargs="+", metavar="FILE", help="as text.source of a study")
+    parser.add_argument("--column", default="text", help="column to read where files have columns (default: text)")
+    parser.add_argument("--side", metavar="NAME", help="the model's prompt before each text, such as query or document")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
+    add_mirror(parser)
+    add_device(parser)
+
+
+def action(arguments: argparse.Namespace) -> int:
+    from distilbench.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    from distilbench.core.machine import settings
+    from distilbench.runs.encode import encode_text
+    from distilbench.study.sections.texts import TextSpec
+
+    chosen = settings(out=".", mirror=arguments.mirror, device=arguments.device, writing=False)
+    spec = TextSpec(source=arguments.text, column=arguments.column, side=arguments.side)
+    written = encode_text(arguments.model, spec, Path(arguments.out), chosen)
+    say(f"{written.texts} vectors of {written.width} numbers are in {arguments.out}")
+    return FINE

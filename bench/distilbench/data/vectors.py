@@ -1,0 +1,207 @@
+"""Vectors that lie in files, found by the text that each is of: what an API returned, or `distilbench encode` wrote.
+
+FILE.parquet, or a folder of them   a column of texts, one of vectors, and perhaps one of sides
+FILE.npy                            [N, width]; line n of FILE.jsonl beside it has the text of row n, and perhaps a side
+
+vectors/<key>/values.npy   [N, width] float32, in the cache
+              keys.npy     uint64 [N, 2], the first half of the SHA-256 of each text's UTF-8 and of its side
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from distilbench.core.cache import find_or_make
+from distilbench.core.errors import UserError, one_of
+from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
+from distilbench.data.sentences import AT_ONCE, chunks
+from distilbench.study.sections.models import VectorsSpec
+
+KEY_BYTES = 16
+Batch = tuple[list[Any], list[Any], NDArray[Any]]
+"""Texts, their sides or None, and their vectors, [B, width]."""
+
+
+def text_key(text: str, side: str | None) -> bytes:
+    """What a vector is found by: the text alone, or with its side."""
+    # As texts are read: any white space is one blank.
+    digest = hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass"))
+    if side is not None:
+        digest.update(b"\0" + side.encode())
+    return digest.digest()[:KEY_BYTES]
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """The vectors of some files, mapped from the cache."""
+
+    source: str
+    sha256: str
+    """Of the files' content."""
+    values_NW: NDArray[np.float32]
+    keys_N2: NDArray[np.uint64]
+    has_sides: bool
+
+    @property
+    def width(self) -> int:
+        return int(self.values_NW.shape[1])
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        return np.argsort(self.keys_N2[:, 0], kind="stable")
+
+    def rows_of(self, texts: Iterable[str], sides: Iterable[str | None] = repeat(None)) -> NDArray[np.int64]:
+        """Where the vectors of some texts are, -1 where there is none; sides count where the files have some."""
+        raw = b"".join(
+            text_key(text, side if self.has_sides else None) for text, side in zip(texts, sides, strict=False)
+        )
+        asked_T2 = np.frombuffer(raw, dtype=np.uint64).reshape(-1, 2)
+        sorted_N = self.keys_N2[self._order, 0]
+        places_T = np.searchsorted(sorted_N, asked_T2[:, 0]).clip(max=len(sorted_N) - 1)
+        rows_T = self._order[places_T]
+        there_T = (self.keys_N2[rows_T] == asked_T2).all(axis=1)
+        return np.where(there_T, rows_T, -1)
+
+
+def open_vectors(spec: VectorsSpec, cache: Path) -> TextVectors:
+    """The vectors that a study names. Raises `UserError` for files that are not there, or say nothing clear."""
+    files = _files(spec)
+    sha256 = key_of(files=[file_sha256(path) for path in files])
+    key = key_of(protocol=PROTOCOL, sha256=sha256, columns=[spec.text, spec.vector, spec.side])
+    folder = find_or_make(cache / "vectors" / key, lambda path: _write(path, spec, files), "the vectors")
+    return TextVectors(
+        source=spec.vectors,
+        sha256=sha256,
+        values_NW=np.load(folder / "values.npy", mmap_mode="r"),
+        keys_N2=np.load(folder / "keys.npy", mmap_mode="r"),
+        has_sides=spec.side is not None,
+    )
+
+
+def _named(spec: VectorsSpec) -> str:
+    return f"teacher.vectors {spec.vectors}"
+
+
+def _files(spec: VectorsSpec) -> list[Path]:
+    path = Path(spec.vectors).expanduser()
+    if path.is_dir():
+        if files := sorted(path.glob("*.parquet")):
+            return files
+        raise UserError(f"teacher.vectors {path} has no .parquet file; give a file, or a folder with some")
+    if not path.is_file():
+        raise UserError(f"teacher.vectors {path} is not there; give a file, or a folder of .parquet files")
+    if path.suffix == ".npy":
+        texts = path.with_suffix(".jsonl")
+        if not texts.is_file():
+            raise UserError(f"teacher.vectors {path} has no {texts.name} beside it; give one with a text for each row")
+        return [path, texts]
+    if path.suffix != ".parquet":
+        raise UserError(f"teacher.vectors {path} is neither .parquet nor .npy; give a file of one of these kinds")
+    return [path]
+
+
+def _write(folder: Path, spec: VectorsSpec, files: list[Path]) -> None:
+    keys: list[bytes] = []
+    width: int | None = None
+    raw = folder / "values.raw"
+    with raw.open("wb") as stream:
+        for texts, sides, values in _batches(spec, files):
+            for text, side in zip(texts, sides, strict=True):
+                if not isinstance(text, str) or (spec.side is not None and not isinstance(side, str)):
+                    raise UserError(f"{_named(spec)}: row {len(keys) + 1} has no text or no side; mend it")
+                keys.append(text_key(text, side))
+            if width not in (None, values.shape[1]):
+                raise UserError(f"{_named(spec)} has vectors of {width} and of {values.shape[1]} numbers")
+            width = values.shape[1]
+            with np.errstate(over="ignore"):
+                values = np.ascontiguousarray(values, dtype=np.float32)
+            if not np.isfinite(values).all():
+                row = len(keys) - len(values) + int((~np.isfinite(values)).any(axis=1).argmax())
+                raise UserError(f"{_named(spec)}: the vector of row {row + 1} is not finite; leave it out")
+            values.tofile(stream)
+    if not keys or not width:
+        raise UserError(f"{_named(spec)} has no vectors")
+    values_NW = np.memmap(raw, dtype=np.float32, mode="r", shape=(len(keys), width))
+    keys_N2 = np.frombuffer(b"".join(keys), dtype=np.uint64).reshape(-1, 2)
+    _check_repeats(spec, values_NW, keys_N2)
+    np.save(folder / "values.npy", values_NW)
+    np.save(folder / "keys.npy", keys_N2)
+    raw.unlink()
+
+
+def _check_repeats(spec: VectorsSpec, values_NW: NDArray[np.float32], keys_N2: NDArray[np.uint64]) -> None:
+    """A text may come again, with the same vector."""
+    order = np.lexsort(keys_N2.T)
+    same = np.flatnonzero((keys_N2[order[1:]] == keys_N2[order[:-1]]).all(axis=1))
+    for place in same:
+        first, again = sorted((int(order[place]), int(order[place + 1])))
+        if not np.array_equal(values_NW[first], values_NW[again]):
+            raise UserError(
+                f"{_named(spec)}: rows {first + 1} and {again + 1} have one text and two vectors; leave one of them out"
+            )
+
+
+def _batches(spec: VectorsSpec, files: list[Path]) -> Iterator[Batch]:
+    try:
+        if files[0].suffix == ".npy":
+            yield from _from_npy(spec, *files)
+            return
+        for path in files:
+            yield from _from_parquet(spec, path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise UserError(f"{_named(spec)} cannot be read: {why}") from None
+
+
+def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
+    with pq.ParquetFile(path) as file:
+        names = [name for name in (spec.text, spec.vector, spec.side) if name is not None]
+        for name in names:
+            if name not in file.schema_arrow.names:
+                raise UserError(f"teacher.vectors {path}: {one_of('column', name, file.schema_arrow.names)}")
+        for part in file.iter_batches(AT_ONCE, columns=names):
+            vectors = part.column(spec.vector)
+            kind = vectors.type
+            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+                raise UserError(f"teacher.vectors {path}: the column {spec.vector} holds {kind}, not lists of numbers")
+            lengths = np.asarray(pa.compute.list_value_length(vectors).fill_null(0))
+            if len(lengths) and (lengths.min() != lengths.max() or vectors.null_count):
+                raise UserError(
+                    f"teacher.vectors {path} has vectors of {lengths.min()} and of {lengths.max()} numbers; give all "
+                    "one width"
+                )
+            values = np.asarray(vectors.flatten().cast(pa.float32(), safe=False)).reshape(len(part), -1)
+            sides = part.column(spec.side).to_pylist() if spec.side else [None] * len(part)
+            yield part.column(spec.text).to_pylist(), sides, values
+
+
+def _from_npy(spec: VectorsSpec, path: Path, lines: Path) -> Iterator[Batch]:
+    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+        raise UserError(f"teacher.vectors {path} holds no table of floating-point numbers; give one row for each text")
+    start = 0
+    with lines.open(encoding="utf-8") as stream:
+        for some in chunks(stream):
+            rows = [json.loads(line) for line in some]
+            texts = [row.get(spec.text) if isinstance(row, dict) else None for row in rows]
+            sides = [row.get(spec.side) if spec.side else None for row in rows]
+            if start + len(rows) > len(values):
+                break
+            yield texts, sides, values[start : start + len(rows)]
+            start += len(rows)
+        else:
+            if start == len(values):
+                return
+    raise UserError(f"teacher.vectors {path} has {len(values)} rows, and {lines.name} another number of lines")
