@@ -24,10 +24,11 @@ import yaml
 import distilbench_methods
 from distilbench.cli.app import main
 from distilbench.core.machine import Settings
-from distilbench.data.tokenizer import Reader
+from distilbench.data.tokenizer import TextReader
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import StoredModel
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Budget
 from distilbench.study.study import Study
 from distilbench.training.loop import TrainingJob
@@ -251,7 +252,7 @@ def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
     return make_inputs(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
 
 
-def reader_of(folder: Path) -> Reader:
+def reader_of(folder: Path) -> TextReader:
     """How the model of a folder reads texts."""
     return StoredModel("model", folder).reader()
 
@@ -280,7 +281,7 @@ def make_job(inputs: Inputs) -> MakeJob:
         return TrainingJob(
             method=chosen,
             student=inputs.students.build(seed),
-            teacher=inputs.teacher_model.encoder,
+            teacher=as_model(inputs.teacher).encoder,
             text=inputs.text_of(needs),
             store=store_for(inputs, needs),
             spec=inputs.study.train,

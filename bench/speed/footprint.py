@@ -59,6 +59,8 @@ def _read(folder: Path, sentences: int) -> None:
     tokenizer = Tokenizer(WordLevel({**known, "[PAD]": VOCABULARY, "[UNK]": VOCABULARY + 1}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder / "model")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=VOCABULARY + 2, **sizes)).save_pretrained(folder / "model")
     train = TrainSpec()
     request = TextRequest(TextSpec(source=str(folder / "text.txt")), train.max_length, train.batch_size, None, None)
     reader = StoredModel("model", folder / "model").reader()

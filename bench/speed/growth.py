@@ -14,6 +14,7 @@ from typing import Any
 from distilbench.core.errors import UserError
 from distilbench.models.model_folder import load_encoder
 from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.trained import rehearse_run
 from distilbench.study.budget import Ledger
 from distilbench.training.lock_step import LockStep
@@ -141,7 +142,7 @@ def teacher_passes(setting: Setting) -> float:
         nonlocal passed
         passed += len(named["input_ids"])
 
-    handle = inputs.teacher_model.encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    handle = as_model(inputs.teacher).encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
     try:
         inputs.text.corpus  # noqa: B018
         for run in method_runs(inputs):

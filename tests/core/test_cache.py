@@ -17,6 +17,7 @@ from distilbench.core.cache import claim, find_or_make, is_there, is_usable, kep
 from distilbench.evaluation import representation
 from distilbench.runs.prepare import texts as prepared_texts
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.sections.texts import DevSpec
 
 NUMBERS, NAMES = np.arange(6.0).reshape(2, 3), np.array([[1, 2]])
@@ -184,14 +185,14 @@ def test_another_process_finds_what_the_teacher_gave(
     watched = DevSpec(source=str(labelled_file), columns=["anchor", "positive"])
     study = inputs.study.model_copy(update={"dev": watched})
     first = make_inputs(study, inputs.settings)
-    views, dev = first.teacher_model.views, first.dev
+    views, dev = as_model(first.teacher).views, first.dev
     assert dev is not None
     gold_P = dev.dev_set.gold_P
     monkeypatch.setattr(representation, "views", None)
     monkeypatch.setattr(prepared_texts, "views_of", None)
     other = make_inputs(study, inputs.settings)
-    assert list(other.teacher_model.views) == sorted(views)
+    assert list(as_model(other.teacher).views) == sorted(views)
     for name, values in views.items():
-        np.testing.assert_array_equal(other.teacher_model.views[name], values)
+        np.testing.assert_array_equal(as_model(other.teacher).views[name], values)
     assert other.dev is not None
     np.testing.assert_array_equal(other.dev.dev_set.gold_P, gold_P)

@@ -19,7 +19,8 @@ from distilbench.core.machine import Settings
 from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.encoder import Encoder
 from distilbench.models.finding import PACKAGED_NAME, find_model
-from distilbench.runs.prepare.inputs import Inputs, make_inputs
+from distilbench.runs.prepare.inputs import Inputs, dims_for, make_inputs
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study
 from distilbench.training.loop import TrainingJob, train
@@ -91,9 +92,9 @@ def _bench(folder: Path, pairs: pd.DataFrame) -> Inputs:
 
 def held_out_loss(inputs: Inputs, method: Method, student: Encoder, aux: nn.ModuleDict) -> float:
     """What the method optimises on a batch of held-out rows; dropout is on where the method lives by it."""
-    needs, rows_B = method.needs(inputs.dims_with(student)), np.arange(BATCH)
+    needs, rows_B = method.needs(dims_for(inputs, student)), np.arange(BATCH)
     store = store_for(inputs, needs)
-    source = SignalSource(needs, student, inputs.teacher_model.encoder, inputs.text_of(needs), store, seed=5)
+    source = SignalSource(needs, student, as_model(inputs.teacher).encoder, inputs.text_of(needs), store, seed=5)
     store.ensure(source.sentences_read(0, rows_B))
     student.train(needs.student_views == 2)
     with seeded(1), torch.no_grad():
@@ -114,15 +115,15 @@ def test_it_learns(benches: Benches, name: str) -> None:
     (entry,) = (entry for entry in seen.study.methods if entry.label == name)
     method = entry.stages[0].build()
     student = seen.students.build(1)
-    needs = method.needs(seen.dims_with(student))
+    needs = method.needs(dims_for(seen, student))
     with seeded(seed_for(1, "aux")):
-        untrained_aux = method.build_aux(seen.dims_with(student))
+        untrained_aux = method.build_aux(dims_for(seen, student))
     before = held_out_loss(unseen, method, student, untrained_aux)
     student = seen.students.build(1)
     job = TrainingJob(
         method=method,
         student=student,
-        teacher=seen.teacher_model.encoder,
+        teacher=as_model(seen.teacher).encoder,
         text=seen.text_of(needs),
         store=store_for(seen, needs),
         spec=seen.study.train,

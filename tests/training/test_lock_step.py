@@ -19,6 +19,7 @@ from distilbench.runs.engines import in_process as here
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.preflight import preflight
 from distilbench.runs.prepare.prepared import prepare, prepare_run
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.progress import Watch
 from distilbench.runs.study_run import run_part
 from distilbench.study.budget import Budget, Ledger
@@ -262,13 +263,13 @@ def test_a_study_goes_side_by_side_seed_by_seed(
         for name in ("together", "alone")
     ]
     said: list[str] = []
-    with counted_passes(benches[0].teacher_model.encoder) as passes:
+    with counted_passes(as_model(benches[0].teacher).encoder) as passes:
         together = facts(benches[0], said)
     side_by_side_passes = len(passes)
     assert said[said.index("internal-kd 2") + 1] == "minilm 2"
     assert said.index("minilm 1") < said.index("mse 1") < said.index("internal-kd 2")
     monkeypatch.setattr(here, "MOST_SIDE_BY_SIDE", 1)
-    with counted_passes(benches[1].teacher_model.encoder) as passes:
+    with counted_passes(as_model(benches[1].teacher).encoder) as passes:
         alone = facts(benches[1], [])
     assert together == alone
     assert len(passes) - side_by_side_passes == 2 * 6

@@ -17,6 +17,7 @@ import distilbench_methods
 from distilbench.core.machine import Settings
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.trained import Training, training_of
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study, runs_of
@@ -102,7 +103,7 @@ def test_a_killed_training_ends_in_the_same_bits(
 
 def dev_of(inputs: Inputs) -> DevSet:
     assert inputs.labelled is not None
-    return DevSet.of(inputs.labelled.text, views_of(inputs.labelled.text, inputs.teacher_model.encoder))
+    return DevSet.of(inputs.labelled.text, views_of(inputs.labelled.text, as_model(inputs.teacher).encoder))
 
 
 def response_of(job: TrainingJob, inputs: Inputs, points: int = 3) -> Response:
@@ -133,10 +134,10 @@ def test_a_dev_score_is_spearmans_correlation_with_the_gold(inputs: Inputs) -> N
     dev = dev_of(inputs)
     assert inputs.labelled is not None
     assert len(dev.pairs_P2) == 2 * len(inputs.labelled.text)
-    assert dev.look(inputs.teacher_model.encoder)[0] == pytest.approx(1.0)
+    assert dev.look(as_model(inputs.teacher).encoder)[0] == pytest.approx(1.0)
     assert abs(dev.look(inputs.students.build(1))[0]) < 0.95
     upside_down = replace(dev, gold_P=-dev.gold_P)
-    assert upside_down.look(inputs.teacher_model.encoder)[0] == pytest.approx(-1.0)
+    assert upside_down.look(as_model(inputs.teacher).encoder)[0] == pytest.approx(-1.0)
 
 
 def test_vectors_that_are_all_equal_have_no_dev_score(inputs: Inputs) -> None:

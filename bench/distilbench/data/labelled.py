@@ -21,7 +21,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
-from distilbench.data.tokenizer import Reader, tokenizer_hash
+from distilbench.data.tokenizer import TextReader, tokenizer_hash
 from distilbench.study.sections.texts import LabelledSpec
 
 Section = Literal["labelled", "dev"]
@@ -75,7 +75,7 @@ class RowsRequest:
     mirror: Path | None
 
 
-def labelled_key(request: RowsRequest, reader: Reader) -> str:
+def labelled_key(request: RowsRequest, reader: TextReader) -> str:
     """Hash of all that decides the rows."""
     spec = request.spec
     embedded = spec.source == EMBEDDED
@@ -91,7 +91,7 @@ def labelled_key(request: RowsRequest, reader: Reader) -> str:
     )
 
 
-def build_or_open(request: RowsRequest, reader: Reader, key: str, cache: Path) -> LabelledText:
+def build_or_open(request: RowsRequest, reader: TextReader, key: str, cache: Path) -> LabelledText:
     """The tokenised rows that are asked for, made if they are not there yet.
 
     `key` is its `labelled_key`. Raises `UserError` for text that is unreadable or no longer the one that the key is of,

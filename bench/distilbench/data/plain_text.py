@@ -16,7 +16,7 @@ from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, texts_of, write_corpus
 from distilbench.data.sentences import stored_sentences, write_all
 from distilbench.data.text import changed, read_sentences, source_key, source_names
-from distilbench.data.tokenizer import Reader, tokenizer_hash
+from distilbench.data.tokenizer import TextReader, tokenizer_hash
 from distilbench.study.sections.texts import TextSpec
 
 
@@ -34,7 +34,7 @@ class TextRequest:
     mirror: Path | None
 
 
-def corpus_key(request: TextRequest, reader: Reader) -> str:
+def corpus_key(request: TextRequest, reader: TextReader) -> str:
     """Hash of all that decides the tokens."""
     return key_of(
         protocol=PROTOCOL,
@@ -46,7 +46,7 @@ def corpus_key(request: TextRequest, reader: Reader) -> str:
     )
 
 
-def build_or_open(request: TextRequest, reader: Reader, key: str, cache: Path) -> Corpus:
+def build_or_open(request: TextRequest, reader: TextReader, key: str, cache: Path) -> Corpus:
     """The tokenised text that is asked for, made if it is not there yet.
 
     `key` is its `corpus_key`. Raises `UserError` for text that is unreadable, has fewer sentences than a batch, or is
@@ -71,7 +71,7 @@ def build_or_open(request: TextRequest, reader: Reader, key: str, cache: Path) -
 
 
 def without(
-    request: TextRequest, reader: Reader, key: str, rows: NDArray[np.int64], count: int, cache: Path
+    request: TextRequest, reader: TextReader, key: str, rows: NDArray[np.int64], count: int, cache: Path
 ) -> tuple[str, Callable[[], Corpus]]:
     """A text of `count` sentences without some of them: its key, and how to make or open it.
 

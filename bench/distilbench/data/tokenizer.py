@@ -12,7 +12,7 @@ from distilbench.data.stored_model import hashes_of, open_model
 
 
 @dataclass(frozen=True)
-class Reader:
+class TextReader:
     """How a model reads a text: by its tokenizer, with a prompt before it."""
 
     folder: Path
@@ -25,7 +25,7 @@ class Reader:
         """What stands before texts of a side."""
         return self.default_prompt if side is None else self.prompts.get(side, "")
 
-    def reads_as(self, other: Reader, sides: Iterable[str | None]) -> bool:
+    def reads_as(self, other: TextReader, sides: Iterable[str | None]) -> bool:
         """Whether both cut texts of these sides into the same tokens."""
         same = self.tokenizer_sha256 == other.tokenizer_sha256
         return same and all(self.prompt(side) == other.prompt(side) for side in sides)

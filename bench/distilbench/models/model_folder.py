@@ -15,7 +15,7 @@ from distilbench.core.errors import UserError
 from distilbench.data import stored_model
 from distilbench.data.folder_checks import is_static, listed_modules, transformer_folder
 from distilbench.data.stored_model import in_short, open_model
-from distilbench.data.tokenizer import Reader
+from distilbench.data.tokenizer import TextReader
 from distilbench.models.encoder import Dense, Encoder, Normalize, Pooling, Similarity, drop_pooler
 from distilbench.models.token_table import TokenTable
 from distilbench.study.sections.models import PoolingMode
@@ -34,10 +34,10 @@ class StoredModel:
         """Hashes of weights, tokenizer and structure; see `distilbench.data.stored_model.hashes_of`."""
         return stored_model.hashes_of(self.folder)
 
-    def reader(self) -> Reader:
+    def reader(self) -> TextReader:
         """How the model reads texts."""
         shape = load_encoder(self.folder, weights=False)
-        return Reader(self.folder, self.hashes()["tokenizer"], shape.prompts, shape.default_prompt)
+        return TextReader(self.folder, self.hashes()["tokenizer"], shape.prompts, shape.default_prompt)
 
 
 def load_encoder(folder: Path, *, weights: bool = True) -> Encoder:

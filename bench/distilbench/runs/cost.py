@@ -11,6 +11,7 @@ import torch
 from distilbench.data.batches import LEAST_ROWS
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun, PreparedStage
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import synchronize
 from distilbench.study.sections.training import TrainSpec
 
@@ -36,7 +37,7 @@ def _stage_flops(inputs: Inputs, prepared: PreparedStage, tokens: float, rate: f
     step = 3 * inputs.students.untrained.forward_flops(passes, length)
     step += prepared.stage.build().extra_flops(inputs.dims, batch_size, length)
     if needs.teacher_online:
-        step += inputs.teacher_model.shape.forward_flops(batch_size, length)
+        step += as_model(inputs.teacher).shape.forward_flops(batch_size, length)
     sentences = batch_size * (1 + needs.candidates)
     steps = {
         "steps": budget.amount,

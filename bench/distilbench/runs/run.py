@@ -18,6 +18,7 @@ from distilbench.evaluation import representation
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.record import Record
 from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
 from distilbench.runs.trained import training_of
 from distilbench.study.budget import Ledger, phase, reset_peak_memory
@@ -134,7 +135,7 @@ def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tu
         vectors, speed = representation.encode_timed(student, tokenizer, model.folder)
         if run.inputs.teacher.encoder is None:
             return {"sentences": len(vectors), "values": representation.describe(vectors), "layers": []}, speed
-        teacher = run.inputs.teacher_model
+        teacher = as_model(run.inputs.teacher)
         layers = [teacher.views[f"layer-{layer}"] for layer in range(teacher.encoder.dims.layers + 1)]
         looked = {
             "sentences": len(vectors),
@@ -149,6 +150,6 @@ def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tu
 def _among_the_teachers_documents(run: PreparedRun, model: StoredModel) -> dict[str, float]:
     from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 
-    teacher = run.inputs.teacher_model
+    teacher = as_model(run.inputs.teacher)
     index = TeacherIndex(teacher.encoder, teacher.folder, teacher.hashes, run.inputs.settings.cache)
     return asymmetric_scores(model, index, run.inputs.tasks(), teacher.device)

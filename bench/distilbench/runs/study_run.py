@@ -16,6 +16,7 @@ from distilbench.runs.engines.engine import Engine
 from distilbench.runs.prepare.inputs import Inputs, inputs_of_parts
 from distilbench.runs.prepare.preflight import check_methods, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.progress import Watch
 from distilbench.runs.recording import known_record
 from distilbench.runs.run import Finished, stop_if_disk_is_full
@@ -84,7 +85,7 @@ def _refuse_uncalibrated(inputs: Inputs, ceiling: Record) -> None:
     way_out = "mend it, or set calibrate=false to go on without"
     if ceiling.status != "completed":
         raise UserError(f"the teacher {inputs.teacher.name} could not be scored ({ceiling.error}); {way_out}")
-    stored, settings = inputs.teacher_model.stored, inputs.settings
+    stored, settings = as_model(inputs.teacher).stored, inputs.settings
     examples = {name: facts["examples"] for name, facts in ceiling.tasks.items()}
     published = figures(stored, inputs.teacher.hashes)
     compared = compare(published, ceiling.scores, examples, inputs.study.evaluation.precision)

@@ -27,7 +27,9 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.record import CURVE_FILE, Status, dump_json
+from distilbench.runs.prepare.inputs import dims_for, shared_tokens
 from distilbench.runs.prepare.prepared import PreparedRun
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import Response
@@ -76,7 +78,7 @@ def training_of(
     Raises `Timeout` when another process has been training the run for so many seconds.
     """
     if run.cell.role == "ceiling":
-        return Training(run.inputs.teacher_model.stored)
+        return Training(as_model(run.inputs.teacher).stored)
     folder, checkpoints = trained_folder(run), _checkpoints(run)
     with cache.locked(folder, "the model", timeout):
         if not cache.is_usable(folder, "the model"):
@@ -207,14 +209,14 @@ class _Stages:
             budget=inputs.budget.share(spent, spent + prepared.stage.share),
             seed=stage_seed(self.run.cell.seed, number),
             company=self.company,
-            shared_tokens=inputs.shared_tokens,
+            shared_tokens=shared_tokens(inputs),
         )
 
     def _take_over(self, number: int) -> None:
         """Give the student the shape that a stage left it in; its weights come with the snapshot."""
         method = self.run.stages[number].stage.build()
         with seeded(0):
-            head = method.exported_head(method.build_aux(self.run.inputs.dims_with(self.student)))
+            head = method.exported_head(method.build_aux(dims_for(self.run.inputs, self.student)))
         if head is not None:
             put_on(self.student, head.to(self.student.device))
 

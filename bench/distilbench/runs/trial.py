@@ -23,16 +23,16 @@ from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.core.sealed import disk_trouble
 from distilbench.data.corpus import Corpus, open_corpus, write_corpus
 from distilbench.data.labelled import LabelledText, Text
-from distilbench.data.tokenizer import Reader
+from distilbench.data.tokenizer import TextReader
 from distilbench.evaluation.representation import sample
 from distilbench.models.embed import embed
 from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder
 from distilbench.records.record import dump_json
 from distilbench.runs.prepare.identity import code_hashes
-from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.inputs import Inputs, shared_tokens
 from distilbench.runs.prepare.prepared import stages_of
-from distilbench.runs.prepare.vector_teacher import VectorTeacher
+from distilbench.runs.prepare.vector_teacher import VectorTeacher, as_model
 from distilbench.runs.trained import put_on
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.rows import MethodEntry
@@ -84,16 +84,16 @@ class _Sample:
         self.corpus = cache(partial(self._read, "student", inputs.students.reader, self.tokenizer))
         self.teacher_corpus = cache(self._read_by_teacher)
 
-    def _read(self, name: str, reader: Reader, tokenizer: Callable[[], Any]) -> Corpus:
+    def _read(self, name: str, reader: TextReader, tokenizer: Callable[[], Any]) -> Corpus:
         folder, study = self.place / name, self.inputs.study
         folder.mkdir()
         write_corpus(folder, self.texts, tokenizer(), study.train.max_length, reader.prompt(study.text.side))
         return open_corpus(folder, name, "embedded")
 
     def _read_by_teacher(self) -> Corpus:
-        if self.inputs.shared_tokens:
+        if shared_tokens(self.inputs):
             return self.corpus()
-        reader = self.inputs.teacher_model.reader
+        reader = as_model(self.inputs.teacher).reader
         return self._read("teacher", reader, reader.tokenizer)
 
     def text(self, needs: Needs) -> Text:
@@ -113,7 +113,9 @@ class _Sample:
             vectors, corpus = self.inputs.teacher.vectors, self.corpus()
             return VectorStore(corpus, vectors, np.arange(len(corpus)) % len(vectors.values_NW))
         folder, kind = self.place / key_of(arrays=sorted(array_names(needs))), self.inputs.study.train.signals
-        return TeacherStore(folder, self.inputs.teacher_model.encoder, self.teacher_corpus(), array_names(needs), kind)
+        return TeacherStore(
+            folder, as_model(self.inputs.teacher).encoder, self.teacher_corpus(), array_names(needs), kind
+        )
 
 
 def _try(text: _Sample, entry: MethodEntry, path: Path) -> None:
@@ -148,7 +150,7 @@ def _train_and_export(text: _Sample, entry: MethodEntry) -> None:
             spec=inputs.study.train.model_copy(update=plain),
             budget=Budget("steps", 1),
             seed=0,
-            shared_tokens=inputs.shared_tokens,
+            shared_tokens=shared_tokens(inputs),
         )
         head = job.method.exported_head(train(job, Ledger()).aux)
         if head is not None:

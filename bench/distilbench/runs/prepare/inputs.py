@@ -91,25 +91,7 @@ class Inputs:
     @property
     def dims(self) -> Dims:
         """Shapes for the methods."""
-        return self.dims_with(self.students.untrained)
-
-    def dims_with(self, student: Encoder) -> Dims:
-        """Shapes for a method that trains a student, which may have got a head since it was new."""
-        teacher = self.teacher.final_width if self.teacher.shape is None else self.teacher.shape
-        return dims_of(student, teacher, self.text.size, shared_tokens=self.shared_tokens)
-
-    @property
-    def teacher_model(self) -> Teacher:
-        """The teacher, for what is refused where it is no model."""
-        assert isinstance(self.teacher, Teacher)
-        return self.teacher
-
-    @property
-    def shared_tokens(self) -> bool:
-        """Whether students and teacher cut the texts to train on into the same tokens."""
-        sides = {self.study.text.side, *(self.study.labelled.sides if self.study.labelled else [])}
-        reader = self.teacher.reader
-        return reader is not None and self.students.reader.reads_as(reader, sides)
+        return dims_for(self, self.students.untrained)
 
     def source_of(self, needs: Needs) -> PlainText | RowsText:
         """Where the text comes from that a method with these needs is trained on."""
@@ -122,6 +104,19 @@ class Inputs:
         """What a method with these needs is trained on."""
         source = self.source_of(needs)
         return source.text if isinstance(source, RowsText) else source.corpus
+
+
+def dims_for(inputs: Inputs, student: Encoder) -> Dims:
+    """Shapes for a method that trains a student, which may have got a head since it was new."""
+    teacher = inputs.teacher.final_width if inputs.teacher.shape is None else inputs.teacher.shape
+    return dims_of(student, teacher, inputs.text.size, shared_tokens=shared_tokens(inputs))
+
+
+def shared_tokens(inputs: Inputs) -> bool:
+    """Whether students and teacher cut the texts to train on into the same tokens."""
+    study, reader = inputs.study, inputs.teacher.reader
+    sides = {study.text.side, *(study.labelled.sides if study.labelled else [])}
+    return reader is not None and inputs.students.reader.reads_as(reader, sides)
 
 
 def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:

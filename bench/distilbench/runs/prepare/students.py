@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distilbench.data.tokenizer import Reader
+from distilbench.data.tokenizer import TextReader
 from distilbench.models.cutting import build_student, cut_model
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.model_folder import StoredModel, load_encoder
@@ -48,12 +48,12 @@ class Students:
         return {} if self.own is None else self.own.hashes()
 
     @cached_property
-    def reader(self) -> Reader:
+    def reader(self) -> TextReader:
         """How they read texts."""
         source = self._teacher.reader if self.own is None else self.own.reader()
         if self.spec.prompts is None:
             return source
-        return Reader(source.folder, source.tokenizer_sha256, self.spec.prompts)
+        return TextReader(source.folder, source.tokenizer_sha256, self.spec.prompts)
 
     def build(self, seed: int) -> Encoder:
         """A fresh student of this seed."""

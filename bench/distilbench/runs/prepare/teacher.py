@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilbench.core.cache import kept_arrays
-from distilbench.data.tokenizer import Reader, load_tokenizer
+from distilbench.data.tokenizer import TextReader, load_tokenizer
 from distilbench.evaluation import representation
 from distilbench.models.embed import batch_rule
 from distilbench.models.encoder import Encoder, num_parameters
@@ -48,7 +48,7 @@ class Teacher:
         return load_encoder(self.folder, weights=False)
 
     @cached_property
-    def reader(self) -> Reader:
+    def reader(self) -> TextReader:
         """How it reads texts."""
         return self.stored.reader()
 

@@ -13,7 +13,7 @@ from distilbench.data import labelled, plain_text
 from distilbench.data.corpus import Corpus, is_built, texts_of
 from distilbench.data.labelled import LabelledText, RowsRequest
 from distilbench.data.plain_text import TextRequest
-from distilbench.data.tokenizer import Reader
+from distilbench.data.tokenizer import TextReader
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
@@ -56,7 +56,7 @@ class PlainText:
         return plain_text.corpus_key(self.request, self._students.reader)
 
     @property
-    def _teacher_reader(self) -> Reader:
+    def _teacher_reader(self) -> TextReader:
         """Of a teacher that reads no texts, the students'."""
         return self._teacher.reader or self._students.reader
 
@@ -74,7 +74,7 @@ class PlainText:
         """Of the same text as the teacher reads it."""
         return self._key(self._teacher_reader, self._teacher_source_key)
 
-    def _key(self, reader: Reader, source_key: str) -> str:
+    def _key(self, reader: TextReader, source_key: str) -> str:
         return self._without_evaluation_text(reader, source_key)[0] if self.is_built else source_key
 
     @property
@@ -116,14 +116,14 @@ class PlainText:
         same = self.teacher_key == self.key
         return self.corpus if same else self._read_by(self._teacher_reader, self._teacher_source_key)
 
-    def _read_by(self, reader: Reader, key: str) -> Corpus:
+    def _read_by(self, reader: TextReader, key: str) -> Corpus:
         if not is_built(self._cache, key):
             self._announce("reading and tokenising the text")
         whole = plain_text.build_or_open(self.request, reader, key, self._cache)
         _, open_rest = self._without_evaluation_text(reader, key)
         return whole if open_rest is None else open_rest()
 
-    def _without_evaluation_text(self, reader: Reader, key: str) -> tuple[str, Callable[[], Corpus] | None]:
+    def _without_evaluation_text(self, reader: TextReader, key: str) -> tuple[str, Callable[[], Corpus] | None]:
         seen = self.contamination
         if seen is None or not len(seen.rows):
             return key, None

@@ -65,3 +65,9 @@ class VectorTeacher:
 
 
 AnyTeacher = Teacher | VectorTeacher
+
+
+def as_model(teacher: AnyTeacher) -> Teacher:
+    """The teacher, for what is refused where it is no model."""
+    assert isinstance(teacher, Teacher)
+    return teacher
