@@ -26,7 +26,15 @@ def test_the_studies_are_valid(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     study = load_study(str(path), ["seeds=5", "budget.sentences=50000"])
     assert (study.name, study.seeds, study.budget.amount) == ("mine", [1, 2, 3, 4, 5], 50000)
-    assert {key for part in parts for key in part} == {"labelled", "methods", "dev", "tasks"}
+    assert {key for part in parts for key in part} == {
+        "labelled",
+        "methods",
+        "dev",
+        "tasks",
+        "teacher",
+        "student",
+        "text",
+    }
     for part in parts:
         path.write_text(yaml.safe_dump(whole | part), encoding="utf-8")
         study = load_study(str(path))

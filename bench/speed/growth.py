@@ -142,7 +142,12 @@ def teacher_passes(setting: Setting) -> float:
         nonlocal passed
         passed += len(named["input_ids"])
 
-    handle = as_model(inputs.teacher).encoder.backbone.register_forward_pre_hook(note, with_kwargs=True)
+    teacher = as_model(inputs.teacher).encoder
+    # The passes by which a model is looked at are over none of the text.
+    teacher.use_attention_maps(teacher.can_give_maps)
+    teacher.use_attention_maps(False)
+    teacher.forward_flops(1, 1)
+    handle = teacher.backbone.register_forward_pre_hook(note, with_kwargs=True)
     try:
         inputs.text.corpus  # noqa: B018
         for run in method_runs(inputs):

@@ -105,7 +105,12 @@ class Setting:
         if self.options.shape is None:
             return model
         tokenizer = load_tokenizer(model.folder)
-        export(random_teacher(*self.options.shape, len(tokenizer)), tokenizer, self.folder / "teacher", "# Random\n")
+        export(
+            random_teacher(*self.options.shape, 1 + max(tokenizer.get_vocab().values())),
+            tokenizer,
+            self.folder / "teacher",
+            "# Random\n",
+        )
         return StoredModel(f"random {'x'.join(map(str, self.options.shape))}", self.folder / "teacher")
 
     @cached_property

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.gate import run as gate_run
 from distilbench.gate.baseline import Scores
+from distilbench.gate.candidate import encoder_of
 from distilbench.gate.check import CheckResult, Verdict, check
 from distilbench.records.record import Record, read_study
 from distilbench.runs.engines import EngineOptions, worker_pool
@@ -500,6 +502,41 @@ def test_the_parts_of_a_changed_study_are_looked_for(cli: Cli, tmp_path: Path) -
     assert parts["text"]["where"] == str(tmp_path / "mirrored.txt")
     code, out, err = cli(*arguments, "--out", tmp_path / "empty")
     assert (code, [row["kind"] for row in json.loads(out) if row["state"] == "missing"]) == (2, ["text"]), err
+
+
+@shows("encode", "--model", "--text", "--column", "--side", "--out")
+def test_a_column_is_encoded_with_the_prompt_of_its_side(cli: Cli, teacher_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prompted"
+    shutil.copytree(teacher_folder, folder)
+    prompts = {"prompts": {"query": "who sees "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts), encoding="utf-8")
+    texts = ["the dog", "a red stone"]
+    pd.DataFrame({"question": texts, "other": ["x", "y"]}).to_csv(tmp_path / "text.csv", index=False)
+    given = ("encode", "--model", folder, "--text", tmp_path / "text.csv", "--column", "question")
+    for side in ("query", "document"):
+        code, _, err = cli(*given, *(["--side", "query"] if side == "query" else []), "--out", tmp_path / side)
+        assert code == 0, err
+    plain, asked = (pd.read_parquet(tmp_path / name / "vectors.parquet") for name in ("document", "query"))
+    assert list(asked["text"]) == list(plain["text"]) == texts
+    assert list(asked["side"]) == ["query"] * 2
+    encode = encoder_of(folder, "cpu")
+    for frame, before in ((plain, ""), (asked, "who sees ")):
+        expected = encode([before + text for text in texts])
+        np.testing.assert_allclose(np.stack(list(frame["vector"])), expected, atol=1e-5, rtol=0)
+    assert cli(*given, "--out", tmp_path / "query")[0] == 2
+
+
+@shows("encode", "--mirror", "--device")
+def test_what_is_encoded_is_found_in_the_mirror(cli: Cli, teacher_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(teacher_folder, tmp_path / "mirror" / "some" / "model")
+    (tmp_path / "mirror" / "text.txt").write_text("the dog\n", encoding="utf-8")
+    out = tmp_path / "out"
+    given = ("encode", "--model", "some/model", "--text", "mirror:text.txt", "--out", out)
+    assert cli(*given, "--mirror", tmp_path / "mirror", "--device", "cpu")[0] == 0
+    assert len(pd.read_parquet(out / "vectors.parquet")) == 1
+    code, _, err = cli(*given, "--mirror", tmp_path / "mirror", "--device", "nonsense")
+    assert code == 2
+    assert "nonsense" in err
 
 
 @shows("conform", "method", "overrides", "--json")
