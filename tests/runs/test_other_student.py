@@ -191,6 +191,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a width": ({"student": {"model": "STUDENT", "width": 16}}, "keeps its width; leave student.width out"),
     "no such folder": ({"student": {"model": "./nothing"}}, "student.model './nothing' is not a folder"),
     "a Hub id offline": ({"student": {"model": "some/model"}}, "student.model 'some/model' is not a folder"),
+    "a small vocabulary": (
+        {"student": {"model": "STUDENT", "vocabulary": 9}},
+        "vocabulary 9 is less than the 2\\d\\d special",
+    ),
+    "a large vocabulary": ({"student": {"model": "STUDENT", "vocabulary": 999}}, "leaves out none of the 300 tokens"),
+    "tokens of the teacher": ({"student": {"layers": 2, "vocabulary": 9}}, "leave student.vocabulary out"),
     "too many layers": ({"student": {"model": "STUDENT", "layers": 9}}, "asks for 9, but"),
     "positions": ({"train": {"batch_size": 16, "max_length": 90}}, "more than the 64 tokens|more than the 94 tokens"),
     "a prompt that is not there": ({"text": {"source": "TEXT", "side": "qery"}}, "has a prompt 'qery'"),
@@ -209,7 +215,8 @@ def test_what_cannot_be_is_one_sentence(
         text = text.replace(f'"{name}"', json.dumps(value))
     code, out, errors = cli("run", study(**json.loads(text)), "--out", tmp_path / "results", "--dry-run")
     assert (code, out) == (2, "")
-    assert len(errors.strip().splitlines()) == 1
+    sentences = [line for line in errors.splitlines() if not line.startswith("tiny: ")]
+    assert len(sentences) == 1
     with pytest.raises(UserError, match=expected):
         raise UserError(errors)
     assert not (tmp_path / "results").exists()
@@ -218,3 +225,35 @@ def test_what_cannot_be_is_one_sentence(
 def test_a_longer_text_than_the_student_takes(make: Make, teacher_folder: Path, student_folder: Path) -> None:
     inputs = make(teacher_folder, {"model": str(student_folder)}, train={"batch_size": 16, "max_length": 64})
     check_methods(inputs)
+
+
+def test_a_student_with_the_tokens_of_its_text(
+    cli: Cli, study: Writes, student_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    """From the study to the exported folder: fewer vectors, which are trained and exported as they are read."""
+    (tmp_path / "few.txt").write_text("\n".join(f"{'cat ' * n}red dog" for n in range(1, 40)), encoding="utf-8")
+    student = {"model": str(student_folder), "vocabulary": 280}
+    path = study(
+        student=student, text={"source": str(tmp_path / "few.txt")}, train={"batch_size": 16, "max_length": 48}
+    )
+    code, _, errors = cli("run", path, "--out", tmp_path / "results", "--device", "cpu")
+    assert code == 0, errors
+    records = [json.loads(file.read_text()) for file in (tmp_path / "results" / "tiny").glob("*/record.json")]
+    (record,) = (record for record in records if record["method"] == "mse")
+    out = tmp_path / "exported"
+    assert cli("export", tmp_path / "results" / "tiny" / record["run_id"], "--out", out)[0] == 0
+    exported, whole = (SentenceTransformer(str(folder), device="cpu") for folder in (out, student_folder))
+    table = exported[0].model.get_input_embeddings()
+    assert table.num_embeddings == len(exported.tokenizer) == 280 < len(whole.tokenizer)
+    fewer = (len(whole.tokenizer) - 280) * table.embedding_dim
+    assert record["student"]["parameters"] == sum(weight.numel() for weight in load_encoder(out).parameters())
+    assert record["student"]["parameters"] == (
+        sum(weight.numel() for weight in load_encoder(student_folder).parameters()) - fewer
+    )
+    texts = ["cat red dog", "The unseen stone"]
+    np.testing.assert_allclose(
+        embed(load_encoder(out), load_tokenizer(out), texts), exported.encode(texts), atol=1e-5, rtol=0
+    )
+    pieces = [model.tokenizer.tokenize(texts[0]) for model in (exported, whole)]
+    assert pieces[0] == pieces[1]
+    assert "license: mit" in (out / "README.md").read_text()

@@ -14,6 +14,7 @@ from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.encoder import Encoder
 from distilbench.models.finding import find_model
+from distilbench.runs.prepare.pruned import pruned
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
@@ -146,9 +147,13 @@ def _inputs(
     study: Study, settings: Settings, announce: Announce, teacher: AnyTeacher, tasks: Tasks, stores: Stores
 ) -> Inputs:
     train, spec = study.train, study.student
-    own = find_model(spec.model, settings.mirror, "student.model") if spec.model is not None else None
-    students = Students(teacher, spec, study.static, own)
     request = TextRequest(study.text, train.max_length, train.batch_size, study.limit, settings.mirror)
+    own = find_model(spec.model, settings.mirror, "student.model") if spec.model is not None else None
+    if own is not None and spec.vocabulary is not None:
+        whole = Students(teacher, spec, study.static, own)
+        text = PlainText(request, whole, teacher, tasks, settings.cache, announce)
+        own = pruned(own, text, spec.vocabulary, settings.cache)
+    students = Students(teacher, spec, study.static, own)
     return Inputs(
         study=study,
         settings=settings,

@@ -46,6 +46,9 @@ class StudentSpec(Section):
     the student. Unset: those of the model that it starts from."""
     dropout: Annotated[float, Field(ge=0, le=0.9)] | None = None
     """Dropout probability of its layers in training. Unset: that of the model that it starts from."""
+    vocabulary: PositiveInt | None = None
+    """Most token vectors to keep of `model`: those of special tokens, of letters or bytes, and of the tokens that are
+    the most frequent in the training text; the others are read as the pieces they are made of. Unset: all."""
 
     @model_validator(mode="after")
     def _made_from_something(self) -> StudentSpec:
@@ -53,6 +56,8 @@ class StudentSpec(Section):
             raise ValueError("give layers, to cut the student from the teacher, or model, to start from another model")
         if self.model is not None and self.width is not None:
             raise ValueError("a student that is another model keeps its width; leave student.width out")
+        if self.model is None and self.vocabulary is not None:
+            raise ValueError("a student that is cut from the teacher keeps its tokens; leave student.vocabulary out")
         return self
 
 
