@@ -41,7 +41,9 @@ def cut_model(model: Encoder, spec: StudentSpec, seed: int) -> Encoder:
     else:
         every = spec.model_copy(update={"layers": spec.layers or model.dims.layers})
         backbone = _cut(model, every, seed)
-    return _encoder(model, backbone, pooling=spec.pooling or model.pooling, head=model.head)
+    student = _encoder(model, backbone, pooling=spec.pooling or model.pooling, head=model.head)
+    student.similarity = model.similarity
+    return student
 
 
 def _encoder(source: Encoder, backbone: Any, *, pooling: Pooling, head: nn.Module | None) -> Encoder:
