@@ -105,6 +105,12 @@ def in_two_files(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+def in_an_old_format_too(folder: Path) -> None:
+    in_two_files(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"x": "pytorch_model.bin"}}))
+
+
 def with_a_default_prompt(folder: Path) -> None:
     change(folder, "config_sentence_transformers.json", prompts={"q": "who sees "}, default_prompt_name="q")
 
@@ -116,10 +122,16 @@ HONOURED: dict[str, Callable[[Path], None]] = {
     "a cased tokenizer of lower-cased texts": cased_and_lowered,
     "the layout of the first versions": in_a_folder_of_its_own,
     "weights in two files": in_two_files,
+    "weights in an old format too": in_an_old_format_too,
     "a default prompt": with_a_default_prompt,
 }
 
-SAME = ("a cased tokenizer of lower-cased texts", "the layout of the first versions", "weights in two files")
+SAME = (
+    "a cased tokenizer of lower-cased texts",
+    "the layout of the first versions",
+    "weights in two files",
+    "weights in an old format too",
+)
 
 
 @pytest.mark.parametrize("how", HONOURED)
@@ -264,6 +276,13 @@ REFUSED: Mapping[str, tuple[Callable[[Path], None], str]] = {
         "code of its own",
     ),
     "a first module of its own": (modules_of("own.Encoder", THEIRS), r"has a own\.Encoder module"),
+    "prompts in a list": (
+        settled("config_sentence_transformers.json", prompts=["a"]),
+        "settings in .* are not readable",
+    ),
+    "a prompt that is a number": (settled("config_sentence_transformers.json", prompts={"query": 3}), "are no text"),
+    "a pooling mode that is a number": (pooled(pooling_mode=3), "settings in .* are not readable"),
+    "modalities in a list": (settled(modality_config=["text"]), "settings in .* are not readable"),
     "no pooling": (modules_of(OURS), "does not pool once"),
     "two poolings": (modules_of(OURS, THEIRS, THEIRS), "does not pool once"),
     "a router": (modules_of("sentence_transformers.models.Router"), "has a Router module"),

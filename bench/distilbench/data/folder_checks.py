@@ -63,7 +63,17 @@ def is_static(folder: Path) -> bool:
 
 def check_modules(folder: Path) -> Path | None:
     """The transformer's folder, None for a model that has none. Raises `UserError` for what must not be opened."""
+    try:
+        return _check_modules(folder)
+    # A setting of another type than sentence-transformers writes.
+    except (TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"the settings in {folder} are not readable ({error}); save the model anew") from None
+
+
+def _check_modules(folder: Path) -> Path | None:
     prompts = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
+    if not all(isinstance(prompt, str | None) for prompt in prompts.values()):
+        raise UserError(f"{folder}/config_sentence_transformers.json has prompts that are no text; mend it")
     for kind, place in listed_modules(folder)[1:]:
         if kind == "Dense":
             _check_dense(place)
@@ -134,7 +144,7 @@ def _check_weights(folder: Path) -> None:
             f"{folder} has no .safetensors weights{''.join(pickles[:1])}; save the model with save_pretrained and try "
             "again"
         )
-    for index in folder.glob("*.index.json"):
+    for index in folder.glob("*.safetensors.index.json"):
         names = read_json(index).get("weight_map", {})
         if not isinstance(names, dict):
             raise UserError(f"{index} holds no mapping of weights to files; save the model anew")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -176,7 +177,7 @@ def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
             kind = vectors.type
             if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
                 raise UserError(f"teacher.vectors {path}: the column {spec.vector} holds {kind}, not lists of numbers")
-            lengths = np.asarray(pa.compute.list_value_length(vectors).fill_null(0))
+            lengths = np.asarray(pc.list_value_length(vectors).fill_null(0))
             if len(lengths) and (lengths.min() != lengths.max() or vectors.null_count):
                 raise UserError(
                     f"teacher.vectors {path} has vectors of {lengths.min()} and of {lengths.max()} numbers; give all "
