@@ -97,6 +97,8 @@ def test_a_mistake_in_one_run_is_its_own_and_stops_no_other(
         raise UserError("planted")
 
     monkeypatch.setattr(CoDIR, "loss", refuse)
+    # What fails from the first step on is refused by the trial.
+    monkeypatch.setattr("distilbench.runs.study_run.try_rows", lambda _: None)
     code, err = cli(study(methods=["codir", "mse"]))
     assert code == 3
     assert "codir seed 1 (UserError: planted)" in err

@@ -63,7 +63,7 @@ def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
     """
     check_methods(inputs)
     _check_tasks(inputs)
-    try_rows(inputs)
+    try_rows(inputs, keep=False)
     text = inputs.text
     tokens = float(text.corpus.lengths().mean()) if text.is_built else TYPICAL_TOKENS
     rate = flops_per_second(inputs)

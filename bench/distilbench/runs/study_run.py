@@ -14,7 +14,7 @@ from distilbench.records.record import Record
 from distilbench.runs.engines import EngineOptions, make_engine
 from distilbench.runs.engines.engine import Engine
 from distilbench.runs.prepare.inputs import Inputs, inputs_of_parts
-from distilbench.runs.prepare.preflight import check_methods, preflight
+from distilbench.runs.prepare.preflight import preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.progress import Watch
@@ -43,13 +43,11 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
     engine = make_engine(options, settings.device)
     if study.ablate:
         write_ablations(settings.out / all_inputs[0].name, designs(study))
-    for inputs in all_inputs:
-        check_methods(inputs)
-        try_rows(inputs)
     if study.tune:
         all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch))]
     for inputs in all_inputs:
         preflight(inputs)
+        try_rows(inputs)
     prepared = prepare(all_inputs)
     watch.begin([run for runs in prepared for run in runs])
     finished: list[Finished] = []

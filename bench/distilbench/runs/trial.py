@@ -17,7 +17,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from distilbench.core.cache import find_or_make
+from distilbench.core.cache import find_or_make, is_there
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.core.sealed import disk_trouble
@@ -47,8 +47,10 @@ TOLERANCE = 1e-4
 """Between the vectors of a student and of what was exported of it, relative to the largest value."""
 
 
-def try_rows(inputs: Inputs) -> None:
+def try_rows(inputs: Inputs, *, keep: bool = True) -> None:
     """Try each row of a study that was not tried with these models before; nothing of it reaches the rows' runs.
+
+    What worked is remembered in the cache, unless nothing is to be kept.
 
     Raises `UserError` for the first that does not work.
     """
@@ -56,7 +58,11 @@ def try_rows(inputs: Inputs) -> None:
         text = _Sample(inputs, Path(place))
         for entry in inputs.study.methods:
             what = f"the trial of {entry.label}"
-            find_or_make(inputs.settings.cache / "tried" / _key(inputs, entry), partial(_try, text, entry), what)
+            folder = inputs.settings.cache / "tried" / _key(inputs, entry)
+            if keep:
+                find_or_make(folder, partial(_try_and_note, text, entry), what)
+            elif not is_there(folder):
+                _try(text, entry)
 
 
 def _key(inputs: Inputs, entry: MethodEntry) -> str:
@@ -118,7 +124,12 @@ class _Sample:
         )
 
 
-def _try(text: _Sample, entry: MethodEntry, path: Path) -> None:
+def _try_and_note(text: _Sample, entry: MethodEntry, path: Path) -> None:
+    _try(text, entry)
+    dump_json({"row": entry.label}, path / "tried.json")
+
+
+def _try(text: _Sample, entry: MethodEntry) -> None:
     try:
         _train_and_export(text, entry)
     except UserError:
@@ -132,7 +143,6 @@ def _try(text: _Sample, entry: MethodEntry, path: Path) -> None:
             f"method {entry.label} does not work with this teacher and student ({type(error).__name__}: {why}); choose "
             "another method or another student"
         ) from error
-    dump_json({"row": entry.label}, path / "tried.json")
 
 
 def _train_and_export(text: _Sample, entry: MethodEntry) -> None:
