@@ -31,9 +31,9 @@ from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Budget
 from distilbench.study.study import Study
-from distilbench.training.loop import TrainingJob
-from distilbench.training.signals import Signalled
-from distilbench.training.teacher_store import array_names
+from distilbench.training.job import TrainingJob
+from distilbench.training.stores.teacher_store import array_names
+from distilbench.training.stores.vector_store import SignalStore
 from distilbench_methods.base import Method, Needs
 
 WORDS = re.findall(
@@ -263,7 +263,7 @@ def teacher_of(job: TrainingJob) -> Encoder:
     return job.teacher
 
 
-def store_for(inputs: Inputs, needs: Needs) -> Signalled:
+def store_for(inputs: Inputs, needs: Needs) -> SignalStore:
     """The store with what a method with these needs reads."""
     arrays = tuple(sorted(array_names(needs)))
     return inputs.stores.open(inputs.source_of(needs), arrays, inputs.study.train.signals)

@@ -15,7 +15,7 @@ from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.study.sections.training import Precision
-from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore
 from speed import rival
 from speed.clock import Contestant, Race, Work, race
 from speed.setting import Setting

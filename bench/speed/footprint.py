@@ -28,8 +28,9 @@ from distilbench.models.model_folder import StoredModel
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes
 from distilbench.study.sections.texts import TextSpec
 from distilbench.study.sections.training import TrainSpec
-from distilbench.training.loop import TrainingJob, train
-from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench.training.job import TrainingJob
+from distilbench.training.loop import train
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore
 from distilbench_methods.mse import MSE
 
 TOKENS, VOCABULARY = 16, 1000

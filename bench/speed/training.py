@@ -19,8 +19,9 @@ from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.sections.training import Compile
-from distilbench.training.loop import TrainingJob, train
-from distilbench.training.teacher_store import FINAL
+from distilbench.training.job import TrainingJob
+from distilbench.training.loop import train
+from distilbench.training.stores.teacher_store import FINAL
 from speed import rival
 from speed.clock import Contestant, Race, Work, race
 from speed.setting import SEED, Setting

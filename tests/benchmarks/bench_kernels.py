@@ -17,9 +17,9 @@ import distilbench_methods
 from distilbench.conformance.fakes import Maker, make_dims
 from distilbench.data.batches import BatchOrder, length_batches
 from distilbench.data.tokens import padded
-from distilbench.models.dropout import cheap_dropout
+from distilbench.models.parts.dropout import cheap_dropout
 from distilbench.study.sections.training import RowType
-from distilbench.training.teacher_store import _Array
+from distilbench.training.stores.teacher_store import _Array
 
 SENTENCES, TOKENS, BATCH, WIDTH = 20_000, 20, 64, 384
 

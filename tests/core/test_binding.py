@@ -26,7 +26,7 @@ from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.study.sections.texts import LabelledSpec, OwnTask, TextSpec
 from distilbench.training.checkpoints import Checkpoints, Snapshot
-from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore
 from tests.conftest import Writes, sentences
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distilbench.models.dropout import Dropout, cheap_dropout, dropout, replace_dropout
+from distilbench.models.parts.dropout import Dropout, cheap_dropout, dropout, replace_dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from distilbench.core.errors import UserError
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.models.cutting import build_student
-from distilbench.models.encoder import Encoder, pool
+from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
+from distilbench.models.parts.pooling import pool
 from distilbench.study.sections.models import StudentSpec
 
 

@@ -20,7 +20,7 @@ from distilbench.models.encoder import Dense, Encoder, Normalize
 from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder
 from distilbench.models.onnx_export import GRAPH, write_onnx
-from distilbench.models.token_table import TokenTable
+from distilbench.models.parts.token_table import TokenTable
 from distilbench.study.sections.models import StudentSpec
 
 needs_onnx = pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="needs distilbench[onnx]")

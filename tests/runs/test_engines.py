@@ -31,7 +31,7 @@ from distilbench.runs.study_run import run_part
 from distilbench.runs.trained import rehearse_run, training_of
 from distilbench.study.budget import Ledger
 from distilbench.study.study import Run, Study
-from distilbench.training.teacher_store import TeacherStore
+from distilbench.training.stores.teacher_store import TeacherStore
 
 MakeInputs = Callable[..., Inputs]
 

@@ -24,7 +24,7 @@ from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.preflight import check_methods
 from distilbench.runs.prepare.prepared import stages_of
 from distilbench.study.study import Study
-from distilbench.training.teacher_store import FINAL
+from distilbench.training.stores.teacher_store import FINAL
 from distilbench_methods.base import Needs, UnsuitableError
 from tests.conftest import SMALL, Cli, Writes, store_for
 from tests.models.families import make_family

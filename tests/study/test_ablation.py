@@ -20,7 +20,7 @@ from distilbench.study.ablation import designs, parts
 from distilbench.study.budget import Ledger
 from distilbench.study.study import Study
 from distilbench.study.study_file import load_study
-from distilbench.training.teacher_store import FINAL, TeacherStore
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore
 
 BASE: dict[str, Any] = {
     "name": "mine",

@@ -9,7 +9,7 @@ import torch
 
 from distilbench.study.budget import Budget, Ledger, peak_memory_bytes, phase, reset_peak_memory, spent
 from distilbench.study.sections.training import BudgetSpec, TrainSpec
-from distilbench.training.loop import learning_rate
+from distilbench.training.optimizer import learning_rate
 
 
 def test_every_currency_is_read_from_the_ledger() -> None:

@@ -16,7 +16,8 @@ from distilbench.core.errors import UserError
 from distilbench.models.encoder import Encoder, layer_stack
 from distilbench.study.budget import Budget, Ledger
 from distilbench.training.compiled import compiled
-from distilbench.training.loop import TrainingJob, train
+from distilbench.training.job import TrainingJob
+from distilbench.training.loop import train
 
 MakeJob = Callable[..., TrainingJob]
 STEPS = 50

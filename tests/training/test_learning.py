@@ -23,7 +23,8 @@ from distilbench.runs.prepare.inputs import Inputs, dims_for, make_inputs
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study
-from distilbench.training.loop import TrainingJob, train
+from distilbench.training.job import TrainingJob
+from distilbench.training.loop import train
 from distilbench.training.signals import SignalSource
 from distilbench_methods.base import Method
 from tests.conftest import store_for

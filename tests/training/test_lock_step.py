@@ -26,8 +26,9 @@ from distilbench.study.budget import Budget, Ledger
 from distilbench.study.sections.training import BudgetSpec
 from distilbench.study.study import Run, Study, runs_of
 from distilbench.training.checkpoints import Checkpoints, Snapshot
+from distilbench.training.job import TrainingJob
 from distilbench.training.lock_step import LockStep
-from distilbench.training.loop import TrainingJob, train
+from distilbench.training.loop import train
 from distilbench.training.online import all_layers, chosen, online_layers, pass_online
 from distilbench.training.signals import dims_of
 from distilbench_methods.base import Needs

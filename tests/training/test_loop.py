@@ -20,9 +20,10 @@ from distilbench.data.batches import BatchOrder
 from distilbench.models.encoder import Encoder
 from distilbench.study.budget import Budget, Ledger, spent
 from distilbench.training.gradient_cache import backward_in_parts
-from distilbench.training.loop import Trained, TrainingJob, train
+from distilbench.training.job import Trained, TrainingJob
+from distilbench.training.loop import train
 from distilbench.training.signals import SignalSource, dims_of
-from distilbench.training.teacher_store import TeacherStore
+from distilbench.training.stores.teacher_store import TeacherStore
 from distilbench_methods.base import Dims, Method, Needs, Signals
 from tests.conftest import teacher_of
 

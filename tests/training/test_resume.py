@@ -24,7 +24,8 @@ from distilbench.study.study import Study, runs_of
 from distilbench.training import checkpoints as checkpoint
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import DevSet, Response, shares, views_of
-from distilbench.training.loop import Trained, TrainingJob, train
+from distilbench.training.job import Trained, TrainingJob
+from distilbench.training.loop import train
 from distilbench.training.signals import Batch, SignalSource
 
 MakeJob = Callable[..., TrainingJob]

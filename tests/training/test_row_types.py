@@ -7,7 +7,7 @@ import pytest
 
 from distilbench.core.errors import UserError
 from distilbench.study.sections.training import RowType
-from distilbench.training.row_types import decode, encode, row_bytes
+from distilbench.training.stores.row_types import decode, encode, row_bytes
 
 KINDS: tuple[RowType, ...] = ("float32", "float16", "int8")
 

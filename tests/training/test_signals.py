@@ -25,7 +25,7 @@ from distilbench.study.sections.models import StudentSpec
 from distilbench.study.sections.texts import LabelledSpec, TextSpec
 from distilbench.study.sections.training import RowType
 from distilbench.training.signals import SignalSource, negative_rows, outside_rows, sent
-from distilbench.training.teacher_store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore, _Array, array_names, store_size, stored_rows
 from distilbench_methods.base import Needs, num_masked
 from tests.conftest import reader_of
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
     TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL]).ensure(np.arange(8))
     store = TeacherStore(tmp_path / "signals" / "s", teacher, corpus, [FINAL])
     with monkeypatch.context() as patch:
-        patch.setattr("distilbench.training.teacher_store._Array.write", refuse)
+        patch.setattr("distilbench.training.stores.teacher_store._Array.write", refuse)
         with pytest.raises(OSError, match="No space left"):
             store.ensure(np.arange(12))
     # Rows that were begun are finished as soon as the store is opened again.

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from distilbench.core.errors import UserError
 from distilbench.core.seeds import seed_for, seeded
-from distilbench.models.dropout import replace_dropout
-from distilbench.models.encoder import Encoder, Pooling, drop_pooler, feed_forward_key, layer_stack
+from distilbench.models.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
+from distilbench.models.parts.dropout import replace_dropout
+from distilbench.models.parts.pooling import Pooling
 from distilbench.study.sections.models import StudentSpec
 from distilbench_methods.base import evenly_spaced
 

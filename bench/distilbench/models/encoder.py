@@ -8,101 +8,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distilbench.core.errors import UserError
-from distilbench.models.dropout import dropout as drop
-from distilbench.study.sections.models import PoolingMode
+from distilbench.models.parts.attention import MAPS, captured, gives_the_same
+from distilbench.models.parts.flops import ForwardFlops, counted
+from distilbench.models.parts.pooling import Pooling, pool
 from distilbench_methods.base import ModelDims
 from distilbench_methods.pooling import LayerPooling
 
-MAPS = "distilbench_maps"
-PROBE_TOKENS, PROBE_TOLERANCE = 8, 1e-3
-COUNTED_TOKENS = (8, 16, 32)
 Similarity = Literal["cosine", "dot"]
-
-
-@dataclass(frozen=True)
-class _Inside:
-    """What one block's attention worked with: queries, keys, values [B, 3, T, S], and scores [B, A, T, T]."""
-
-    qkv: Tensor
-    scores: Tensor
-
-
-_captured: ContextVar[list[_Inside] | None] = ContextVar("captured", default=None)
-"""Where the blocks of a pass leave what is inside them, the lowest first; None where nobody asks."""
-
-
-def _attention_with_maps(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Plain attention that returns its probabilities as they are before dropout."""
-    if (groups := query.shape[1] // key.shape[1]) > 1:
-        # Heads that share keys and values (grouped-query attention).
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if (captured := _captured.get()) is not None:
-        side_by_side = [part.transpose(1, 2).flatten(2) for part in (query, key, value)]
-        captured.append(_Inside(torch.stack(side_by_side, dim=1), scores))
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    probabilities = scores.softmax(dim=-1)
-    output = drop(probabilities, dropout, module.training) @ value
-    return output.transpose(1, 2).contiguous(), probabilities
-
-
-ALL_ATTENTION_FUNCTIONS.register(MAPS, _attention_with_maps)
-ALL_MASK_ATTENTION_FUNCTIONS.register(MAPS, eager_mask)
-
-
-Pooling = PoolingMode | tuple[PoolingMode, ...]
-SMALLEST_COUNT = 1e-9
-"""What stands for the number of tokens of a text that has none: its vector is zero."""
-
-
-def pool(hidden_BTS: Tensor, mask_BT: Tensor, how: Pooling) -> Tensor:
-    """One vector per sentence, [B, S], from real tokens, special ones included; of several modes, side by side."""
-    if isinstance(how, str):
-        return _pool(hidden_BTS, mask_BT, how)
-    return torch.cat([_pool(hidden_BTS, mask_BT, mode) for mode in how], dim=-1)
-
-
-def _pool(hidden_BTS: Tensor, mask_BT: Tensor, mode: PoolingMode) -> Tensor:
-    if mode in ("cls", "lasttoken"):
-        # Padding may stand on either side.
-        last_B = mask_BT.shape[1] - 1 - mask_BT.flip(1).int().argmax(dim=1)
-        place_B = mask_BT.int().argmax(dim=1) if mode == "cls" else last_B
-        return hidden_BTS[torch.arange(len(hidden_BTS), device=hidden_BTS.device), place_B]
-    if mode == "max":
-        return hidden_BTS.masked_fill(mask_BT.unsqueeze(-1) == 0, float("-inf")).amax(dim=1)
-    weights = mask_BT.unsqueeze(-1).to(hidden_BTS.dtype)
-    if mode == "weightedmean":
-        weights = weights * weights.cumsum(dim=1)
-    count = weights.sum(dim=1).clamp(min=SMALLEST_COUNT)
-    return (hidden_BTS * weights).sum(dim=1) / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)
 
 
 @dataclass(frozen=True)
@@ -168,29 +90,8 @@ class Encoder(nn.Module):
 
     @cached_property
     def can_give_maps(self) -> bool:
-        """Whether the architecture gives the same states when it takes its attention from here.
-
-        An architecture may hand its attention more than is known here, such as sinks or a bias of positions.
-        """
-        if not getattr(self.backbone, "_supports_attention_backend", False):
-            return False
-        ids_BT = torch.arange(2 * PROBE_TOKENS, device=self.device).view(2, -1) % self.vocabulary
-        mask_BT = torch.ones_like(ids_BT)
-        mask_BT[1, PROBE_TOKENS // 2 :] = 0
-        training, states = self.backbone.training, []
-        self.backbone.eval()
-        try:
-            for attention in (self._own_attention, MAPS):
-                self.backbone.set_attn_implementation(attention)
-                with torch.no_grad():
-                    states.append(self.backbone(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state.float())
-        except (RuntimeError, TypeError, ValueError, AttributeError):
-            return False
-        finally:
-            self.backbone.set_attn_implementation(self._own_attention)
-            self.backbone.train(training)
-        own, ours = (torch.where(mask_BT.unsqueeze(-1) == 1, state, 0.0) for state in states)
-        return bool(torch.allclose(own, ours, atol=PROBE_TOLERANCE, rtol=PROBE_TOLERANCE))
+        """Whether the architecture gives the same states when its attention is one that can return its maps."""
+        return gives_the_same(self.backbone, self._own_attention, self.device)
 
     @property
     def default_prompt(self) -> str:
@@ -272,17 +173,13 @@ class Encoder(nn.Module):
 
         Attention, its scores, and queries, keys and values are there after `use_attention_maps(True)` only.
         """
-        inside: list[_Inside] = []
-        token = _captured.set(inside if attention_scores or qkv else None)
-        try:
+        with captured(bool(attention_scores or qkv)) as inside:
             out = self.backbone(
                 input_ids=ids_BT,
                 attention_mask=mask_BT,
                 output_hidden_states=bool(layers or hidden),
                 output_attentions=bool(attention),
             )
-        finally:
-            _captured.reset(token)
         pooled = [pool(out.hidden_states[layer], mask_BT, layer_pooling) for layer in layers]
         return Encoded(
             # Of a transformer in half precision, what follows it is not.
@@ -295,46 +192,15 @@ class Encoder(nn.Module):
         )
 
     def forward_flops(self, batch_size: int, num_tokens: int) -> float:
-        """FLOPs of the transformer's matrix products for a padded [B, T] batch, forward only."""
-        by_pass, by_token, by_pair = self._flops
-        return by_pass + batch_size * (by_token * num_tokens + by_pair * num_tokens**2)
+        """FLOPs of the transformer's matrix products for a padded [B, T] batch, forward only.
+
+        They are counted once, which must be before blocks are compiled.
+        """
+        return self._flops.of(batch_size, num_tokens)
 
     @cached_property
-    def _flops(self) -> tuple[float, float, float]:
-        """FLOPs of a pass, and of a text for each token and each pair of tokens, as torch counts those of small passes.
-
-        Taken first while the blocks are as they were made: of compiled ones torch counts nothing.
-        """
-        if not self.backbone.config.num_hidden_layers:
-            return 0.0, 0.0, 0.0
-        training, attention = self.backbone.training, str(self.backbone.config._attn_implementation)
-        self.backbone.eval()
-        # Of fused attention on a CPU, torch's counter knows nothing.
-        self.backbone.set_attn_implementation("eager")
-        try:
-            counts = [self._counted(tokens) for tokens in COUNTED_TOKENS]
-        finally:
-            self.backbone.set_attn_implementation(attention)
-            self.backbone.train(training)
-        by_pass, by_token, by_pair = np.polynomial.polynomial.polyfit(COUNTED_TOKENS, counts, 2).round().tolist()
-        return by_pass, by_token, by_pair
-
-    def _counted(self, tokens: int) -> float:
-        ids_BT = torch.zeros(1, tokens, dtype=torch.long, device=self.device)
-        # Of a model without weights, encoders cannot look at a mask's values, and decoders not do without one.
-        mask_BT = torch.ones_like(ids_BT)
-        try:
-            return self._counted_with(ids_BT, mask_BT)
-        except RuntimeError:
-            if self.device.type != "meta":
-                raise
-            return self._counted_with(ids_BT, None)
-
-    def _counted_with(self, ids_BT: Tensor, mask_BT: Tensor | None) -> float:
-        # Without gradients, the counter stumbles over parameters that a block hands on, as DeBERTa's do.
-        with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            self.backbone(input_ids=ids_BT, attention_mask=mask_BT)
-        return float(counter.get_total_flops())
+    def _flops(self) -> ForwardFlops:
+        return counted(self.backbone, self.device)
 
 
 def output_width(head: nn.Module, input_width: int) -> int:

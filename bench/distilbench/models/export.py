@@ -15,7 +15,7 @@ from torch import nn
 
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.models.encoder import Dense, Encoder, Normalize
-from distilbench.models.token_table import TokenTable
+from distilbench.models.parts.token_table import TokenTable
 from distilbench.records.record import dump_json
 from distilbench.study.sections.models import PoolingMode
 

@@ -16,8 +16,9 @@ from distilbench.data import stored_model
 from distilbench.data.folder_checks import is_static, listed_modules, transformer_folder
 from distilbench.data.stored_model import in_short, open_model
 from distilbench.data.tokenizer import TextReader
-from distilbench.models.encoder import Dense, Encoder, Normalize, Pooling, Similarity, drop_pooler
-from distilbench.models.token_table import TokenTable
+from distilbench.models.encoder import Dense, Encoder, Normalize, Similarity, drop_pooler
+from distilbench.models.parts.pooling import Pooling
+from distilbench.models.parts.token_table import TokenTable
 from distilbench.study.sections.models import PoolingMode
 
 SIMILARITIES = ("cosine", "dot")

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from distilbench.core.errors import UserError
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.models.encoder import Encoder, pool
+from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
+from distilbench.models.parts.pooling import pool
 
 GRAPH = Path("onnx", "model.onnx")
 """Where sentence-transformers and optimum look for it."""

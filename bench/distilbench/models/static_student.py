@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distilbench.models.encoder import Encoder, Normalize
-from distilbench.models.token_table import TokenTable
+from distilbench.models.parts.token_table import TokenTable
 from distilbench.study.budget import Ledger, phase
 from distilbench.study.sections.models import StaticSpec
 

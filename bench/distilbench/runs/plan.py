@@ -20,7 +20,7 @@ from distilbench.runs.trial import try_rows
 from distilbench.study.ablation import parts
 from distilbench.study.search_space import rows_to_tune, space_of
 from distilbench.study.study import Run, Study
-from distilbench.training.teacher_store import stored_rows
+from distilbench.training.stores.teacher_store import stored_rows
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,10 @@ from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import Response
-from distilbench.training.loop import Trained, TrainingJob, rehearse, train
+from distilbench.training.job import Trained, TrainingJob
+from distilbench.training.loop import rehearse, train
 from distilbench.training.online import ALONE, Company
-from distilbench.training.teacher_store import array_names
+from distilbench.training.stores.teacher_store import array_names
 
 MODEL_FOLDER, TRAINING_FILE = "model", "training.json"
 

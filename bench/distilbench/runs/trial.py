@@ -36,10 +36,10 @@ from distilbench.runs.prepare.vector_teacher import VectorTeacher, as_model
 from distilbench.runs.trained import put_on
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.rows import MethodEntry
-from distilbench.training.loop import TrainingJob, train
-from distilbench.training.signals import Signalled
-from distilbench.training.teacher_store import TeacherStore, array_names
-from distilbench.training.vector_store import VectorStore
+from distilbench.training.job import TrainingJob
+from distilbench.training.loop import train
+from distilbench.training.stores.teacher_store import TeacherStore, array_names
+from distilbench.training.stores.vector_store import SignalStore, VectorStore
 from distilbench_methods.base import Needs
 
 SENTENCES, ROWS = 128, 16
@@ -113,7 +113,7 @@ class _Sample:
         given = scores.astype(np.float32) if spec is not None and spec.scores else None
         return LabelledText(self.corpus(), rows_RC % SENTENCES, given)
 
-    def store(self, needs: Needs) -> Signalled:
+    def store(self, needs: Needs) -> SignalStore:
         """The teacher's signals for it; of stored vectors, which are of other texts, any."""
         if isinstance(self.inputs.teacher, VectorTeacher):
             vectors, corpus = self.inputs.teacher.vectors, self.corpus()

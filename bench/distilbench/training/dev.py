@@ -24,7 +24,8 @@ from distilbench.data.batches import length_batches
 from distilbench.data.corpus import Corpus
 from distilbench.data.labelled import LabelledText
 from distilbench.models.embed import tokens_per_pass
-from distilbench.models.encoder import Encoder, pool
+from distilbench.models.encoder import Encoder
+from distilbench.models.parts.pooling import pool
 from distilbench.study.budget import Budget, Ledger, phase, spent
 from distilbench.training.information_plane import MOST, Plane
 

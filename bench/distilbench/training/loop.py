@@ -5,30 +5,30 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilbench.core.seeds import generator_states, seed_for, seeded, set_generator_states
 from distilbench.data.batches import BatchOrder
-from distilbench.data.labelled import Text
-from distilbench.models.encoder import Encoder, num_parameters
-from distilbench.study.budget import Budget, Ledger, charge, phase, restore, spent
-from distilbench.study.sections.training import TrainSpec
+from distilbench.models.encoder import num_parameters
+from distilbench.study.budget import Ledger, charge, phase, restore, spent
+from distilbench.training.charges import charge_step, charge_stored
 from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
 from distilbench.training.compiled import begin_step, compiled, plain
 from distilbench.training.dev import Response
 from distilbench.training.gradient_cache import backward_in_parts
-from distilbench.training.online import ALONE, Company
-from distilbench.training.signals import Signalled, SignalSource, detached, dims_of
-from distilbench.training.teacher_store import FINAL
-from distilbench_methods.base import Dims, Method, Needs, Signals
+from distilbench.training.job import Trained, TrainingJob
+from distilbench.training.optimizer import drop_gradients, learning_rate, make_optimizer, set_learning_rate
+from distilbench.training.signals import SignalSource, detached, dims_of
+from distilbench.training.stores.teacher_store import FINAL
+from distilbench_methods.base import Dims, Needs, Signals
 
 LOG_EVERY = 10
 """Steps between rows of the curve; a divergence is noticed then."""
@@ -38,44 +38,6 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch's allocators say, on a CPU in a plain RuntimeError."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything that the training by one method works on."""
-
-    method: Method
-    student: Encoder
-    teacher: Encoder | None
-    """None where only its vectors are known, which are all in the store."""
-    text: Text
-    store: Signalled
-    spec: TrainSpec
-    budget: Budget
-    seed: int
-    """A recipe's later stages have seeds of their own, derived from the run's."""
-    company: Company = ALONE
-    """Trainings on the same text that go on side by side with this one."""
-    shared_tokens: bool = True
-    """Whether student and teacher cut a text into the same tokens."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """How training ended. `aux` holds the method's heads, of which some may ship."""
-
-    aux: nn.ModuleDict
-    diverged: bool
-    curve: list[dict[str, float]]
-    batches_sha256: str
-    """Chained over the rows of all batches in their order: equal for all methods of a seed that read the same text."""
-
-
-def learning_rate(progress: float, spec: TrainSpec) -> float:
-    """Linear rise over the first `warmup` share of the budget, then linear fall to zero at its end."""
-    if progress < spec.warmup:
-        return spec.learning_rate * progress / spec.warmup
-    return spec.learning_rate * max(0.0, 1.0 - progress) / (1.0 - spec.warmup)
 
 
 def train(
@@ -122,7 +84,7 @@ class _Loop:
         draws = seed_for(job.seed, "negatives")
         self.source = SignalSource(self.needs, job.student, job.teacher, job.text, job.store, draws, job.company)
         self.parameters = [*job.student.parameters(), *self.aux.parameters()]
-        self.optimizer = _optimizer(self.parameters, spec)
+        self.optimizer = make_optimizer(self.parameters, spec)
         self.step = 0
         self.curve: list[dict[str, float]] = []
         self.batches_sha256 = ""
@@ -251,17 +213,17 @@ class _Loop:
             with phase(self.ledger, "teacher"):
                 job.store.ensure(rows)
             self.ledger.student_flops += job.method.fit_flops(self.dims, count)
-            self._charge_stored(rows)
+            charge_stored(self.ledger, job, rows)
         return rows
 
     def _update(self, progress: float) -> tuple[Signals, dict[str, Tensor], Tensor]:
         """One step: loss, gradients, new weights, new state."""
         job = self.job
         begin_step(job.spec.compile)
-        _set_learning_rate(self.optimizer, learning_rate(progress, job.spec))
+        set_learning_rate(self.optimizer, learning_rate(progress, job.spec))
         signals, terms = self._backward(progress)
         if frozen := job.method.frozen_layers(self.aux):
-            _drop_gradients(job.student.lowest(frozen))
+            drop_gradients(job.student.lowest(frozen))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, job.spec.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -332,38 +294,12 @@ class _Loop:
         return self.step + math.ceil(left)
 
     def _charge(self) -> None:
-        job, needs, ledger, rows_B = self.job, self.needs, self.ledger, self.order[self.step]
-        sentences = job.text.sentences(rows_B, 1 + needs.candidates).ravel()
-        num_tokens = job.text.corpus.width(sentences)
-        passes = len(sentences) + len(rows_B) * (needs.student_views - 1 + needs.masked_tokens)
-        # Forward once and backward at twice its price; gradient caching passes forward once more.
-        price = 4 if self.part_size < len(rows_B) else 3
-        ledger.micro_batch = self.part_size
+        job, ledger, rows_B = self.job, self.ledger, self.order[self.step]
         self.batches_sha256 = hashlib.sha256(self.batches_sha256.encode() + rows_B.tobytes()).hexdigest()
-        ledger.steps += 1
-        ledger.sentences += len(sentences)
-        ledger.tokens += job.text.corpus.num_tokens(sentences)
+        ledger.micro_batch = self.part_size
         ledger.epochs += 1 / self.order.batches_in_epoch(self.step)
-        ledger.student_passes += passes
-        ledger.student_flops += price * job.student.forward_flops(passes, num_tokens)
-        ledger.student_flops += job.method.extra_flops(self.dims, len(rows_B), num_tokens)
-        self._charge_stored(self.source.sentences_read(self.step, rows_B))
-        if needs.teacher_online:
-            ledger.teacher_sentences_online += len(rows_B)
-            assert job.teacher is not None
-            ledger.teacher_flops_online += job.teacher.forward_flops(len(rows_B), num_tokens)
-
-    def _charge_stored(self, sentences: NDArray[np.int64]) -> None:
-        if not len(sentences):
-            return
-        if self.job.teacher is None:
-            self.ledger.teacher_sentences_stored += len(sentences)
-            self.ledger.teacher_flops_stored = None
-            return
-        mean_length = round(self.job.store.corpus.num_tokens(sentences) / len(sentences))
-        self.ledger.teacher_sentences_stored += len(sentences)
-        flops = self.job.teacher.forward_flops(len(sentences), mean_length)
-        self.ledger.teacher_flops_stored = (self.ledger.teacher_flops_stored or 0.0) + flops
+        charge_step(ledger, job, self.needs, self.dims, rows_B, in_parts=self.part_size < len(rows_B))
+        charge_stored(ledger, job, self.source.sentences_read(self.step, rows_B))
 
     def _curve_row(
         self, progress: float, terms: dict[str, Tensor], grad_norm: Tensor, signals: Signals
@@ -390,17 +326,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         words in str(error).lower() for words in OUT_OF_MEMORY
     )
-
-
-def _optimizer(parameters: list[nn.Parameter], spec: TrainSpec) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = value
-
-
-def _drop_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None

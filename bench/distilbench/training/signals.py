@@ -14,15 +14,12 @@ from torch.nn import functional as F
 from distilbench.data.labelled import LabelledText, Text
 from distilbench.models.encoder import Encoder
 from distilbench.training.online import ALONE, Company, online_layers
-from distilbench.training.teacher_store import FINAL, TeacherStore, layer_name
-from distilbench.training.vector_store import VectorStore
+from distilbench.training.stores.teacher_store import FINAL, layer_name
+from distilbench.training.stores.vector_store import SignalStore
 from distilbench_methods.base import Dims, Needs, Signals, num_masked
 
 KEPT_SHARE, RANDOM_SHARE = 0.1, 0.1
 """Masked tokens that stay as they are, and that another token replaces: Devlin et al. 2019, section 3.1."""
-
-
-Signalled = TeacherStore | VectorStore
 
 
 def dims_of(student: Encoder, teacher: Encoder | int, num_rows: int, *, shared_tokens: bool = True) -> Dims:
@@ -91,7 +88,7 @@ class SignalSource:
         student: Encoder,
         teacher: Encoder | None,
         text: Text,
-        store: Signalled,
+        store: SignalStore,
         seed: int,
         company: Company = ALONE,
     ) -> None:

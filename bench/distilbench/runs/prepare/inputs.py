@@ -24,9 +24,9 @@ from distilbench.study.rows import MethodEntry
 from distilbench.study.sections.models import VectorsSpec
 from distilbench.study.sections.training import RowType
 from distilbench.study.study import Study
-from distilbench.training.signals import Signalled, dims_of
-from distilbench.training.teacher_store import TeacherStore, store_key, store_size
-from distilbench.training.vector_store import VectorStore
+from distilbench.training.signals import dims_of
+from distilbench.training.stores.teacher_store import TeacherStore, store_key, store_size
+from distilbench.training.stores.vector_store import SignalStore, VectorStore
 from distilbench_methods.base import Dims, Needs
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Stores:
 
     def __init__(self, teacher: AnyTeacher, cache: Path, announce: Announce) -> None:
         self._teacher, self._cache, self._announce = teacher, cache, announce
-        self._open: dict[tuple[Path, tuple[str, ...]], Signalled] = {}
+        self._open: dict[tuple[Path, tuple[str, ...]], SignalStore] = {}
 
     def folder(self, text_key: str, kind: RowType) -> Path:
         """Where the signals of a text lie; `text_key` is that of the text as the teacher reads it."""
@@ -48,7 +48,7 @@ class Stores:
         """Bytes on disk of a full store."""
         return store_size(self._teacher.shape, arrays, rows, kind) if self._teacher.shape is not None else 0
 
-    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> Signalled:
+    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> SignalStore:
         """The store of a text, which holds these arrays."""
         folder = self.folder(text.teacher_key, kind)
         if (folder, arrays) not in self._open:

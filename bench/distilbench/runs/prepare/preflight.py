@@ -8,7 +8,7 @@ from distilbench.runs.prepare.prepared import stages_of
 from distilbench.runs.prepare.texts import RowsText
 from distilbench.runs.prepare.vector_teacher import VectorTeacher
 from distilbench.study.rows import MethodEntry, Stage
-from distilbench.training.teacher_store import array_names
+from distilbench.training.stores.teacher_store import array_names
 from distilbench_methods.base import Needs, UnsuitableError
 
 

@@ -17,8 +17,8 @@ from distilbench.runs.prepare.identity import identity_of
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.study.study import Run, runs_of
-from distilbench.training.signals import Signalled
-from distilbench.training.teacher_store import array_names
+from distilbench.training.stores.teacher_store import array_names
+from distilbench.training.stores.vector_store import SignalStore
 from distilbench_methods.base import Needs, UnsuitableError
 
 
@@ -62,7 +62,7 @@ class PreparedRun:
         """What a stage is trained on."""
         return self.inputs.text_of(stage.needs)
 
-    def store(self, stage: PreparedStage) -> Signalled:
+    def store(self, stage: PreparedStage) -> SignalStore:
         """The teacher's signals for `text(stage)`."""
         inputs = self.inputs
         return inputs.stores.open(inputs.source_of(stage.needs), stage.arrays, inputs.study.train.signals)

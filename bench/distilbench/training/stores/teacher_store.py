@@ -31,9 +31,10 @@ from distilbench.core.sealed import clear_up, is_sound, write_sealed
 from distilbench.data.batches import length_batches
 from distilbench.data.corpus import Corpus
 from distilbench.models.embed import tokens_per_pass
-from distilbench.models.encoder import Encoder, pool
+from distilbench.models.encoder import Encoder
+from distilbench.models.parts.pooling import pool
 from distilbench.study.sections.training import RowType
-from distilbench.training.row_types import decode, encode, row_bytes
+from distilbench.training.stores.row_types import decode, encode, row_bytes
 from distilbench_methods.base import Needs
 from distilbench_methods.pooling import LayerPooling
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distilbench.data.corpus import Corpus
 from distilbench.data.vectors import TextVectors
-from distilbench.training.teacher_store import FINAL
+from distilbench.training.stores.teacher_store import FINAL, TeacherStore
 
 
 class VectorStore:
@@ -36,3 +36,6 @@ class VectorStore:
         if name != FINAL:
             raise ValueError(f"of stored vectors there is no {name}")
         return torch.from_numpy(np.ascontiguousarray(self._vectors.values_NW[self._rows_N[rows]]))
+
+
+SignalStore = TeacherStore | VectorStore
