@@ -32,7 +32,7 @@ def task(write_beir: Writes, tmp_path: Path) -> Task:
 
 
 def index_of(folder: Path, cache: Path) -> TeacherIndex:
-    return TeacherIndex(load_encoder(folder), folder, StoredModel("t", folder).hashes(), cache)
+    return TeacherIndex(lambda: load_encoder(folder), load_encoder(folder), StoredModel("t", folder), "cpu", cache)
 
 
 def test_queries_are_the_students_and_documents_the_teachers(task: Task, teacher_folder: Path, tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
+from distilbench.data.stored_model import tokenizer_sha256
 from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
-from distilbench.data.tokenizer import TextReader, tokenizer_hash
+from distilbench.data.tokenizer import TextReader
 from distilbench.study.sections.texts import LabelledSpec
 
 Section = Literal["labelled", "dev"]
@@ -106,7 +107,7 @@ def build_or_open(request: RowsRequest, reader: TextReader, key: str, cache: Pat
         np.save(folder / "rows.npy", rows_RC)
         if spec.scores:
             np.save(folder / "scores.npy", table[spec.scores].to_numpy(dtype=np.float32))
-        if labelled_key(request, replace(reader, tokenizer_sha256=tokenizer_hash(reader.folder))) != key:
+        if labelled_key(request, replace(reader, tokenizer_sha256=tokenizer_sha256(reader.folder))) != key:
             raise changed(request.section, [spec.source])
 
     folder = made(cache, key, make)

@@ -15,8 +15,9 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, texts_of, write_corpus
 from distilbench.data.sentences import stored_sentences, write_all
+from distilbench.data.stored_model import tokenizer_sha256
 from distilbench.data.text import changed, read_sentences, source_key, source_names
-from distilbench.data.tokenizer import TextReader, tokenizer_hash
+from distilbench.data.tokenizer import TextReader
 from distilbench.study.sections.texts import TextSpec
 
 
@@ -60,7 +61,7 @@ def build_or_open(request: TextRequest, reader: TextReader, key: str, cache: Pat
         sentences = compress(stored_sentences(everything), wanted_N)
         write_corpus(folder, sentences, reader.tokenizer(), request.max_length, reader.prompt(request.spec.side))
         everything.unlink()
-        if corpus_key(request, replace(reader, tokenizer_sha256=tokenizer_hash(reader.folder))) != key:
+        if corpus_key(request, replace(reader, tokenizer_sha256=tokenizer_sha256(reader.folder))) != key:
             raise changed("text", source_names(request.spec))
 
     folder = made(cache, key, make)

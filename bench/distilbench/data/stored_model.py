@@ -33,13 +33,23 @@ LONGEST = sys.maxsize
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hashes of weights, tokenizer and structure (layers, pooling, heads, lengths, prompts)."""
-    patterns = {"weights": WEIGHTS, "tokenizer": TOKENIZER, "structure": STRUCTURE}
-    hashes = {name: folder_sha256(folder, files) for name, files in patterns.items()}
-    # What the folder's settings add to its tokenizer.
+    return {
+        "weights": weights_sha256(folder),
+        "tokenizer": tokenizer_sha256(folder),
+        "structure": folder_sha256(folder, STRUCTURE),
+    }
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of the weights of a model folder, and of which file each is read from."""
+    return folder_sha256(folder, WEIGHTS)
+
+
+def tokenizer_sha256(folder: Path) -> str:
+    """Hash of the tokenizer of a model folder, and of what the folder's settings add to it."""
+    files, static = folder_sha256(folder, TOKENIZER), is_static(folder)
     lower_case = any(read_json(path).get("do_lower_case") for path in transformer_folder(folder).glob(SETTINGS))
-    if lower_case or is_static(folder):
-        hashes["tokenizer"] = key_of(files=hashes["tokenizer"], lower_case=lower_case, static=is_static(folder))
-    return hashes
+    return key_of(files=files, lower_case=lower_case, static=static) if lower_case or static else files
 
 
 def open_model(folder: Path) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.data.folder_checks import is_static, transformer_folder
-from distilbench.data.stored_model import hashes_of, open_model
+from distilbench.data.stored_model import open_model
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class TextReader:
     def tokenizer(self) -> Any:
         """The tokenizer, loaded anew: encoding leaves settings in it."""
         return load_tokenizer(self.folder)
-
-
-def tokenizer_hash(folder: Path) -> str:
-    """Hash of the tokenizer of a model folder."""
-    return hashes_of(folder)["tokenizer"]
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -1,7 +1,7 @@
 """Vectors that lie in files, found by the text that each is of: what an API returned, or `distilbench encode` wrote.
 
 FILE.parquet, or a folder of them   a column of texts, one of vectors, and perhaps one of sides
-FILE.npy                            [N, width]; line n of FILE.jsonl beside it has the text of row n, and perhaps a side
+FILE.npy, or a folder of one        [N, width]; line n of FILE.jsonl beside it has the text of row n, and perhaps a side
 
 vectors/<key>/values.npy   [N, width] float32, in the cache
               keys.npy     uint64 [N, 2], the first half of the SHA-256 of each text's UTF-8 and of its side
@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from distilbench.data.sentences import AT_ONCE, chunks
 from distilbench.study.sections.models import VectorsSpec
 
 KEY_BYTES = 16
+SidedText = tuple[str, str | None]
+"""A text, and the side of a search that it is on."""
 Batch = tuple[list[Any], list[Any], NDArray[Any]]
 """Texts, their sides or None, and their vectors, [B, width]."""
 
@@ -63,11 +64,9 @@ class TextVectors:
     def _order(self) -> NDArray[np.int64]:
         return np.argsort(self.keys_N2[:, 0], kind="stable")
 
-    def rows_of(self, texts: Iterable[str], sides: Iterable[str | None] = repeat(None)) -> NDArray[np.int64]:
+    def rows_of(self, texts: Iterable[SidedText]) -> NDArray[np.int64]:
         """Where the vectors of some texts are, -1 where there is none; sides count where the files have some."""
-        raw = b"".join(
-            text_key(text, side if self.has_sides else None) for text, side in zip(texts, sides, strict=False)
-        )
+        raw = b"".join(text_key(text, side if self.has_sides else None) for text, side in texts)
         asked_T2 = np.frombuffer(raw, dtype=np.uint64).reshape(-1, 2)
         sorted_N = self.keys_N2[self._order, 0]
         places_T = np.searchsorted(sorted_N, asked_T2[:, 0]).clip(max=len(sorted_N) - 1)
@@ -100,7 +99,10 @@ def _files(spec: VectorsSpec) -> list[Path]:
     if path.is_dir():
         if files := sorted(path.glob("*.parquet")):
             return files
-        raise UserError(f"teacher.vectors {path} has no .parquet file; give a file, or a folder with some")
+        tables = list(path.glob("*.npy"))
+        if len(tables) != 1:
+            raise UserError(f"teacher.vectors {path} has neither .parquet files nor one .npy file; give one with some")
+        path = tables[0]
     if not path.is_file():
         raise UserError(f"teacher.vectors {path} is not there; give a file, or a folder of .parquet files")
     if path.suffix == ".npy":
@@ -114,28 +116,31 @@ def _files(spec: VectorsSpec) -> list[Path]:
 
 
 def _write(folder: Path, spec: VectorsSpec, files: list[Path]) -> None:
-    keys: list[bytes] = []
+    keys = bytearray()
     width: int | None = None
     raw = folder / "values.raw"
     with raw.open("wb") as stream:
         for texts, sides, values in _batches(spec, files):
-            for text, side in zip(texts, sides, strict=True):
+            before = len(keys) // KEY_BYTES
+            for row, (text, side) in enumerate(zip(texts, sides, strict=True), before + 1):
                 if not isinstance(text, str) or (spec.side is not None and not isinstance(side, str)):
-                    raise UserError(f"{_named(spec)}: row {len(keys) + 1} has no text or no side; mend it")
-                keys.append(text_key(text, side))
+                    raise UserError(f"{_named(spec)}: row {row} has no text or no side; mend it")
+                keys += text_key(text, side)
             if width not in (None, values.shape[1]):
-                raise UserError(f"{_named(spec)} has vectors of {width} and of {values.shape[1]} numbers")
+                raise UserError(
+                    f"{_named(spec)} has vectors of {width} and of {values.shape[1]} numbers; give all one width"
+                )
             width = values.shape[1]
             with np.errstate(over="ignore"):
                 values = np.ascontiguousarray(values, dtype=np.float32)
             if not np.isfinite(values).all():
-                row = len(keys) - len(values) + int((~np.isfinite(values)).any(axis=1).argmax())
-                raise UserError(f"{_named(spec)}: the vector of row {row + 1} is not finite; leave it out")
+                row = before + 1 + int((~np.isfinite(values)).any(axis=1).argmax())
+                raise UserError(f"{_named(spec)}: the vector of row {row} is not finite; leave it out")
             values.tofile(stream)
     if not keys or not width:
-        raise UserError(f"{_named(spec)} has no vectors")
-    values_NW = np.memmap(raw, dtype=np.float32, mode="r", shape=(len(keys), width))
-    keys_N2 = np.frombuffer(b"".join(keys), dtype=np.uint64).reshape(-1, 2)
+        raise UserError(f"{_named(spec)} has no vectors; give a file with some")
+    keys_N2 = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)
+    values_NW = np.memmap(raw, dtype=np.float32, mode="r", shape=(len(keys_N2), width))
     _check_repeats(spec, values_NW, keys_N2)
     np.save(folder / "values.npy", values_NW)
     np.save(folder / "keys.npy", keys_N2)
@@ -150,7 +155,8 @@ def _check_repeats(spec: VectorsSpec, values_NW: NDArray[np.float32], keys_N2: N
         first, again = sorted((int(order[place]), int(order[place + 1])))
         if not np.array_equal(values_NW[first], values_NW[again]):
             raise UserError(
-                f"{_named(spec)}: rows {first + 1} and {again + 1} have one text and two vectors; leave one of them out"
+                f"{_named(spec)}: rows {first + 1} and {again + 1} have one text, white space aside, and two vectors; "
+                "leave one of them out"
             )
 
 
@@ -161,9 +167,9 @@ def _batches(spec: VectorsSpec, files: list[Path]) -> Iterator[Batch]:
             return
         for path in files:
             yield from _from_parquet(spec, path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, RecursionError) as error:
         why = str(error).splitlines()[0]
-        raise UserError(f"{_named(spec)} cannot be read: {why}") from None
+        raise UserError(f"{_named(spec)} cannot be read: {why}; write it anew") from None
 
 
 def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
@@ -175,7 +181,7 @@ def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
         for part in file.iter_batches(AT_ONCE, columns=names):
             vectors = part.column(spec.vector)
             kind = vectors.type
-            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+            if not _is_of_numbers(kind):
                 raise UserError(f"teacher.vectors {path}: the column {spec.vector} holds {kind}, not lists of numbers")
             lengths = np.asarray(pc.list_value_length(vectors).fill_null(0))
             if len(lengths) and (lengths.min() != lengths.max() or vectors.null_count):
@@ -188,13 +194,20 @@ def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
             yield part.column(spec.text).to_pylist(), sides, values
 
 
+def _is_of_numbers(kind: pa.DataType) -> bool:
+    types = pa.types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
+
+
 def _from_npy(spec: VectorsSpec, path: Path, lines: Path) -> Iterator[Batch]:
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    # Of pickled objects and of archives it knows nothing, where `np.load` does.
+    values = np.lib.format.open_memmap(path, mode="r")
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"teacher.vectors {path} holds no table of floating-point numbers; give one row for each text")
     start = 0
     with lines.open(encoding="utf-8") as stream:
-        for some in chunks(stream):
+        for some in chunks(line for line in stream if line.strip()):
             rows = [json.loads(line) for line in some]
             texts = [row.get(spec.text) if isinstance(row, dict) else None for row in rows]
             sides = [row.get(spec.side) if spec.side else None for row in rows]

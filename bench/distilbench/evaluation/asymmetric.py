@@ -44,22 +44,26 @@ class AsymmetricEncoder(BenchEncoder):
 class TeacherIndex:
     """A teacher's vectors of a task's documents, computed once and kept in the cache for all students."""
 
-    def __init__(self, teacher: Encoder, folder: Path, hashes: dict[str, str], cache: Path) -> None:
-        self._teacher, self._folder, self._hashes, self._cache = teacher, folder, hashes, cache
+    def __init__(
+        self, load: Callable[[], Encoder], shape: Encoder, stored: StoredModel, device: str, cache: Path
+    ) -> None:
+        """`load` gives the teacher when vectors are to be computed; of its `shape`, the prompts count."""
+        self._load, self._shape, self._stored = load, shape, stored
+        self._device, self._cache = device, cache
 
     def __call__(self, texts: list[str], task: TaskMetadata) -> NDArray[np.float32]:
         """Vectors of some documents of a task, [texts, width], float32."""
-        prompt = prompt_of(self._teacher, task, PromptType.document)
+        prompt = prompt_of(self._shape, task, PromptType.document)
         parts = {
-            "teacher": self._hashes,
+            "teacher": self._stored.hashes(),
             "texts": [prompt + text for text in texts],
             "precision": "fp32",
-            "batches": batch_rule(self._teacher.device),
+            "batches": batch_rule(self._device),
         }
         return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts, prompt)}, **parts)["vectors"]
 
     def _embed(self, texts: list[str], prompt: str) -> NDArray[np.float32]:
-        return embed(self._teacher, load_tokenizer(self._folder), texts, prompt)
+        return embed(self._load(), load_tokenizer(self._stored.folder), texts, prompt)
 
 
 def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:

@@ -35,10 +35,11 @@ class StoredModel:
         """Hashes of weights, tokenizer and structure; see `distilbench.data.stored_model.hashes_of`."""
         return stored_model.hashes_of(self.folder)
 
-    def reader(self) -> TextReader:
-        """How the model reads texts."""
-        shape = load_encoder(self.folder, weights=False)
-        return TextReader(self.folder, self.hashes()["tokenizer"], shape.prompts, shape.default_prompt)
+    def reader(self, shape: Encoder | None = None) -> TextReader:
+        """How the model reads texts; `shape` is the model, where it is loaded already."""
+        shape = shape or load_encoder(self.folder, weights=False)
+        sha256 = stored_model.tokenizer_sha256(self.folder)
+        return TextReader(self.folder, sha256, shape.prompts, shape.default_prompt)
 
 
 def load_encoder(folder: Path, *, weights: bool = True) -> Encoder:

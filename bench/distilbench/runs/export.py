@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import damage, write_folder_atomically
-from distilbench.data.stored_model import hashes_of
+from distilbench.data.stored_model import weights_sha256
 from distilbench.records.record import RECORD_FILE, Record, read_record, record_damage
 from distilbench.runs.trained import MODEL_FOLDER
 
@@ -32,7 +32,7 @@ def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path
         raise UserError(f"the model of {run} is not in the cache {cache}; run the study {record.study} again")
     if found := damage(stored):
         raise UserError(f"the model in {stored} is damaged: {found}; run the study {record.study} again")
-    if hashes_of(stored / MODEL_FOLDER)["weights"] != record.identity.get("weights"):
+    if weights_sha256(stored / MODEL_FOLDER) != record.identity.get("weights"):
         raise UserError(f"the model in {stored} is not the one that {run} was scored with; run the study again")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is taken; choose another folder")

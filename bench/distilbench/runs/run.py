@@ -133,16 +133,16 @@ def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tu
         student = load_encoder(model.folder).to(run.inputs.settings.device)
         tokenizer = load_tokenizer(model.folder)
         vectors, speed = representation.encode_timed(student, tokenizer, model.folder)
-        if run.inputs.teacher.encoder is None:
+        if run.inputs.teacher.shape is None:
             return {"sentences": len(vectors), "values": representation.describe(vectors), "layers": []}, speed
         teacher = as_model(run.inputs.teacher)
-        layers = [teacher.views[f"layer-{layer}"] for layer in range(teacher.encoder.dims.layers + 1)]
+        layers = [teacher.views[f"layer-{layer}"] for layer in range(teacher.shape.dims.layers + 1)]
         looked = {
             "sentences": len(vectors),
             "values": representation.describe(vectors, teacher.views[representation.FINAL]),
             "layers": representation.layer_similarity(representation.pooled_layers(student, tokenizer), layers),
         }
-        if run.cell.role != "ceiling" and student.output_width() == teacher.encoder.output_width():
+        if run.cell.role != "ceiling" and student.output_width() == teacher.final_width:
             looked["asymmetric"] = _among_the_teachers_documents(run, model)
         return looked, speed
 
@@ -150,6 +150,6 @@ def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tu
 def _among_the_teachers_documents(run: PreparedRun, model: StoredModel) -> dict[str, float]:
     from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 
-    teacher = as_model(run.inputs.teacher)
-    index = TeacherIndex(teacher.encoder, teacher.folder, teacher.hashes, run.inputs.settings.cache)
-    return asymmetric_scores(model, index, run.inputs.tasks(), teacher.device)
+    inputs, teacher = run.inputs, as_model(run.inputs.teacher)
+    index = TeacherIndex(lambda: teacher.encoder, teacher.shape, teacher.stored, teacher.device, inputs.settings.cache)
+    return asymmetric_scores(model, index, inputs.tasks(), teacher.device)

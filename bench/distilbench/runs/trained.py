@@ -203,7 +203,8 @@ class _Stages:
         return TrainingJob(
             method=method,
             student=self.student,
-            teacher=inputs.teacher.encoder,
+            # Of what is stored, only the teacher's shape counts.
+            teacher=inputs.teacher.encoder if prepared.needs.teacher_online else inputs.teacher.shape,
             text=self.run.text(prepared),
             store=self.run.store(prepared),
             spec=spec,

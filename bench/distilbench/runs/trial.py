@@ -38,7 +38,7 @@ from distilbench.study.budget import Budget, Ledger
 from distilbench.study.rows import MethodEntry
 from distilbench.training.job import TrainingJob
 from distilbench.training.loop import train
-from distilbench.training.stores.teacher_store import TeacherStore, array_names
+from distilbench.training.stores.teacher_store import TeacherStore, array_names, store_key
 from distilbench.training.stores.vector_store import SignalStore, VectorStore
 from distilbench_methods.base import Needs
 
@@ -54,11 +54,12 @@ def try_rows(inputs: Inputs, *, keep: bool = True) -> None:
 
     Raises `UserError` for the first that does not work.
     """
+    cache_folder = inputs.settings.cache
     with TemporaryDirectory() as place:
-        text = _Sample(inputs, Path(place))
+        text = _Sample(inputs, Path(place), cache_folder / "signals" if keep else Path(place) / "signals")
         for entry in inputs.study.methods:
             what = f"the trial of {entry.label}"
-            folder = inputs.settings.cache / "tried" / _key(inputs, entry)
+            folder = cache_folder / "tried" / _key(inputs, entry)
             if keep:
                 find_or_make(folder, partial(_try_and_note, text, entry), what)
             elif not is_there(folder):
@@ -82,8 +83,9 @@ def _key(inputs: Inputs, entry: MethodEntry) -> str:
 class _Sample:
     """Some sentences that come with distilbench, as each of a study's models reads them."""
 
-    def __init__(self, inputs: Inputs, place: Path) -> None:
-        self.inputs, self.place = inputs, place
+    def __init__(self, inputs: Inputs, place: Path, signals: Path) -> None:
+        """`signals` is where the teacher's are kept; all else is gone with `place`."""
+        self.inputs, self.place, self.signals = inputs, place, signals
         self.texts = sample().texts[:SENTENCES]
         # Of one tokenizer, loading takes longer than all that is done with it.
         self.tokenizer = cache(inputs.students.reader.tokenizer)
@@ -118,10 +120,10 @@ class _Sample:
         if isinstance(self.inputs.teacher, VectorTeacher):
             vectors, corpus = self.inputs.teacher.vectors, self.corpus()
             return VectorStore(corpus, vectors, np.arange(len(corpus)) % len(vectors.values_NW))
-        folder, kind = self.place / key_of(arrays=sorted(array_names(needs))), self.inputs.study.train.signals
-        return TeacherStore(
-            folder, as_model(self.inputs.teacher).encoder, self.teacher_corpus(), array_names(needs), kind
-        )
+        teacher, corpus, train = as_model(self.inputs.teacher), self.teacher_corpus(), self.inputs.study.train
+        folder = self.signals / store_key(teacher.hashes, corpus.sha256, train.signals)
+        arrays = sorted(array_names(needs))
+        return TeacherStore(folder, teacher.shape, corpus, arrays, train.signals, lambda: teacher.encoder)
 
 
 def _try_and_note(text: _Sample, entry: MethodEntry, path: Path) -> None:
@@ -154,7 +156,7 @@ def _train_and_export(text: _Sample, entry: MethodEntry) -> None:
         job = TrainingJob(
             method=stage.build(),
             student=student,
-            teacher=inputs.teacher.encoder,
+            teacher=inputs.teacher.encoder if needs.teacher_online else inputs.teacher.shape,
             text=text.text(needs),
             store=text.store(needs),
             spec=inputs.study.train.model_copy(update=plain),

@@ -21,6 +21,7 @@ from distilbench.runs.prepare.preflight import check_methods, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.progress import Watch
 from distilbench.runs.trained import Training, is_trained, training_of
+from distilbench.runs.trial import try_rows
 from distilbench.study.budget import Ledger, spent
 from distilbench.study.row_changes import changed
 from distilbench.study.rows import MethodEntry
@@ -35,6 +36,7 @@ def tune(inputs: Inputs, watch: Watch) -> Tuning:
     Raises `UserError` where `dev` shares pairs with a task.
     """
     preflight(inputs)
+    try_rows(inputs)
     spec = _spec(inputs)
     done: list[Tuned] = []
     for entry in rows_to_tune(inputs.study):

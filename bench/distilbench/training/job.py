@@ -22,7 +22,7 @@ class TrainingJob:
     method: Method
     student: Encoder
     teacher: Encoder | None
-    """None where only its vectors are known, which are all in the store."""
+    """Without weights where it runs on no batch; None where only its vectors are known, which are all in the store."""
     text: Text
     store: SignalStore
     spec: TrainSpec

@@ -53,14 +53,16 @@ class Stores:
         folder = self.folder(text.teacher_key, kind)
         if (folder, arrays) not in self._open:
             if isinstance(self._teacher, VectorTeacher):
-                rows_N = self._teacher.rows_of(text.name, *text.texts_and_sides())
+                rows_N = self._teacher.rows_of(text.name, text.sided_texts)
                 self._open[folder, arrays] = VectorStore(text.corpus, self._teacher.vectors, rows_N)
                 return self._open[folder, arrays]
             if arrays and not folder.exists():
                 size = self.size(arrays, len(text.corpus), kind)
                 self._announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
-            corpus = text.teacher_corpus
-            self._open[folder, arrays] = TeacherStore(folder, self._teacher.encoder, corpus, arrays, kind)
+            teacher = self._teacher
+            self._open[folder, arrays] = TeacherStore(
+                folder, teacher.shape, text.teacher_corpus, arrays, kind, lambda: teacher.encoder
+            )
         return self._open[folder, arrays]
 
 

@@ -25,7 +25,7 @@ def preflight(inputs: Inputs) -> None:
     if inputs.labelled is not None and any(one.candidates for one in needs):
         _look_at_labelled(inputs, inputs.labelled)
     if isinstance(inputs.teacher, VectorTeacher):
-        _check_vectors(inputs, inputs.teacher, needs)
+        _check_vectors(inputs, needs)
     if inputs.dev is not None:
         inputs.dev.dev_set  # noqa: B018
         if inputs.study.train.checkpoint == "best-on-dev":
@@ -62,12 +62,11 @@ def check_methods(inputs: Inputs) -> list[Needs]:
     return needs
 
 
-def _check_vectors(inputs: Inputs, teacher: VectorTeacher, needs: list[Needs]) -> None:
+def _check_vectors(inputs: Inputs, needs: list[Needs]) -> None:
     """Refuse texts that are read and have no vector."""
     for one in needs:
-        if array_names(one):
-            source = inputs.source_of(one)
-            teacher.rows_of(source.name, *source.texts_and_sides())
+        if arrays := array_names(one):
+            inputs.stores.open(inputs.source_of(one), tuple(arrays), inputs.study.train.signals)
     inputs.announce("no ceiling: of the teacher only vectors of the training text are known")
 
 

@@ -50,7 +50,7 @@ class Teacher:
     @cached_property
     def reader(self) -> TextReader:
         """How it reads texts."""
-        return self.stored.reader()
+        return self.stored.reader(self.shape)
 
     @cached_property
     def encoder(self) -> Encoder:

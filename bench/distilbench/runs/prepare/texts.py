@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from distilbench.core.cache import kept_arrays
 from distilbench.data import labelled, plain_text
@@ -14,6 +15,7 @@ from distilbench.data.corpus import Corpus, is_built, texts_of
 from distilbench.data.labelled import LabelledText, RowsRequest
 from distilbench.data.plain_text import TextRequest
 from distilbench.data.tokenizer import TextReader
+from distilbench.data.vectors import SidedText
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
@@ -91,10 +93,9 @@ class PlainText:
         """As messages name it."""
         return "text.source"
 
-    def texts_and_sides(self) -> tuple[list[str], Iterable[str | None]]:
+    def sided_texts(self) -> Iterator[SidedText]:
         """The sentences, and the side of each."""
-        texts = list(texts_of(self._cache, self.corpus.key))
-        return texts, repeat(self.request.spec.side)
+        return ((text, self.request.spec.side) for text in texts_of(self._cache, self.corpus.key))
 
     @cached_property
     def contamination(self) -> Contamination | None:
@@ -178,12 +179,13 @@ class RowsText:
         """As messages name it."""
         return f"{self.request.section}.source"
 
-    def texts_and_sides(self) -> tuple[list[str], Iterable[str | None]]:
-        """The distinct texts of all rows, and the side of each."""
+    def sided_texts(self) -> Iterator[SidedText]:
+        """The distinct texts of all rows, and the side of each; one that is on two sides is there for each."""
+        column_N = np.empty(len(self.corpus), dtype=np.int64)
+        for column, places in enumerate(self.text.rows_RC.T):
+            column_N[places] = column
         names = labelled.sides_of(self.request.spec)
-        columns = {int(place): column for row in self.text.rows_RC for column, place in enumerate(row)}
-        texts = list(self.sentences())
-        return texts, [names[columns[place]] for place in range(len(texts))]
+        return zip(self.sentences(), (names[column] for column in column_N), strict=True)
 
     @property
     def corpus(self) -> Corpus:

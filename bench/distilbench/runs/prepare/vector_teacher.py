@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distilbench.core.errors import UserError, shown
-from distilbench.data.vectors import TextVectors, open_vectors
+from distilbench.data.vectors import SidedText, TextVectors, open_vectors
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.study.sections.models import VectorsSpec
 
@@ -45,16 +46,21 @@ class VectorTeacher:
     def final_width(self) -> int:
         return self.vectors.width
 
-    def rows_of(self, key: str, texts: list[str], sides: Iterable[str | None]) -> NDArray[np.int64]:
+    def rows_of(self, key: str, texts: Callable[[], Iterable[SidedText]]) -> NDArray[np.int64]:
         """Where the vectors of a text's sentences lie, [N].
 
         `key` names the text in a study. Raises `UserError` for sentences without one.
         """
-        rows_N = self.vectors.rows_of(texts, sides)
-        if count := int((rows_N < 0).sum()):
-            first = texts[int((rows_N < 0).argmax())]
+        if self.vectors.has_sides and any(side is None for _, side in texts()):
             raise UserError(
-                f"teacher.vectors {self.spec.vectors} lacks {count} of the {len(texts)} texts of {key}, such as "
+                f"teacher.vectors {self.spec.vectors} are found by text and side, and the texts of {key} have none; "
+                "set text.side or labelled.sides, or leave teacher.side out"
+            )
+        rows_N = self.vectors.rows_of(texts())
+        if count := int((rows_N < 0).sum()):
+            first, _ = next(islice(texts(), int((rows_N < 0).argmax()), None))
+            raise UserError(
+                f"teacher.vectors {self.spec.vectors} lacks {count} of the {len(rows_N)} texts of {key}, such as "
                 f"{shown(first)}; encode these too, or leave them out"
             )
         return rows_N

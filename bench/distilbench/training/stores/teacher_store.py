@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -77,10 +77,19 @@ class TeacherStore:
     """The teacher's vectors for every sentence of a corpus, filled on demand."""
 
     def __init__(
-        self, folder: Path, teacher: Encoder, corpus: Corpus, arrays: Iterable[str], kind: RowType = "float32"
+        self,
+        folder: Path,
+        teacher: Encoder,
+        corpus: Corpus,
+        arrays: Iterable[str],
+        kind: RowType = "float32",
+        load: Callable[[], Encoder] | None = None,
     ) -> None:
-        """`corpus` is the text as the teacher reads it, `arrays` what a whole study needs: one pass fills them all."""
-        self._teacher = teacher
+        """`corpus` is the text as the teacher reads it, `arrays` what a whole study needs: one pass fills them all.
+
+        With `load`, which gives the teacher when something is to be computed, `teacher` is its shape only.
+        """
+        self._shape, self._load = teacher, load or (lambda: teacher)
         self.corpus = corpus
         self._folder, self._begun = folder, folder / "begun"
         self._arrays: dict[str, _Array] = {}
@@ -95,7 +104,7 @@ class TeacherStore:
     @property
     def final_width(self) -> int:
         """Numbers of each of the teacher's vectors."""
-        return self._teacher.output_width()
+        return self._shape.output_width()
 
     def is_full(self) -> bool:
         """Whether every row was computed; whether one is damaged is not looked at."""
@@ -130,12 +139,13 @@ class TeacherStore:
     def _fill(self, rows: NDArray[np.int64]) -> None:
         parts = {name: name.split("-") for name in self._arrays if name != FINAL}
         layers = sorted({int(layer) for _, layer in parts.values()})
-        for part in length_batches(rows, self.corpus.lengths_of(rows), tokens_per_pass(self._teacher.device)):
+        teacher = self._load()
+        for part in length_batches(rows, self.corpus.lengths_of(rows), tokens_per_pass(teacher.device)):
             if not len(self._missing(part)):
                 continue
-            ids, mask = (tensor.to(self._teacher.device) for tensor in self.corpus.batch(part))
+            ids, mask = (tensor.to(teacher.device) for tensor in self.corpus.batch(part))
             with torch.inference_mode():
-                out = self._teacher(ids, mask, hidden=layers)
+                out = teacher(ids, mask, hidden=layers)
                 found = {
                     name: pool(out.hidden[layers.index(int(layer))], mask, cast(LayerPooling, pooling))
                     for name, (pooling, layer) in parts.items()
