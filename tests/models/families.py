@@ -48,14 +48,7 @@ def byte_pairs(*, around: bool) -> Any:
     letters: dict[str, Any] = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()}
     if not around:
         return _trained(tokenizer, trainers.BpeTrainer, {"pad_token": "<|endoftext|>"}, padding_side="left", **letters)
-    names = {
-        "cls_token": "<s>",
-        "pad_token": "<pad>",
-        "sep_token": "</s>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-    }
-    return _trained(tokenizer, trainers.BpeTrainer, names, **letters)
+    return _trained(tokenizer, trainers.BpeTrainer, AROUND, **letters)
 
 
 def unigram(*, around: bool = True) -> Any:
@@ -63,15 +56,7 @@ def unigram(*, around: bool = True) -> Any:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    names = {
-        "cls_token": "<s>",
-        "pad_token": "<pad>",
-        "sep_token": "</s>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-    }
-    if not around:
-        names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    names = AROUND if around else {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     return _trained(tokenizer, trainers.UnigramTrainer, names, unk_token="<unk>")
 
 

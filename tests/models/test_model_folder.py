@@ -111,6 +111,12 @@ def in_an_old_format_too(folder: Path) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"x": "pytorch_model.bin"}}))
 
 
+def cased_by_its_class_and_lowered(folder: Path) -> None:
+    """A tokenizer whose class builds its normaliser anew, whatever tokenizer.json says."""
+    change(folder, "tokenizer_config.json", do_lower_case=False)
+    change(folder, SETTINGS, do_lower_case=True)
+
+
 def with_a_default_prompt(folder: Path) -> None:
     change(folder, "config_sentence_transformers.json", prompts={"q": "who sees "}, default_prompt_name="q")
 
@@ -120,6 +126,7 @@ HONOURED: dict[str, Callable[[Path], None]] = {
     "saved by the installed version": saved_anew,
     "a cased tokenizer": cased,
     "a cased tokenizer of lower-cased texts": cased_and_lowered,
+    "a cased class of lower-cased texts": cased_by_its_class_and_lowered,
     "the layout of the first versions": in_a_folder_of_its_own,
     "weights in two files": in_two_files,
     "weights in an old format too": in_an_old_format_too,
@@ -128,6 +135,7 @@ HONOURED: dict[str, Callable[[Path], None]] = {
 
 SAME = (
     "a cased tokenizer of lower-cased texts",
+    "a cased class of lower-cased texts",
     "the layout of the first versions",
     "weights in two files",
     "weights in an old format too",
@@ -141,6 +149,13 @@ def test_vectors_are_those_of_sentence_transformers(folder: Path, how: str) -> N
     np.testing.assert_allclose(ours(folder), theirs(folder), atol=1e-5, rtol=0)
     same = how in SAME
     assert np.allclose(before, theirs(folder), atol=1e-5) == same
+
+
+@pytest.mark.parametrize("how", HONOURED)
+def test_what_is_honoured_is_exported(folder: Path, tmp_path: Path, how: str) -> None:
+    HONOURED[how](folder)
+    export(load_encoder(folder), load_tokenizer(folder), tmp_path / "exported", "# card\n")
+    np.testing.assert_allclose(theirs(tmp_path / "exported"), theirs(folder), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("how", HONOURED)

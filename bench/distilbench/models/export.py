@@ -54,7 +54,9 @@ def _write(student: Encoder, tokenizer: Any, folder: Path, card: str) -> None:
         for index, (path, kind) in enumerate(modules)
     ]
     (folder / "modules.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
-    dump_json({"max_seq_length": student.max_length, "do_lower_case": False}, folder / "sentence_bert_config.json")
+    # Classes of tokenizers that build their normaliser anew would drop what the student's folder had added to it.
+    lower_case = '"Lowercase"' in json.dumps(json.loads(tokenizer.backend_tokenizer.to_str())["normalizer"])
+    dump_json({"max_seq_length": student.max_length, "do_lower_case": lower_case}, folder / "sentence_bert_config.json")
     settings = {
         "prompts": student.prompts,
         "default_prompt_name": student.default_prompt_name,
