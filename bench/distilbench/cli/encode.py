@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", required=True, nargs="+", metavar="FILE", help="as text.source of a study")
     parser.add_argument("--column", default="text", help="column to read where files have columns (default: text)")
     parser.add_argument("--side", metavar="NAME", help="the model's prompt before each text, such as query or document")
+    parser.add_argument("--prompt", metavar="TEXT", help="what stands before each text, in the place of the model's")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the transformer (default: fp32)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
     add_mirror(parser)
     add_device(parser)
@@ -32,6 +34,8 @@ def action(arguments: argparse.Namespace) -> int:
 
     chosen = settings(out=".", mirror=arguments.mirror, device=arguments.device, writing=False)
     spec = TextSpec(source=arguments.text, column=arguments.column, side=arguments.side)
-    written = encode_text(arguments.model, spec, Path(arguments.out), chosen)
+    written = encode_text(
+        arguments.model, spec, Path(arguments.out), chosen, prompt=arguments.prompt, dtype=arguments.dtype
+    )
     say(f"{written.texts} vectors of {written.width} numbers are in {arguments.out}")
     return FINE

@@ -21,6 +21,12 @@ class TextReader:
     default_prompt: str = ""
     """What stands before texts of no side."""
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for readers that make the same tokens of every text."""
+        pairs = (part for pair in sorted(self.prompts.items()) for part in pair)
+        return (self.tokenizer_sha256, self.default_prompt, *pairs)
+
     def prompt(self, side: str | None) -> str:
         """What stands before texts of a side."""
         return self.default_prompt if side is None else self.prompts.get(side, "")

@@ -56,8 +56,8 @@ def mirror_to_fill(out: str | None) -> Path:
 
 def prefetch(study: Study, mirror: Path) -> Iterator[Part]:
     """Each part of a study, after it was looked for and, where it was not there, fetched into `mirror`."""
-    if isinstance(study.teacher, str):
-        yield _part("teacher", study.teacher, partial(_find, study.teacher, mirror))
+    for name in study.teacher_spec.models():
+        yield _part("teacher", name, partial(_find, name, mirror))
     if study.student.model is not None:
         yield _part("student", study.student.model, partial(_find, study.student.model, mirror))
     for name in source_names(study.text):
