@@ -53,7 +53,7 @@ class Record:
     run_id: str
     study: str
     role: Role
-    """`floor`: the untrained student; `ceiling`: the teacher; else a trained student."""
+    """`floor`: the student before training; `ceiling`: the teacher; else a trained student."""
     label: str
     """Row name in the study, unique together with the seed."""
     method: str
