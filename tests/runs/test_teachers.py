@@ -135,6 +135,16 @@ def test_a_teacher_in_bf16_is_that_of_sentence_transformers(make: Make, decoder_
     )
 
 
+@pytest.mark.slow
+def test_methods_look_inside_a_teacher_in_bf16(cli: Cli, study: Writes, teacher_folder: Path, tmp_path: Path) -> None:
+    teacher = {"model": str(teacher_folder), "dtype": "bf16"}
+    path = study(teacher=teacher, methods=["internal-kd", {"minilm": {"relation_heads": 8}}, "tinybert", "codir"])
+    code, _, errors = cli("run", path, "--out", tmp_path / "results", "--device", "cpu")
+    assert code == 0, errors
+    records = [json.loads(file.read_text()) for file in (tmp_path / "results").glob("*/*/record.json")]
+    assert {record["status"] for record in records} == {"completed"}
+
+
 def write_vectors(path: Path, some: Sequence[str], vectors: Any, **more: Any) -> str:
     pd.DataFrame({"text": list(some), "vector": list(vectors), **more}).to_parquet(path, index=False)
     return str(path)
