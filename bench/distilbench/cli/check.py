@@ -105,6 +105,6 @@ def _is_written(option: str, path: Path, write: Callable[[Path], object]) -> boo
     try:
         write(path)
     except OSError as error:
-        say(f"distilbench: error: {option}: {one_line(str(path))} cannot be written ({error.strerror})")
+        say(f"distilbench: error: {option}: {one_line(str(path))} cannot be written ({error.strerror or error})")
         return False
     return True

@@ -58,7 +58,7 @@ class LastingStream:
 
     def _give_up(self, error: OSError) -> None:
         self.is_unread = isinstance(error, BrokenPipeError)
-        why = ", because whoever read it has stopped" if self.is_unread else f" ({error.strerror})"
+        why = ", because whoever read it has stopped" if self.is_unread else f" ({error.strerror or error})"
         self.trouble = why if self.trouble is None else self.trouble
         # When Python ends, it would try again what the stream still holds, and exit with 120.
         with suppress(OSError):

@@ -118,6 +118,7 @@ def _cells(line: CheckLine) -> tuple[str, ...]:
 
 def as_table(outcome: CheckResult) -> Table:
     """A line for each row and column, in points (x100)."""
+    outcome = printable(outcome)
     text = pd.DataFrame([_shown(line) for line in outcome.lines])
     order = text.copy()
     for heading, name in (("Before", "baseline"), ("Now", "candidate"), ("Change", "difference")):

@@ -125,6 +125,8 @@ def read_record(path: Path) -> Record:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        # JSON can name half of a pair of surrogates, which no table and no page can hold.
+        json.dumps(values, ensure_ascii=False).encode()
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as a record ({error}); delete its folder and run the study again"
