@@ -103,7 +103,9 @@ def test_a_full_disk_makes_no_pass_and_hides_no_regression(place: Path, tmp_path
 
 @pytest.mark.parametrize(("name", "code"), [("same", 3), ("worse", 1)])
 @pytest.mark.parametrize(
-    "where", ["/nonexistent/x.xml", "x" * 10_000, pytest.param(str(FULL), marks=needs_full)], ids=["no", "long", "full"]
+    "where",
+    ["no such folder/x.xml", "x" * 10_000, pytest.param(str(FULL), marks=needs_full)],
+    ids=["no", "long", "full"],
 )
 def test_a_file_that_cannot_be_written_leaves_the_others_and_is_no_pass(
     place: Path, tmp_path: Path, name: str, code: int, where: str

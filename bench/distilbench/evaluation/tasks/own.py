@@ -13,6 +13,7 @@ from distilbench.core.errors import UserError, one_of
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
 from distilbench.evaluation.tasks.files import retrieval_split
+from distilbench.models.finding import local_folder
 from distilbench.study.sections.texts import OwnTask
 
 
@@ -28,9 +29,8 @@ def own_task(spec: OwnTask, mirror: Path | None) -> Any:
 def _folder(spec: OwnTask, mirror: Path | None) -> Path | None:
     if spec.source.startswith(MIRROR_PREFIX):
         path = mirror / spec.source.removeprefix(MIRROR_PREFIX) if mirror is not None else None
-    else:
-        path = Path(spec.source).expanduser()
-    return path if path is not None and path.is_dir() else None
+        return path if path is not None and path.is_dir() else None
+    return local_folder(spec.source)
 
 
 def _sts(spec: OwnTask, mirror: Path | None) -> Any:
