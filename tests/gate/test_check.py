@@ -19,8 +19,10 @@ from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.data.embedded.pinned import pinned_texts
+from distilbench.evaluation.collapse import CollapseError
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.check import CheckResult, check
+from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, Status, dump_json, to_dict
 from tests.reporting.conftest import make_facts
 
@@ -291,6 +293,22 @@ def test_nothing_but_runs_without_scores_is_judged_as_well(make: Make, baseline:
     folder = make("lost", change=lambda record: replace(record, status="diverged", scores={}, tasks={}))
     outcome = against(folder, baseline)
     assert (outcome.verdict, verdicts(outcome, "Overall")) == ("regressed", {"mse": "regressed", "ckd": "regressed"})
+
+
+def test_a_model_whose_vectors_have_collapsed_has_regressed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collapse(*_: object) -> None:
+        raise CollapseError("3 of 9 vectors are not finite")
+
+    bless(scores_of(make("one", {"mse": 0.6})), tmp_path / "one.json")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    monkeypatch.setattr("distilbench.gate.run.score_model", collapse)
+    outcome = check_candidate(tmp_path / "model", tmp_path / "one.json", CheckOptions())
+    assert (outcome.verdict, outcome.lines[0].reason) == ("regressed", "3 of 9 vectors are not finite")
+    with pytest.raises(UserError, match="cannot be scored: 3 of 9"):
+        bless_candidate(tmp_path / "model", tmp_path / "two.json", CheckOptions(tasks=("STS-A",)))
 
 
 def test_a_name_that_no_file_can_hold_is_refused(make: Make) -> None:
