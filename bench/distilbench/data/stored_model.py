@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,13 +58,13 @@ def tokenizer_sha256(folder: Path) -> str:
 def open_model(folder: Path) -> Any:
     """The folder as a `SentenceTransformer`, on the CPU; the transformer itself has no weights, and is on `meta`.
 
-    It is the caller's own. Raises `UserError` for what cannot be opened, for what must not be, and for what distilbench
+    It is shared: copy what is to be changed. Raises `UserError` for what cannot be opened, for what must not be, and for what distilbench
     does not do.
     """
     check_modules(folder)
     files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
     state = tuple((str(path), found.st_size, found.st_mtime_ns, found.st_ino) for path, found in files)
-    return deepcopy(_opened(folder, state))
+    return _opened(folder, state)
 
 
 @lru_cache(maxsize=KEPT_OPEN)

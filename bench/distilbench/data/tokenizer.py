@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder, with what the folder's settings add to it."""
     opened = open_model(folder)
     if is_static(folder):
-        return _without_special_tokens(transformer_folder(folder), opened[0].tokenizer)
-    return opened.tokenizer
+        return _without_special_tokens(transformer_folder(folder), deepcopy(opened[0].tokenizer))
+    return deepcopy(opened.tokenizer)
 
 
 def _without_special_tokens(place: Path, tokenizer: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -82,10 +83,10 @@ def load_encoder(folder: Path, *, weights: bool = True, dtype: torch.dtype = tor
     """
     opened = open_model(folder)
     if is_static(folder):
-        backbone: Any = TokenTable(opened[0].embedding.weight.detach())
+        backbone: Any = TokenTable(opened[0].embedding.weight.detach().clone())
         pooling: Pooling = "mean"
     else:
-        backbone = _backbone(folder, opened[0].model, dtype) if weights else opened[0].model
+        backbone = _backbone(folder, opened[0].model, dtype) if weights else deepcopy(opened[0].model)
         drop_pooler(backbone)
         pooling = _pooling(opened[1])
     encoder = Encoder(
@@ -107,7 +108,7 @@ def _backbone(folder: Path, empty: Any, dtype: torch.dtype) -> Any:
     try:
         backbone, loading = type(empty).from_pretrained(
             transformer_folder(folder),
-            config=empty.config,
+            config=deepcopy(empty.config),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
