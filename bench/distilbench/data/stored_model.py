@@ -58,8 +58,8 @@ def tokenizer_sha256(folder: Path) -> str:
 def open_model(folder: Path) -> Any:
     """The folder as a `SentenceTransformer`, on the CPU; the transformer itself has no weights, and is on `meta`.
 
-    It is shared: copy what is to be changed. Raises `UserError` for what cannot be opened, for what must not be, and for
-    what distilbench does not do.
+    It is shared: copy what is to be changed. Raises `UserError` for what cannot be opened, for what must not be, and
+    for what distilbench does not do.
     """
     check_modules(folder)
     files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
