@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "c0ffee" + 34 * "0"
+GATED = "org/gated"
+"""A data set that is there, but not for those who ask."""
 
 
 class _Answers(BaseHTTPRequestHandler):
@@ -46,8 +48,12 @@ class _Answers(BaseHTTPRequestHandler):
             self._json(self._tree(at, "recursive=true" in self.path.lower()))
         elif path.startswith(files):
             self._file(self.folder / path.removeprefix(files).partition("/")[2])
+        elif path == f"/api/datasets/{GATED}":
+            self._json({"id": GATED, "sha": COMMIT})
+        elif path.startswith(f"/datasets/{GATED}/"):
+            self._refuse("GatedRepo", 403)
         else:
-            self._refuse("RepoNotFound", 401 if "resolve" not in path else 404)
+            self._refuse("RepoNotFound", 401)
 
     def _tree(self, at: Path, recursive: bool) -> list[dict[str, Any]]:
         found = sorted(at.rglob("*") if recursive else at.glob("*"))

@@ -27,7 +27,7 @@ from distilbench.data.text import numbers, open_source, read_column, read_senten
 from distilbench.records.record import read_study
 from distilbench.study.sections.texts import DevSpec, LabelledSpec, TextSpec
 from tests.conftest import Cli, Writes, sentences
-from tests.data.fake_hub import COMMIT, fake_hub
+from tests.data.fake_hub import COMMIT, GATED, fake_hub
 
 TEXTS = sentences(12)
 SET = "org/set"
@@ -110,6 +110,21 @@ def single_file(folder: Path) -> None:
     table(TEXTS).to_parquet(folder / "anything.parquet")
 
 
+def many_files(folder: Path) -> None:
+    (folder / "train").mkdir()
+    for number in range(3):
+        table(TEXTS[number::3]).to_csv(folder / "train" / f"part-{number}.csv", index=False)
+    table(TEXTS[:2]).to_csv(folder / "test.csv", index=False)
+
+
+def tabs(folder: Path) -> None:
+    table(TEXTS).to_csv(folder / "train.tsv", index=False, sep="\t")
+
+
+def one_array(folder: Path) -> None:
+    table(TEXTS).to_json(folder / "train.json", orient="records")
+
+
 def plain_text(folder: Path) -> None:
     (folder / "train.txt").write_text("\n".join(TEXTS) + "\n")
 
@@ -128,6 +143,9 @@ def plain_text(folder: Path) -> None:
         (packed_lines, None, "train"),
         (single_file, None, "train"),
         (plain_text, None, "train"),
+        (many_files, None, "train"),
+        (tabs, None, "train"),
+        (one_array, None, "train"),
     ],
 )
 def test_layouts_are_read_as_datasets_reads_them(
@@ -313,15 +331,6 @@ def test_the_command_line_refuses_before_it_plans(cli: Cli, study: Writes, folde
     assert (code, out) == (2, "") and "give source: hub:OWNER/NAME, or leave them out" in error
 
 
-def test_vectors_of_a_data_set(cli: Cli, folder: Path, tmp_path: Path, teacher_folder: Path) -> None:
-    folder_per_config(folder)
-    command = ("encode", "--model", teacher_folder, "--mirror", tmp_path, "--out")
-    assert cli(*command, "v", "--text", f"hub:{SET}", "--config", "second", "--split", "train")[0] == 0
-    assert pd.read_parquet("v/vectors.parquet")["text"].tolist() == TEXTS[5:]
-    code, _, error = cli(*command, "w", "--text", "text.txt", "--split", "train")
-    assert code == 2 and "--text: config and split are of data sets of the Hub" in error
-
-
 @pytest.mark.mirror
 def test_real_data_sets_as_datasets_reads_them(mirror: Path, tmp_path: Path) -> None:
     for name, config, split in [("mteb/nfcorpus", "queries", "queries"), ("mteb/stsbenchmark-sts", None, "validation")]:
@@ -359,7 +368,7 @@ from distilbench.runs.prefetch import prefetch
 from distilbench.study.study_file import load_study
 
 for _ in range(2):
-    # Teacher, texts, labelled text and dev; the tasks would take longest.
+    # Teacher, two texts, labelled text and dev; the tasks would take longest.
     parts = list(islice(prefetch(load_study(sys.argv[1]), Path(sys.argv[2])), 5))
     print(json.dumps([[part.state, part.where] for part in parts if "org/set" in part.name]))
 """
@@ -391,21 +400,25 @@ def test_texts_of_the_hub_are_those_of_a_commit(on_hub: tuple[Path, dict[str, st
         {"source": f"hf://datasets/{SET}/more.jsonl"},
         {"source": f"hub:{SET}"},
         {"source": "hub:org/none"},
+        {"source": f"hub:{GATED}"},
     ]
     done = outcome(on_hub[1], "-c", FROM_THE_HUB, *map(json.dumps, asked))
     assert done.returncode == 0, done.stderr
-    train, test, file, several, none = json.loads(done.stdout).values()
+    train, test, file, several, none, gated = json.loads(done.stdout).values()
     base = f"hf://datasets/{SET}@{COMMIT}"
     assert train[0] == [f"{base}/data/train-{number:05d}-of-00002.parquet" for number in range(2)]
     assert (train[2], test[2]) == (TEXTS[:8:2] + TEXTS[1:8:2], TEXTS[8::2] + TEXTS[9::2])
     assert (file[0], file[2]) == ([f"{base}/more.jsonl"], TEXTS[:3])
     assert len({train[1], test[1], file[1]}) == 3
     assert several == f"text.config: hub:{SET} on the Hub has several configurations; name one of main, x"
-    assert (
-        none == "text.source: hub:org/none is not on the Hub, or not for everyone; check the name, or run hf auth login"
-    )
+    refusal = "is not on the Hub, or not for everyone; check the name, or run hf auth login"
+    assert (none, gated) == (f"text.source: hub:org/none {refusal}", f"text.source: hub:{GATED} {refusal}")
+    away = outcome({**on_hub[1], "HF_ENDPOINT": "http://127.0.0.1:9"}, "-c", FROM_THE_HUB, json.dumps(asked[0]))
+    (unreachable,) = json.loads(away.stdout).values()
+    assert unreachable.startswith(f"text.source: hub:{SET} is not in a mirror, and the Hub cannot be reached; run dist")
 
 
+@pytest.mark.slow
 def test_prefetch_brings_what_a_study_reads(on_hub: tuple[Path, dict[str, str]], study: Writes, tmp_path: Path) -> None:
     _, environment = on_hub
     mirror = tmp_path / "mirror"
@@ -429,11 +442,13 @@ def test_prefetch_brings_what_a_study_reads(on_hub: tuple[Path, dict[str, str]],
         source_key(TextSpec(source=f"hub:{SET}"), mirror)
 
 
+@pytest.mark.slow
 def test_prefetch_leaves_folders_of_others_alone(
     on_hub: tuple[Path, dict[str, str]], study: Writes, folder: Path, tmp_path: Path
 ) -> None:
     single_file(folder)
-    path = study(text={"source": [f"hub:{SET}", f"hf://datasets/{SET}/more.jsonl"]})
+    text = {"source": [f"hub:{SET}", f"hf://datasets/{SET}/more.jsonl"]}
+    path = study(text=text, dev={"source": "embedded"})
     done = outcome(on_hub[1], "-c", FETCH, str(path), str(tmp_path))
     assert done.returncode == 0, done.stderr
     whole, file = json.loads(done.stdout.splitlines()[-1])

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, key_of
+from distilbench.core.sealed import disk_trouble
 from distilbench.data.sentences import AT_ONCE, BUFFER_BYTES, column_parts
 
 SET_PREFIX, FILE_PREFIX = "hub:", "hf://datasets/"
@@ -171,6 +172,7 @@ def open_split(name: HubName, config: str | None, split: str | None) -> HubSplit
 def _builder(name: HubName, config: str | None, scratch: str) -> Any:
     import datasets
 
+    datasets.disable_progress_bars()
     # What a study names is looked for where it says: `datasets` would take a folder of that name in the working one.
     where: dict[str, Any] = {"path": f"{FILE_PREFIX}{name.id}"}
     if name.in_mirror is not None:
@@ -242,13 +244,16 @@ def worded(name: HubName) -> Iterator[None]:
         raise
     # It raises what each of the libraries does by which it reads.
     except Exception as error:
+        if disk_trouble(error):
+            raise
         raise UserError(_refusal(name, error)) from None
     finally:
         log.setLevel(before)
 
 
 def _refusal(name: HubName, error: Exception) -> str:
-    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     source, said = f"{name.section}.source: {name.source}", (str(error).splitlines() or [type(error).__name__])[0]
     # What follows are the names of all formats that there are.
@@ -260,9 +265,11 @@ def _refusal(name: HubName, error: Exception) -> str:
             f"{source} cannot be read from {name.in_mirror} ({said}); mend the files, or remove the folder "
             "and run distilbench prefetch"
         )
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, RepositoryNotFoundError | DatasetNotFoundError):
         return f"{source} is not on the Hub, or not for everyone; check the name, or run hf auth login"
-    if isinstance(error, ConnectionError) or type(error).__module__.partition(".")[0] == "httpx":
+    # The Hub is asked by httpx or httpx2, as the version of huggingface_hub has it.
+    lost = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+    if lost or isinstance(error, ConnectionError | LocalEntryNotFoundError):
         why = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else "the Hub cannot be reached"
         return (
             f"{source} is not in a mirror, and {why}; run distilbench prefetch where there is a network, and give what "
