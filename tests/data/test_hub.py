@@ -259,7 +259,7 @@ REFUSALS: list[tuple[Callable[[Path], Any], dict[str, Any], str]] = [
     (folder_per_config, {}, r"text\.config: .* has several configurations; name one of first, second"),
     (lambda at: (at / "data/train-00001-of-00002.parquet").unlink(), {}, "lacks train-00001-of-00002; put it there"),
     (lambda at: shutil.rmtree(at / "data"), {}, "cannot be read from .*; mend the files, or remove the folder"),
-    (outside, {}, r"asks for .*secret\.parquet, which is outside .*org/set; mend its README"),
+    (outside, {}, r"asks for .*secret\.parquet, which is no file of its own; give a data set that holds its files"),
     (script, {}, "is made by a script, which is not run; give a data set of files"),
     (break_parquet, {}, "cannot be read from .*; mend the files, or remove the folder and run distilbench prefetch"),
     (cut_gzip, {}, "cannot be read from .*; mend the files"),
@@ -382,8 +382,9 @@ def on_hub(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     shards(folder)
     table(TEXTS[:3]).to_json(folder / "more.jsonl", orient="records", lines=True)
     train, test = ({"split": split, "path": f"data/{split}-*"} for split in ("train", "test"))
-    two = [{"config_name": "main", "data_files": [train, test]}, {"config_name": "x", "data_files": [train]}]
-    card(folder, license="mit", configs=two)
+    table(TEXTS).to_parquet(tmp_path / "secret.parquet")
+    files = {"main": [train, test], "x": [train], "far": str(tmp_path / "secret.parquet")}
+    card(folder, license="mit", configs=[{"config_name": name, "data_files": said} for name, said in files.items()])
     with fake_hub(folder, SET) as (address, _):
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         yield folder, environment
@@ -401,18 +402,20 @@ def test_texts_of_the_hub_are_those_of_a_commit(on_hub: tuple[Path, dict[str, st
         {"source": f"hub:{SET}"},
         {"source": "hub:org/none"},
         {"source": f"hub:{GATED}"},
+        {"source": f"hub:{SET}", "config": "far"},
     ]
     done = outcome(on_hub[1], "-c", FROM_THE_HUB, *map(json.dumps, asked))
     assert done.returncode == 0, done.stderr
-    train, test, file, several, none, gated = json.loads(done.stdout).values()
+    train, test, file, several, none, gated, far = json.loads(done.stdout).values()
     base = f"hf://datasets/{SET}@{COMMIT}"
     assert train[0] == [f"{base}/data/train-{number:05d}-of-00002.parquet" for number in range(2)]
     assert (train[2], test[2]) == (TEXTS[:8:2] + TEXTS[1:8:2], TEXTS[8::2] + TEXTS[9::2])
     assert (file[0], file[2]) == ([f"{base}/more.jsonl"], TEXTS[:3])
     assert len({train[1], test[1], file[1]}) == 3
-    assert several == f"text.config: hub:{SET} on the Hub has several configurations; name one of main, x"
+    assert several == f"text.config: hub:{SET} on the Hub has several configurations; name one of main, x, far"
     refusal = "is not on the Hub, or not for everyone; check the name, or run hf auth login"
     assert (none, gated) == (f"text.source: hub:org/none {refusal}", f"text.source: hub:{GATED} {refusal}")
+    assert f"cannot be read from the Hub (Data files don't belong to {SET}" in far and "give another source" in far
     away = outcome({**on_hub[1], "HF_ENDPOINT": "http://127.0.0.1:9"}, "-c", FROM_THE_HUB, json.dumps(asked[0]))
     (unreachable,) = json.loads(away.stdout).values()
     assert unreachable.startswith(f"text.source: hub:{SET} is not in a mirror, and the Hub cannot be reached; run dist")

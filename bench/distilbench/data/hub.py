@@ -69,6 +69,11 @@ class HubName:
         return path if path is not None and (path.is_file() if self.file else path.is_dir()) else None
 
     @property
+    def at(self) -> str:
+        """The commit to read from the Hub, which is asked for the newest one."""
+        return self.commit or newest_commit(self.id)
+
+    @property
     def place(self) -> str:
         """As messages name it, and where it was found."""
         return f"{self.source} in {self.in_mirror}" if self.in_mirror is not None else f"{self.source} on the Hub"
@@ -164,8 +169,16 @@ def open_split(name: HubName, config: str | None, split: str | None) -> HubSplit
     if split not in found:
         raise UserError(f"{name.section}.split: {name.place}: {one_of('split', split, found)}")
     builder.config.data_files = DataFilesDict({split: found[split]})
-    if name.in_mirror is not None:
-        _check_whole(name, name.in_mirror, list(map(Path, found[split])))
+    folder = name.in_mirror
+    own = f"{folder.resolve()}/" if folder is not None else f"{FILE_PREFIX}{name.id}@{name.at}/"
+    # Other files have no commit, and may be the user's.
+    if others := [file for file in found[split] if ".." in Path(file).parts or not file.startswith(own)]:
+        raise UserError(
+            f"{name.section}.source: {name.source} asks for {others[0]}, which is no file of its own; give a data set "
+            "that holds its files"
+        )
+    if folder is not None:
+        _check_shards(name, folder, list(map(Path, found[split])))
     return HubSplit(name, split, builder)
 
 
@@ -178,10 +191,9 @@ def _builder(name: HubName, config: str | None, scratch: str) -> Any:
     if name.in_mirror is not None:
         where = {"path": str(name.in_mirror.resolve())}
     elif name.file is None:
-        where["revision"] = name.commit or newest_commit(name.id)
+        where["revision"] = name.at
     else:
-        at = name.commit or newest_commit(name.id)
-        where = {"path": _format(name), "data_files": f"{FILE_PREFIX}{name.id}@{at}/{name.file}"}
+        where = {"path": _format(name), "data_files": f"{FILE_PREFIX}{name.id}@{name.at}/{name.file}"}
     try:
         # It would remember a data set by its path, in a folder of the user's.
         return datasets.load_dataset_builder(**where, name=config, cache_dir=scratch)
@@ -211,13 +223,8 @@ def newest_commit(data_set: str) -> str:
     return str(HfApi().dataset_info(data_set).sha)
 
 
-def _check_whole(name: HubName, folder: Path, files: list[Path]) -> None:
-    """Refuse files outside the folder, and shards without their siblings."""
-    # Links are followed: a mirror may be made of them.
-    if outside := [file for file in files if ".." in file.parts or not file.is_relative_to(folder.resolve())]:
-        raise UserError(
-            f"{name.section}.source: {name.source} asks for {outside[0]}, which is outside {folder}; mend its README.md"
-        )
+def _check_shards(name: HubName, folder: Path, files: list[Path]) -> None:
+    """Refuse shards without their siblings."""
     cards = "".join((folder / card).read_text("utf-8", "replace") for card in CARDS if (folder / card).is_file())
     there: dict[tuple[str, int], set[int]] = {}
     for file in files:
