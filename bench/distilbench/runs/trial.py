@@ -60,11 +60,16 @@ def try_rows(inputs: Inputs, *, keep: bool = True) -> None:
         text = _Sample(inputs, Path(place), cache_folder / "signals" if keep else Path(place) / "signals")
         for entry in inputs.study.methods:
             what = f"the trial of {entry.label}"
-            folder = cache_folder / "tried" / _key(inputs, entry)
+            folder = tried_folder(cache_folder) / _key(inputs, entry)
             if keep:
                 find_or_make(folder, partial(_try_and_note, text, entry), what)
             elif not is_there(folder):
                 _try(text, entry)
+
+
+def tried_folder(cache: Path) -> Path:
+    """Where it is remembered what worked."""
+    return cache / "tried"
 
 
 def _key(inputs: Inputs, entry: MethodEntry) -> str:
