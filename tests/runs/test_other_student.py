@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,20 @@ def test_what_cannot_be_is_one_sentence(
     with pytest.raises(UserError, match=expected):
         raise UserError(errors)
     assert not (tmp_path / "results").exists()
+
+
+def test_a_student_with_code_of_its_own_is_refused(
+    cli: Cli, study: Writes, student_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "own"))
+    (folder / "own.py").write_text("raise SystemExit('run')\n", encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    code, out, errors = cli("run", study(student={"model": str(folder)}), "--out", tmp_path / "results", "--dry-run")
+    assert (code, out) == (2, "")
+    assert "asks for code of its own (auto_map), which distilbench never runs" in errors
+    assert errors.count("\n") == 1
 
 
 def test_a_longer_text_than_the_student_takes(make: Make, teacher_folder: Path, student_folder: Path) -> None:
