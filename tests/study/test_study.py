@@ -176,7 +176,7 @@ def test_bad_studies_are_one_sentence(tmp_path: Path, changes: dict[str, Any], e
         ("", "nothing"),
         ("a: [", "YAML"),
         ("7", "a int"),
-        ("name: 2024-13-45", "YAML: month must be"),
+        ("name: !!timestamp 2024-13-45", "YAML: month must be"),
         ("name: !!bool maybe", "YAML: a value does not fit its tag"),
         ("[" * 1000, "YAML: maximum recursion"),
         ("name: a\nseeds: 2\nname: b\n", "the key 'name' is given twice, again in line 3"),
@@ -196,11 +196,36 @@ def test_an_unknown_study_suggests_a_shipped_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["seeds", "=1", "name.x=1", "seeds=[1", "name=2024-13-45", "text={source: a, source: b}"]
+    "override", ["seeds", "=1", "name.x=1", "seeds=[1", "name=!!timestamp 2024-13-45", "text={source: a, source: b}"]
 )
 def test_bad_overrides(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match="override"):
         load_study(write(tmp_path), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("010", 10), ("0x10", 16), ("0o10", 8), ("+7", 7), ("1e3", 1000), ("'12'", 12)],
+)
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path, text: str, expected: int) -> None:
+    assert load_study(write(tmp_path), [f"budget.steps={text}"]).budget.steps == expected
+
+
+@pytest.mark.parametrize("text", ["2:30", "yes", "on", "0b11", "1,000", "2001-01-01"])
+def test_what_was_a_number_in_yaml_1_1_is_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=rf"budget.steps: input should be a valid integer.*'{text}'"):
+        load_study(write(tmp_path), [f"budget.steps={text}"])
+
+
+def test_words_stay_words(tmp_path: Path) -> None:
+    for word in ("no", "off", "2001-01-01", "1_0a", "12e03x", "0o9"):
+        assert load_study(write(tmp_path), [f"name={word}"]).name == word
+    assert load_study(write(tmp_path), ["student={<<: {layers: 2}, width: 192}"]).student.width == 192
+
+
+def test_too_many_seeds_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="seeds: list should have at most 1000 items"):
+        load_study(write(tmp_path), [f"seeds={list(range(100_000))}"])
 
 
 @dataclass(frozen=True)

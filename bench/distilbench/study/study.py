@@ -58,7 +58,7 @@ class Study(Section):
     ablate: dict[Label, AblateSpec] = Field(default_factory=dict)
     """Name of an ablation -> what it takes apart."""
     tune: TuneSpec | None = None
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_SEEDS)]
     """How many seeds, counted from 1, or a list of them. Every method is trained with each."""
     tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
     """Profiles (`distilbench tasks` lists them), names of mteb tasks, or `name: {source: FILE OR FOLDER}`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -94,7 +95,10 @@ def _is_file(path: Path) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what yaml lets pass: a key that is given twice, of which all values but the last would be lost."""
+    """Reads plain values as YAML 1.2's core schema does: `yes` is text, `010` is ten, `2:30` no number of seconds.
+
+    A key that is given twice, of which all values but the last would be lost, is refused.
+    """
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -109,11 +113,33 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = str(loader.construct_scalar(node))
+    return int(text, 0 if text[:2] in ("0x", "0o") else 10)
+
+
+_Loader.yaml_implicit_resolvers = {}
+# The merging of mappings (<<) is of YAML 1.1, and in use all the same.
+for tag, pattern, starts in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+0123456789."),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^(?:{pattern})$"), starts)
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+
 def _read_yaml(text: str) -> Any:
     """The value of a YAML document. Raises `ValueError` when it has none."""
     try:
         return yaml.load(text, _Loader)
-    # yaml lets through the errors of values like the date 2024-13-45, and of tags like `!!bool` on what is none.
+    # yaml lets through the errors of tags like `!!timestamp` and `!!bool` on what is none.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(str(error)) from None
     except (LookupError, AttributeError, TypeError) as error:
