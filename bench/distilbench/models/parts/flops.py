@@ -33,6 +33,8 @@ def counted(backbone: Any, device: torch.device) -> ForwardFlops:
 
     Of blocks that are compiled, torch counts nothing, unless a transformer of the same shapes was counted before.
     """
+    if not backbone.config.num_hidden_layers:
+        return ForwardFlops()
     shapes = (type(backbone), backbone.config.to_json_string(use_diff=False), device.type)
     if shapes not in _known:
         _known[shapes] = _counted(backbone, device)
@@ -43,8 +45,6 @@ _known: dict[tuple[type, str, str], ForwardFlops] = {}
 
 
 def _counted(backbone: Any, device: torch.device) -> ForwardFlops:
-    if not backbone.config.num_hidden_layers:
-        return ForwardFlops()
     training, attention = backbone.training, str(backbone.config._attn_implementation)
     backbone.eval()
     # Of fused attention on a CPU, torch's counter knows nothing.
