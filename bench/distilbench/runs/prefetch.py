@@ -22,7 +22,7 @@ from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.export import licence_of
 from distilbench.models.finding import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.records.record import SOURCE_FILE, dump_json
-from distilbench.study.sections.texts import OwnTask
+from distilbench.study.sections.texts import OwnTask, TaskSpec
 from distilbench.study.study import Study
 
 Kind = Literal["teacher", "student", "text", "labelled", "dev", "task"]
@@ -97,7 +97,7 @@ def _text(name: str, mirror: Path, section: str) -> tuple[str, bool]:
     return ("comes with distilbench" if name == EMBEDDED else str(resolve(name, mirror, section))), False
 
 
-def _task(wanted: str | OwnTask, mirror: Path) -> tuple[str, bool]:
+def _task(wanted: TaskSpec, mirror: Path) -> tuple[str, bool]:
     from distilbench.evaluation.tasks.by_name import folder_in, load_task
     from distilbench.evaluation.tasks.fetch import store_task
 

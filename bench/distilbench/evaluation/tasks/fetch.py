@@ -12,6 +12,7 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.evaluation.tasks.subsets import WHOLE
 from distilbench.records.record import SOURCE_FILE, dump_json
 
 
@@ -35,20 +36,18 @@ def store_task(task: Task, mirror: Path) -> None:
 
 
 def _unfit(name: str) -> UserError:
-    return UserError(
-        f"the data of task {name} do not fit a mirror (several languages, or a list of candidates); use the Hub cache"
-    )
+    return UserError(f"the data of task {name} do not fit a mirror (a list of candidates); use the Hub cache")
 
 
 def _write(task: Task, folder: Path) -> None:
     facts = task.instance.metadata
     for subset, split, data in task.splits():
-        if subset != "default":
-            raise _unfit(task.name)
+        place = folder if subset == WHOLE else folder / subset
+        place.mkdir(exist_ok=True)
         if isinstance(data, dict):
-            _write_retrieval(data, split, folder)
+            _write_retrieval(data, split, place)
         else:
-            data.to_pandas().to_parquet(folder / f"{split}.parquet", index=False)
+            data.to_pandas().to_parquet(place / f"{split}.parquet", index=False)
     source = {"hub": facts.dataset["path"], "revision": facts.dataset["revision"], "licence": facts.license}
     dump_json({"task": task.name, **source, "data_sha256": task.data_sha256}, folder / SOURCE_FILE)
 
