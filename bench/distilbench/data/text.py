@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
+from distilbench.core.mirror import below
 from distilbench.data.sentences import column_parts
 from distilbench.study.sections.texts import TextSpec
 
@@ -59,7 +60,7 @@ def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
     if name.startswith(MIRROR_PREFIX):
         if mirror is None:
             raise UserError(f"{section}.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
-        path = mirror / name.removeprefix(MIRROR_PREFIX)
+        path = below(mirror, name.removeprefix(MIRROR_PREFIX), f"{section}.source")
     else:
         path = _home_filled_in(name, section)
     try:

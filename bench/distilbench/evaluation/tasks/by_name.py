@@ -17,6 +17,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
 from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
@@ -138,14 +139,18 @@ def _check_kind(instance: Any, name: str) -> None:
         raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
 
 
-def folder_in(mirror: Path, task: Task) -> Path | None:
+def folder_in(mirror: Path, wanted: str | PartOfTask) -> Path | None:
     """Where an official task's data lie in a mirror, if it has them; None for data that come with distilbench."""
-    return None if task.name in embedded.TASKS else mirror / task.instance.metadata.dataset["path"]
+    spec = parsed(wanted) if isinstance(wanted, str) else wanted
+    name = spec if isinstance(spec, str) else spec.name
+    with preserved_rng():
+        return None if name in embedded.TASKS else mirror / _instance(name).metadata.dataset["path"]
 
 
 def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     folder = mirror / instance.metadata.dataset["path"] if mirror else None
-    if folder is not None and folder.is_dir():
+    if mirror is not None and folder is not None and folder.is_dir():
+        check(folder, mirror)
         load_from_mirror(instance, folder, name)
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"

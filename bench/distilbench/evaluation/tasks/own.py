@@ -10,6 +10,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.mirror import below
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
 from distilbench.evaluation.tasks.files import retrieval_split
@@ -27,7 +28,8 @@ def own_task(spec: OwnTask, mirror: Path | None) -> Any:
 
 def _folder(spec: OwnTask, mirror: Path | None) -> Path | None:
     if spec.source.startswith(MIRROR_PREFIX):
-        path = mirror / spec.source.removeprefix(MIRROR_PREFIX) if mirror is not None else None
+        name = spec.source.removeprefix(MIRROR_PREFIX)
+        path = below(mirror, name, f"tasks.{spec.name}.source") if mirror is not None else None
     else:
         path = Path(spec.source).expanduser()
     return path if path is not None and path.is_dir() else None
