@@ -187,6 +187,9 @@ def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
     split["queries"] = split["queries"].select(range(min(limit, len(split["queries"]))))
     split["relevant_docs"] = {query: split["relevant_docs"][query] for query in split["queries"]["id"]}
     judged = {document for relevant in split["relevant_docs"].values() for document in relevant}
+    if candidates := split.get("top_ranked"):
+        split["top_ranked"] = {query: candidates[query] for query in split["queries"]["id"] if query in candidates}
+        judged.update(*split["top_ranked"].values())
     ids = split["corpus"]["id"]
     others = [row for row, name in enumerate(ids) if name not in judged][: limit * DOCUMENTS_PER_QUERY]
     split["corpus"] = split["corpus"].select(

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,16 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
+from distilbench.core.errors import shown
+from distilbench.data.tables import json_frame, opened, place_of, rows
+
+COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
+"""Of documents, queries and judgements."""
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
-    ".tsv": lambda path: pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False),
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False),
+    ".tsv": lambda path: _text_table(path, tabs=True),
+    ".csv": lambda path: _text_table(path, tabs=False),
 }
 PACKED = ".gz"
 ENDINGS = (*READERS, *(f"{ending}{PACKED}" for ending in READERS if ending != ".parquet"))
@@ -40,6 +44,16 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path.name}: {error}") from None
 
 
+def _text_table(path: Path, tabs: bool) -> pd.DataFrame:
+    """A table all of whose values are text; of a row that is too short, the last are missing."""
+    with opened(path, errors="strict") as stream:
+        (_, header), *found = [*rows(stream, tabs)] or [(1, [])]
+    for column in header:
+        if column in COLUMNS:
+            place_of(column, header)
+    return pd.DataFrame([row + [None] * (len(header) - len(row)) for _, row in found if row], columns=header)
+
+
 def has_corpus(folder: Path) -> bool:
     """Whether documents and judgements lie in a folder as `retrieval_split` reads them."""
     return (folder / "qrels").is_dir() and any((folder / f"corpus{ending}").is_file() for ending in ENDINGS)
@@ -48,6 +62,19 @@ def has_corpus(folder: Path) -> bool:
 def retrieval_split(folder: Path, split: str) -> dict[str, Any]:
     """Corpus, queries with judgements, and the judgements of a split, as mteb's retrieval tasks hold them."""
     return retrieval_data(_read(folder / "qrels", split), _read(folder, "queries"), _read(folder, "corpus"))
+
+
+def own_retrieval_split(folder: Path, split: str) -> dict[str, Any]:
+    """As `retrieval_split`, of a user's own folder. Raises `ValueError` for what official tasks must be scored with.
+
+    Which are texts that are none, judgements that contradict each other, and those of queries that are not there.
+    """
+    qrels, queries, corpus = _read(folder / "qrels", split), _read(folder, "queries"), _read(folder, "corpus")
+    for table in (queries, corpus):
+        _check_texts(_checked(table, ("id", "text")), table[1])
+    data = retrieval_data(qrels, queries, corpus)
+    _check_judgements(qrels, queries)
+    return data
 
 
 def retrieval_data(qrels: Table, queries: Table, corpus: Table) -> dict[str, Any]:
@@ -95,8 +122,33 @@ def _checked(table: Table, columns: tuple[str, ...]) -> pd.DataFrame:
     if "id" in columns:
         if frame["id"].duplicated().any():
             raise ValueError(f"{name} has the id {frame.loc[frame['id'].duplicated(), 'id'].iloc[0]!r} twice")
+        if "title" in frame.columns and frame["title"].isna().any():
+            # mteb knows a title that is empty, and none that is missing.
+            frame["title"] = frame["title"].astype(object).where(frame["title"].notna(), "")
         return frame[[column for column in frame.columns if column != "metadata"]]
     frame["score"] = pd.to_numeric(frame["score"])
     if (frame["score"] % 1 != 0).any():
         raise ValueError(f"{name} has a judgement that is no whole number")
     return frame.astype({"score": int})
+
+
+def _check_texts(frame: pd.DataFrame, name: str) -> None:
+    for column in ("text", "title"):
+        for row, value in enumerate(frame.get(column, ()), start=1):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} row {row} has {shown(value)} under {column!r}, which is no text")
+
+
+def _check_judgements(qrels: Table, queries: Table) -> None:
+    judged, grades = _checked(qrels, ("query-id", "corpus-id", "score")), dict[tuple[str, str], int]()
+    asked = set(_checked(queries, ("id", "text"))["id"])
+    rows_of = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)
+    for row, (query, document, grade) in enumerate(rows_of, start=1):
+        earlier = grades.setdefault((query, document), grade)
+        if earlier != grade:
+            raise ValueError(
+                f"qrels/{qrels[1]} row {row} has the score {grade} for the query-id {query!r} and the corpus-id "
+                f"{document!r}, and an earlier row {earlier}"
+            )
+        if query not in asked:
+            raise ValueError(f"qrels/{qrels[1]} row {row} has the query-id {query!r}, which is not in {queries[1]}")

@@ -51,4 +51,9 @@ def _pairs(task: Task) -> Iterator[Pair]:
         queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
         documents = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))
         for query, relevant in data["relevant_docs"].items():
-            yield from ((queries[query], documents[document]) for document in relevant if document in documents)
+            yield from (
+                (queries[query], documents[document])
+                for document in relevant
+                # Official judgements may name what is not there.
+                if query in queries and document in documents
+            )

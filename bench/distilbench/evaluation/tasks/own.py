@@ -13,7 +13,7 @@ from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import below
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
-from distilbench.evaluation.tasks.files import retrieval_split
+from distilbench.evaluation.tasks.files import ending_of, own_retrieval_split
 from distilbench.study.sections.texts import OwnTask
 
 
@@ -51,11 +51,12 @@ def _sts(spec: OwnTask, mirror: Path | None) -> Any:
 
 
 def _retrieval(spec: OwnTask, folder: Path) -> Any:
-    splits = sorted({path.stem for path in (folder / "qrels").glob("*.*")})
+    qrels = [path for path in (folder / "qrels").glob("*.*") if ending_of(path)]
+    splits = sorted({path.name.removesuffix(ending_of(path)) for path in qrels})
     if spec.split not in splits:
         raise UserError(f"tasks.{spec.name}.split: {folder}/qrels: {one_of('split', spec.split, splits)}")
     try:
-        data = retrieval_split(folder, spec.split)
+        data = own_retrieval_split(folder, spec.split)
     except (OSError, ValueError) as error:
         raise UserError(f"tasks.{spec.name}.source: {folder}: {str(error).splitlines()[0]}; mend the folder") from None
     judged = {document for relevant in data["relevant_docs"].values() for document in relevant}
