@@ -387,3 +387,55 @@ def test_subsets_that_are_fetched_are_read_again(pairs: Callable[..., Frames], t
     store_task(task, tmp_path / "mirror")
     assert load_task("STS17@en-en,ko-ko", tmp_path / "mirror").data_sha256 == task.data_sha256
     assert load_task("STS17@ko-ko", tmp_path / "mirror").num_texts == 28
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_candidates_of_a_subset_are_ranked_alone(model: StoredModel, tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    name, subsets = "WikipediaRerankingMultilingual", ("de", "en")
+    folder = tmp_path / "mirror" / mteb.get_task(name).metadata.dataset["path"]
+    data: dict[str, Any] = {}
+    for at, subset in enumerate(subsets):
+        search_in_configurations(folder, subset)
+        tables = search_tables(subset)
+        candidates = {"q0": ["0", "1"], "q1": ["1", "2", "3"][at:]}
+        ranked = pd.DataFrame({"query-id": list(candidates), "corpus-ids": list(candidates.values())})
+        parquet(folder / f"{subset}-top_ranked" / "test.parquet", ranked)
+        queries = tables["queries"].rename(columns={"_id": "id"})[:2]
+        part = {
+            "corpus": Dataset.from_pandas(tables["corpus"].rename(columns={"_id": "id"})),
+            "queries": Dataset.from_pandas(queries),
+            "relevant_docs": {"q0": {"0": 1}, "q1": {"2": 2, "1": 1}},
+            "top_ranked": candidates,
+        }
+        data[subset] = {"test": part}
+    theirs = plain(tmp_path, model, name, data)
+    spec = PartOfTask(name=name, subsets=subsets)
+    ours = scored(model, spec, tmp_path / "mirror", tmp_path / "cache")
+    assert ours.metrics["main_score"] == pytest.approx(theirs.get_score(), abs=1e-6)
+    assert len(ours.ranked) == 2 + 3 + 2 + 2
+    short = load_task(spec, tmp_path / "mirror", limit=1)
+    assert [part["top_ranked"] for *_, part in short.splits()] == [{"q0": ["0", "1"]}] * 2
+
+
+def test_splits_of_subsets_are_kept_apart(pairs: Callable[..., Frames], model: StoredModel, tmp_path: Path) -> None:
+    frames = {
+        subset: frame.rename(columns={"score": "similarity_score"}) for subset, frame in pairs("en", "de", "fr").items()
+    }
+    folder = tmp_path / mteb.get_task("STSBenchmarkMultilingualSTS").metadata.dataset["path"]
+    for split in ("dev", "test"):
+        together = pd.concat([frame.assign(lang=subset) for subset, frame in frames.items()])
+        parquet(folder / f"{split}.parquet", together)
+    task = load_task("STSBenchmarkMultilingualSTS@fr,de", tmp_path)
+    assert task.name == "STSBenchmarkMultilingualSTS@de,fr"
+    assert [(subset, split, len(data)) for subset, split, data in task.splits()] == [
+        *(("de", "dev", 11), ("de", "test", 11)),
+        *(("fr", "dev", 14), ("fr", "test", 14)),
+    ]
+    (found,) = score(model, [task], tmp_path / "cache", "cpu")
+    assert sorted(set(found.examples["split"])) == ["de/dev", "de/test", "fr/dev", "fr/test"]
+    assert not found.examples.duplicated(["split", "example"]).any()
+    # mteb would rename a column again that it has renamed.
+    with pytest.raises(UserError, match="do not fit a mirror"):
+        store_task(task, tmp_path / "other")

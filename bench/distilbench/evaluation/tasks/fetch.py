@@ -27,16 +27,23 @@ def store_task(task: Task, mirror: Path) -> None:
     staged = Path(mkdtemp(dir=mirror, prefix=".prefetch."))
     try:
         write_sealed(staged / path, lambda folder: _write(task, folder))
-        if load_task(task.name, staged).data_sha256 != task.data_sha256:
-            raise _unfit(task.name)
+        if _data_sha256_in(staged, task.name) != task.data_sha256:
+            raise UserError(
+                f"the data of task {task.name} do not fit a mirror (a list of candidates, or columns that mteb gives "
+                "other names); use the Hub cache"
+            )
         (mirror / path).parent.mkdir(parents=True, exist_ok=True)
         (staged / path).replace(mirror / path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _unfit(name: str) -> UserError:
-    return UserError(f"the data of task {name} do not fit a mirror (a list of candidates); use the Hub cache")
+def _data_sha256_in(mirror: Path, name: str) -> str | None:
+    """Hash of a task's data as a mirror gives them; None where it cannot."""
+    try:
+        return load_task(name, mirror).data_sha256
+    except UserError:
+        return None
 
 
 def _write(task: Task, folder: Path) -> None:
