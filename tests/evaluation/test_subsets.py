@@ -56,9 +56,7 @@ def pairs(text_file: Path) -> Callable[..., Frames]:
             rng = np.random.default_rng(at)
             rows = 8 + 3 * at
             first, second = (rng.choice(texts, rows) for _ in range(2))
-            made[subset] = pd.DataFrame(
-                {"sentence1": first, "sentence2": second, "score": rng.integers(0, 11, rows) / 2}
-            )
+            made[subset] = pd.DataFrame({"sentence1": first, "sentence2": second, "score": rng.random(rows) * 5})
         return made
 
     return make
@@ -169,17 +167,18 @@ def by_subset(result: dict[str, Any]) -> dict[str, float]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("write", LAYOUTS, ids=lambda write: write.__name__)
-@pytest.mark.parametrize(("task", "path", "column"), [("STS17", STS17, 0), ("SemRel24STS", SEMREL, 1)])
+@pytest.mark.parametrize(
+    ("task", "path", "subsets"), [("STS17", STS17, THREE), ("SemRel24STS", SEMREL, ("eng", "afr", "hin"))]
+)
 def test_every_layout_scores_as_mteb_does(
     write: Any,
     task: str,
     path: str,
-    column: int,
+    subsets: tuple[str, ...],
     model: StoredModel,
     pairs: Callable[..., Frames],
     tmp_path: Path,
 ) -> None:
-    subsets = [THREE, ("eng", "afr", "hin")][column]
     frames = pairs(*subsets)
     (tmp_path / "mirror" / path).mkdir(parents=True)
     write(tmp_path / "mirror" / path, frames)
@@ -189,6 +188,9 @@ def test_every_layout_scores_as_mteb_does(
     assert by_subset(ours.mteb_result) == pytest.approx(by_subset({"scores": theirs.scores}), abs=1e-6)
     # Not all subsets have equally many examples, so that their mean is not that of all examples.
     assert len(ours.examples) == sum(map(len, frames.values()))
+    for subset, frame in frames.items():
+        rows = ours.examples["split"] == f"{subset}/test"
+        assert sorted(ours.examples.loc[rows, "gold"]) == sorted(frame["score"])
     examples = ours.examples.assign(run_id="one", value=ours.examples["similarity"])
     assert metric(by_split(examples, ["one"]))[0] == pytest.approx(theirs.get_score(), abs=1e-6)
 

@@ -19,7 +19,7 @@ COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
 """Of documents, queries and judgements."""
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
-    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False),
+    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
     ".tsv": lambda path: _text_table(path, tabs=True),
     ".csv": lambda path: _text_table(path, tabs=False),
 }
