@@ -30,7 +30,7 @@ types: $(INSTALLED_DEV)
 	$(BIN)/mypy
 
 unit: $(INSTALLED_DEV)
-	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(SELECTED)" --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(SELECTED)" --cov --cov-report=term:skip-covered --durations=25
 
 # COMPARE=1 refuses what has become slower by a fifth since the last time.
 bench: $(INSTALLED_DEV)

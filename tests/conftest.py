@@ -27,6 +27,7 @@ from distilbench.core.machine import Settings
 from distilbench.data.tokenizer import TextReader
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import StoredModel
+from distilbench.runs import trial
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Budget
@@ -193,11 +194,18 @@ def write_beir(text_file: Path) -> Writes:
     return write
 
 
+@pytest.fixture(scope="session")
+def tried_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where it is remembered which rows were tried with which models: many tests train the same ones."""
+    return tmp_path_factory.mktemp("cache") / "tried"
+
+
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tried_folder: Path, tmp_path: Path) -> Cli:
     """Runs distilbench in an empty folder with an empty cache; gives the exit code, the output and the errors."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trial, "tried_folder", lambda cache: tried_folder)
     monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
 
     def run(*arguments: object) -> tuple[int, str, str]:

@@ -33,7 +33,6 @@ def test_the_studies_are_valid(tmp_path: Path) -> None:
         "tasks",
         "teacher",
         "student",
-        "text",
     }
     for part in parts:
         path.write_text(yaml.safe_dump(whole | part), encoding="utf-8")

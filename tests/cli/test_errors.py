@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -82,10 +83,58 @@ def test_output_that_is_closed_is_no_success() -> None:
     assert "the output could not be written, because stdout is closed" in done.stderr
 
 
-def test_a_sentence_that_cannot_be_said_is_no_regression(unread: int) -> None:
-    """Python itself would end with 1."""
-    assert ended(["report", "nowhere"], stdout=subprocess.PIPE, stderr=unread).returncode == 3
+def test_a_sentence_that_cannot_be_said_changes_no_exit_code(unread: int) -> None:
+    """Python itself would end with 1, or with 120."""
+    assert ended(["report", "nowhere"], stdout=subprocess.PIPE, stderr=unread).returncode == 2
     assert ended(["report", "nowhere"], stdout=subprocess.PIPE, preexec_fn=partial(os.close, 2)).returncode == 2
+
+
+def test_a_library_that_ends_the_program_is_no_regression(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "action", lambda _: sys.exit(1))
+    assert cli("studies")[0] == 70
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["report", "x" * 10_000], "File name too long"),
+        (["check", "x" * 10_000, "--baseline", "b.json"], "the baseline b.json is missing"),
+        (["check", "x", "--baseline", "x" * 10_000], "File name too long"),
+        (["run", "x" * 10_000], "unknown study"),
+        (["x" * 10_000], "invalid choice"),
+        (["report", "a\0b"], "NUL"),
+        (["run", "demo", "name=a\x1b[2J", "--dry-run"], "name"),
+    ],
+)
+def test_strange_arguments_are_one_short_sentence(cli: Cli, arguments: list[str], expected: str) -> None:
+    code, out, err = cli(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err[:2000]
+    assert expected in err and len(err) < 2000 and err[:-1].isprintable()
+
+
+@pytest.mark.parametrize("refusal", [errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EFBIG])
+def test_a_path_that_the_system_refuses_is_one_sentence(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    def refuse(_: object) -> int:
+        raise OSError(refusal, os.strerror(refusal), "/some/path")
+
+    monkeypatch.setattr(studies, "action", refuse)
+    code, _, err = cli("studies")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "/some/path" in err and os.strerror(refusal) in err
+
+
+def test_a_user_without_a_home_is_told_to_name_a_cache(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "DISTILBENCH_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    code, _, err = cli("run", "demo", "--dry-run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "set DISTILBENCH_CACHE to a folder" in err
 
 
 def test_an_error_of_our_own_with_stderr_closed_is_not_printed_as_output(

@@ -526,6 +526,23 @@ def test_a_column_is_encoded_with_the_prompt_of_its_side(cli: Cli, teacher_folde
     assert cli(*given, "--out", tmp_path / "query")[0] == 2
 
 
+@shows("encode", "--config", "--split")
+def test_a_split_of_a_data_set_is_encoded(cli: Cli, teacher_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "org" / "set"
+    for config in ("one", "two"):
+        (folder / config).mkdir(parents=True)
+        for split in ("train", "test"):
+            (folder / config / f"{split}.csv").write_text(f"text\n{config} {split}\n", encoding="utf-8")
+    configs = [{"config_name": config, "data_dir": config} for config in ("one", "two")]
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n", encoding="utf-8")
+    given = ("encode", "--model", teacher_folder, "--mirror", tmp_path, "--out", tmp_path / "out", "--text")
+    assert cli(*given, "hub:org/set", "--config", "two", "--split", "test")[0] == 0
+    assert list(pd.read_parquet(tmp_path / "out" / "vectors.parquet")["text"]) == ["two test"]
+    code, _, err = cli(*given, "text.txt", "--split", "test")
+    assert code == 2
+    assert "--text: config and split are of data sets of the Hub" in err
+
+
 @shows("encode", "--mirror", "--device")
 def test_what_is_encoded_is_found_in_the_mirror(cli: Cli, teacher_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(teacher_folder, tmp_path / "mirror" / "some" / "model")

@@ -100,6 +100,8 @@ def test_what_cannot_be_a_task_is_refused(write_beir: Writes, write_pairs: Write
         load_task(OwnTask(name="SciFact", source=str(folder)), None)
     with pytest.raises(UserError, match=r"tasks\.mine\.source: there is no file"):
         load_task(own(tmp_path / "nothing.csv"), None)
+    with pytest.raises(UserError, match="the home folder of a user that is not known"):
+        load_task(own(Path("~nobody-of-this-name/pairs.csv")), None)
     pd.read_csv(write_pairs(tmp_path)).assign(score=1.0).to_csv(tmp_path / "flat.csv", index=False)
     with pytest.raises(UserError, match="no two pairs with different scores"):
         load_task(own(tmp_path / "flat.csv"), None)

@@ -19,9 +19,11 @@ from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.data.embedded.pinned import pinned_texts
-from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
+from distilbench.evaluation.collapse import CollapseError
+from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.check import CheckResult, check
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, Status, dump_json, to_dict
 from tests.reporting.conftest import make_facts
 
 Make = Callable[..., Path]
@@ -230,12 +232,100 @@ def test_a_score_that_is_no_number_is_never_a_pass(make: Make, baseline: Path, t
         bless(replace(scores, scores=broken), tmp_path / "x.json")
 
 
-def test_runs_that_did_not_complete_cannot_be_checked(make: Make) -> None:
-    folder = make("failed", change=lambda record: replace(record, status="failed", scores={}, tasks={}))
-    with pytest.raises(UserError, match=r"mse seed 1 \(failed\).*only completed runs"):
+def lost(how: str) -> Callable[[Record], Record]:
+    """One run of two rows ended otherwise."""
+    errors = {"failed": "RuntimeError: planted", "collapsed": "CollapseError: planted"}
+
+    def change(record: Record) -> Record:
+        if (record.label, record.seed) != ("mse", 2):
+            return record
+        status: Status = "diverged" if how == "diverged" else "failed"
+        return replace(record, status=status, scores={}, tasks={}, error=errors.get(how))
+
+    return change
+
+
+def without_a_number(folder: Path) -> None:
+    """As of a record that was written without care."""
+    path = folder / "mse-2"
+    record = json.loads((path / RECORD_FILE).read_text())
+    record["scores"]["STS-A"]["main_score"] = float("nan")
+    found = pd.read_parquet(path / EXAMPLES_FILE)
+
+    def leave(target: Path) -> None:
+        (target / RECORD_FILE).write_text(json.dumps(record))
+        found.to_parquet(target / EXAMPLES_FILE, index=False)
+
+    write_sealed(path, leave)
+
+
+@pytest.mark.parametrize(
+    ("how", "verdict", "reason"),
+    [
+        ("diverged", "regressed", "seed 2 diverged: the loss was not finite"),
+        ("collapsed", "regressed", "seed 2 failed: CollapseError: planted"),
+        ("no number", "regressed", "seed 2 diverged: its score of STS-A is not a number"),
+        ("failed", "not evaluated", "seed 2 failed: RuntimeError: planted"),
+        ("missing", "not evaluated", "seed 2 left no record"),
+    ],
+)
+def test_a_run_without_scores_is_judged_by_why_it_has_none(
+    make: Make, baseline: Path, tmp_path: Path, how: str, verdict: str, reason: str
+) -> None:
+    folder = make("lost", change=lost(how) if how in ("diverged", "collapsed", "failed") else lambda record: record)
+    if how == "no number":
+        without_a_number(folder)
+    elif how == "missing":
+        shutil.rmtree(folder / "mse-2")
+    files = {f"--{name}": tmp_path / name for name in ("junit", "summary", "history")}
+    arguments = [str(part) for pair in files.items() for part in pair]
+    code = main(["check", str(folder), "--baseline", str(baseline), "--plan", *arguments])
+    assert code == {"regressed": 1, "not evaluated": 3}[verdict]
+    assert all(reason.partition("; ")[0] in file.read_text() for name, file in files.items() if name != "--history")
+    assert json.loads(files["--history"].read_text())["verdict"] == verdict
+    outcome = against(folder, baseline)
+    assert verdicts(outcome, "Overall") == {"mse": verdict, "ckd": "pass"}
+    with pytest.raises(UserError, match=r"mse seed 2 \(.*only completed runs can become a baseline"):
+        scores_to_bless(folder)
+
+
+def test_nothing_but_runs_without_scores_is_judged_as_well(make: Make, baseline: Path) -> None:
+    folder = make("lost", change=lambda record: replace(record, status="diverged", scores={}, tasks={}))
+    outcome = against(folder, baseline)
+    assert (outcome.verdict, verdicts(outcome, "Overall")) == ("regressed", {"mse": "regressed", "ckd": "regressed"})
+
+
+def test_a_model_whose_vectors_have_collapsed_has_regressed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collapse(*_: object) -> None:
+        raise CollapseError("3 of 9 vectors are not finite")
+
+    bless(scores_of(make("one", {"mse": 0.6})), tmp_path / "one.json")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    monkeypatch.setattr("distilbench.gate.run.score_model", collapse)
+    outcome = check_candidate(tmp_path / "model", tmp_path / "one.json", CheckOptions())
+    assert (outcome.verdict, outcome.lines[0].reason) == ("regressed", "3 of 9 vectors are not finite")
+    with pytest.raises(UserError, match="cannot be scored: 3 of 9"):
+        bless_candidate(tmp_path / "model", tmp_path / "two.json", CheckOptions(tasks=("STS-A",)))
+
+
+def test_a_name_that_no_file_can_hold_is_refused(make: Make) -> None:
+    folder = make("odd", seeds=1, change=lambda record: replace(record, label="a\ud800"))
+    with pytest.raises(UserError, match=r"record.json cannot be read as a record .*surrogates"):
         scores_of(folder)
+
+
+def test_results_that_are_not_there_cannot_be_checked(make: Make) -> None:
     with pytest.raises(UserError, match="holds no records"):
-        scores_of(folder.parent / "nowhere")
+        scores_of(make("again").parent / "nowhere")
+
+
+def test_a_drop_that_is_shown_stays_one_where_a_row_is_missing(make: Make, baseline: Path) -> None:
+    outcome = against(make("less", {"mse": 0.9}, stream=1), baseline)
+    assert verdicts(outcome, "Overall") == {"mse": "regressed", "ckd": "not evaluated"}
+    assert (outcome.verdict, outcome.exit_code) == ("regressed", 1)
 
 
 def test_one_run_is_checked_as_the_model_that_it_is(make: Make, tmp_path: Path) -> None:

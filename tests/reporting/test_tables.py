@@ -29,7 +29,7 @@ def cells(table: Table) -> pd.DataFrame:
 def test_rows_are_ceiling_methods_by_score_floor(plain: list[Record]) -> None:
     table = tables.main_table(make_study("demo", plain[::-1]))
 
-    assert list(table.text["Method"]) == ["ceiling (teacher)", "mse", "simcse", "floor (untrained student)"]
+    assert list(table.text["Method"]) == ["ceiling (teacher)", "mse", "simcse", "floor (student before training)"]
 
 
 def test_main_table_by_hand(plain: list[Record]) -> None:
@@ -64,7 +64,7 @@ def test_one_seed_has_no_interval(make: Make) -> None:
 
     assert cells(table).at["mse", "Overall"] == "60.00"
     assert cells(table).at["mse", "Gap closed (%)"] == "—"
-    assert any("untrained student comparable with it was not evaluated" in note for note in table.notes)
+    assert any("student before training comparable with it was not evaluated" in note for note in table.notes)
 
 
 def test_diverged_failed_and_missing_runs_are_shown(plain: list[Record], make: Make) -> None:
@@ -102,7 +102,7 @@ def test_mixed_settings_are_split_and_explained(plain: list[Record], make: Make)
 
     assert cells(table).at["mse [a]", "Overall"] == "60.00 ± 0.00"
     assert cells(table).at["mse [b]", "Overall"] == "90.00"
-    assert {"ceiling (teacher)", "floor (untrained student)"} <= set(table.text["Method"])
+    assert {"ceiling (teacher)", "floor (student before training)"} <= set(table.text["Method"])
     for made in (table, tables.task_table(study), tables.cost_table(study)):
         assert any("budget amount: [a] 12800, [b] 25600" in note for note in made.notes)
     assert "12,800 (4 runs) / 25,600 (1 run)" in paragraph(study)

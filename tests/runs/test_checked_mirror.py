@@ -17,10 +17,10 @@ from distilbench.core import mirror as checking
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 from distilbench.core.mirror import check
-from distilbench.data.text import resolve
+from distilbench.data.text import open_source, resolve
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.models.finding import find_model
-from distilbench.study.sections.texts import OwnTask
+from distilbench.study.sections.texts import OwnTask, TextSpec
 
 Cli = Callable[..., tuple[int, str, str]]
 Writes = Callable[..., Path]
@@ -36,7 +36,7 @@ def seal(folder: Path, mark: str = " ") -> None:
 def mirror(tmp_path: Path, teacher_folder: Path, text_file: Path, write_pairs: Writes, write_beir: Writes) -> Path:
     """Of everything that a study may read there, one, each folder with its sums."""
     folder = tmp_path / "mirror"
-    for place in ("mteb/sts12-sts", "train", "extra"):
+    for place in ("mteb/sts12-sts", "train", "extra", "org/texts"):
         (folder / place).mkdir(parents=True)
     pd.read_csv(write_pairs(tmp_path)).to_parquet(folder / "mteb/sts12-sts/test.parquet")
     write_beir(folder / "mteb/scifact")
@@ -44,12 +44,14 @@ def mirror(tmp_path: Path, teacher_folder: Path, text_file: Path, write_pairs: W
     shutil.copytree(teacher_folder, folder / "org/teacher")
     shutil.copy(text_file, folder / "train/text.txt")
     shutil.copy(write_pairs(tmp_path), folder / "extra/pairs.csv")
-    for place in ("mteb/sts12-sts", "mteb/scifact", "own", "org/teacher", "extra"):
+    (folder / "org/texts/train.jsonl").write_text('{"text": "a dog runs"}\n{"text": "a cat sleeps"}\n')
+    for place in ("mteb/sts12-sts", "mteb/scifact", "own", "org/teacher", "org/texts", "extra"):
         seal(folder / place, "*" if place == "own" else " ")
     seal(folder / "train")
     return folder
 
 
+ONE_FILE = "hf://datasets/org/texts/train.jsonl"
 READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "pairs": ("mteb/sts12-sts/test.parquet", lambda mirror: load_task("STS12", mirror)),
     "corpus": ("mteb/scifact/corpus.jsonl", lambda mirror: load_task("SciFact", mirror)),
@@ -57,6 +59,14 @@ READ: dict[str, tuple[str, Callable[[Path], object]]] = {
     "folder": ("own/queries.jsonl", lambda mirror: load_task(OwnTask(name="o", source="mirror:own"), mirror)),
     "table": ("extra/pairs.csv", lambda mirror: load_task(OwnTask(name="o", source="mirror:extra/pairs.csv"), mirror)),
     "text": ("train/text.txt", lambda mirror: resolve("mirror:train/text.txt", mirror)),
+    "data set": (
+        "org/texts/train.jsonl",
+        lambda mirror: open_source("hub:org/texts", TextSpec(source="hub:org/texts"), mirror, "text"),
+    ),
+    "file of a data set": (
+        "org/texts/train.jsonl",
+        lambda mirror: open_source(ONE_FILE, TextSpec(source=ONE_FILE), mirror, "text"),
+    ),
     "model": ("org/teacher/model.safetensors", lambda mirror: find_model("org/teacher", mirror)),
 }
 
@@ -79,6 +89,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize("what", READ)
 def test_damage_is_named(what: str, how: str, mirror: Path) -> None:
+    if (what, how) == ("file of a data set", "gone"):
+        pytest.skip("which is to be had from the Hub then")
     place, read = READ[what]
     read(mirror)
     DAMAGE[how](mirror / place)
@@ -143,7 +155,7 @@ def study(folder: Path, **changes: object) -> Path:
         "name": "checked",
         "teacher": "org/teacher",
         "student": {"layers": 1},
-        "text": {"source": "mirror:train/text.txt"},
+        "text": {"source": ["mirror:train/text.txt", "hub:org/texts", ONE_FILE]},
         "budget": {"steps": 1},
         "methods": ["mse"],
         "seeds": 1,

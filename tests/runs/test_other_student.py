@@ -18,14 +18,14 @@ from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.data.corpus import texts_of
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.evaluation import score as scoring
+from distilbench.models import model_folder
 from distilbench.models.embed import embed
 from distilbench.models.encoder import Encoder
 from distilbench.models.model_folder import load_encoder
-from distilbench.runs.prepare import teacher as teacher_module
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.preflight import check_methods
 from distilbench.runs.prepare.prepared import stages_of
+from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.rows import method_entry
 from distilbench.study.study import Study
 from distilbench.training.stores.teacher_store import FINAL
@@ -101,7 +101,7 @@ def test_each_model_reads_the_text_in_its_own_way(
     expected = theirs.encode(texts[:12], prompt=OWN[side] if side else "")
     np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
     prompted = f"{PROMPTS[side] if side else ''}{texts[3]}"
-    assert read(inputs.text.teacher_corpus, 3) == loaded.tokenizer(prompted)["input_ids"]
+    assert read(inputs.text.corpus_for(as_model(inputs.teacher).reader), 3) == loaded.tokenizer(prompted)["input_ids"]
     assert read(inputs.text.corpus, 3) == theirs.tokenizer(f"{OWN[side] if side else ''}{texts[3]}")["input_ids"]
 
 
@@ -132,13 +132,12 @@ def test_a_teacher_whose_signals_are_stored_is_not_loaded(
     assert run(methods=["mse"])[0] == 0
     loaded = []
 
-    def counted(folder: Path, *, weights: bool = True) -> Encoder:
+    def counted(folder: Path, *, weights: bool = True, **options: Any) -> Encoder:
         if weights and folder == teacher_folder:
             loaded.append(folder)
-        return load_encoder(folder, weights=weights)
+        return load_encoder(folder, weights=weights, **options)
 
-    for module in (teacher_module, scoring):
-        monkeypatch.setattr(module, "load_encoder", counted)
+    monkeypatch.setattr(model_folder, "load_encoder", counted)
     code, errors = run(methods=["mse", "rkd"], seeds=2)
     assert code == 0, errors
     assert loaded == []
@@ -155,13 +154,14 @@ def test_columns_of_rows_have_sides_of_their_own(
 ) -> None:
     sides = ["query", "document", "document"]
     labelled = {"source": str(labelled_file), "sides": sides}
-    rows = make(decoder_folder, {"model": str(student_folder)}, labelled=labelled).labelled
+    inputs = make(decoder_folder, {"model": str(student_folder)}, labelled=labelled)
+    rows, reader = inputs.labelled, as_model(inputs.teacher).reader
     assert rows is not None
-    np.testing.assert_array_equal(rows.text.rows_RC, rows.teacher_text.rows_RC)
+    np.testing.assert_array_equal(rows.text.rows_RC, rows.text_for(reader).rows_RC)
     tokenizer, texts = load_tokenizer(decoder_folder), list(rows.sentences())
     for place, side in zip(rows.text.rows_RC[5], sides, strict=True):
         expected = tokenizer(PROMPTS[side] + texts[place], truncation=True, max_length=48)["input_ids"]
-        assert read(rows.teacher_corpus, place) == expected
+        assert read(rows.corpus_for(reader), place) == expected
 
 
 def test_a_text_on_two_sides_is_there_for_each(

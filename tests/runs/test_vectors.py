@@ -18,7 +18,7 @@ import distilbench_methods
 from distilbench.conformance.fakes import make_dims
 from distilbench.core.errors import UserError
 from distilbench.data.vectors import open_vectors
-from distilbench.study.sections.models import VectorsSpec
+from distilbench.study.sections.models import TeacherSpec
 from distilbench_methods.base import UnsuitableError
 from tests.conftest import SMALL, Cli, Writes, sentences
 from tests.models.families import make_family
@@ -34,7 +34,7 @@ def write(path: Path, texts: list[Any] = TEXTS, values: Any = VALUES, **more: An
 
 
 def test_vectors_are_found_by_their_texts(tmp_path: Path) -> None:
-    vectors = open_vectors(VectorsSpec(vectors=write(tmp_path / "v.parquet")), tmp_path)
+    vectors = open_vectors(TeacherSpec(vectors=write(tmp_path / "v.parquet")), tmp_path)
     rows = vectors.rows_of((text, None) for text in ("text 7", "nothing", "text 0", " text\n7 "))
     assert rows.tolist() == [7, -1, 0, 7]
     np.testing.assert_array_equal(vectors.values_NW[rows[[0, 2]]], VALUES[[7, 0]])
@@ -42,7 +42,7 @@ def test_vectors_are_found_by_their_texts(tmp_path: Path) -> None:
 
 def test_sides_count_where_there_are_some(tmp_path: Path) -> None:
     sides = ["query", "document"] * 6
-    spec = VectorsSpec(vectors=write(tmp_path / "v.parquet", texts=["one"] * 2 + TEXTS[2:], side=sides), side="side")
+    spec = TeacherSpec(vectors=write(tmp_path / "v.parquet", texts=["one"] * 2 + TEXTS[2:], side=sides), side="side")
     vectors = open_vectors(spec, tmp_path)
     assert vectors.rows_of([("one", "document"), ("one", "query"), ("text 3", "query")]).tolist() == [1, 0, -1]
 
@@ -59,7 +59,7 @@ def test_other_layouts_give_the_same(tmp_path: Path) -> None:
     write(tmp_path / "parts" / "0.parquet", TEXTS[:5], VALUES[:5])
     write(tmp_path / "parts" / "1.parquet", TEXTS[5:], VALUES[5:].astype(np.float64))
     for name in ("v.npy", "one", "parts"):
-        vectors = open_vectors(VectorsSpec(vectors=str(tmp_path / name)), tmp_path / "cache")
+        vectors = open_vectors(TeacherSpec(vectors=str(tmp_path / name)), tmp_path / "cache")
         np.testing.assert_array_equal(vectors.values_NW[vectors.rows_of((text, None) for text in TEXTS)], VALUES)
 
 
@@ -140,7 +140,7 @@ BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
     "beyond float32": (lambda path: write(path, values=with_value(1e300)), "the vector of row 4 is not finite"),
     "one text, two vectors": (a_text_twice, "rows 1 and 12 have one text, white space aside, and two vectors"),
     "two widths": (of_two_widths, "vectors of 4 and of 6 numbers"),
-    "no text": (lambda path: write(path, [*TEXTS[:11], None]), "row 12 has no text or no side"),
+    "no text": (lambda path: write(path, [*TEXTS[:11], None]), "row 12 has no text, or a side"),
     "no rows": (lambda path: write(path, [], np.empty((0, 6))), "has no vectors|not lists of numbers"),
     "no such column": (lambda path: str(pd.DataFrame({"a": [1]}).to_parquet(path) or path), "unknown column 'text'"),
     "numbers for vectors": (lambda path: write(path, values=range(12)), "holds int64, not lists of numbers"),
@@ -164,7 +164,7 @@ BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, what: str) -> None:
     make, expected = BROKEN[what]
-    spec = VectorsSpec(vectors=make(tmp_path / "v.parquet"))
+    spec = TeacherSpec(vectors=make(tmp_path / "v.parquet"))
     with pytest.raises(UserError, match=expected) as caught:
         open_vectors(spec, tmp_path / "cache")
     assert "\n" not in str(caught.value)
@@ -172,7 +172,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, what: str) -> None:
 
 def test_equal_repeats_are_fine(tmp_path: Path) -> None:
     name = write(tmp_path / "v.parquet", [*TEXTS, "text 3"], [*VALUES, VALUES[3]])
-    assert open_vectors(VectorsSpec(vectors=name), tmp_path).rows_of([("text 3", None)])[0] in (3, 12)
+    assert open_vectors(TeacherSpec(vectors=name), tmp_path).rows_of([("text 3", None)])[0] in (3, 12)
 
 
 ALL_ROWS = {
@@ -261,7 +261,7 @@ def test_what_cannot_be_is_one_sentence(
         ({"student": own, "static": {}}, "static needs a teacher that is a model"),
         (
             {"student": own, "text": text, "train": train, "teacher": {"vectors": sided, "side": "side"}},
-            "the texts of text.source have none; set text.side",
+            "(of no side); encode these too, set text.side or labelled.sides",
         ),
         ({"student": own, "text": text, "train": train}, "lacks 1 of the 400 texts of text.source, such as"),
         ({"student": own, "methods": ["minilm"], "train": train}, "of which only the vectors are known"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import distilbench_methods
 from distilbench.core.machine import Settings
+from distilbench.models.model_folder import StoredModel
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.prepare.vector_teacher import as_model
@@ -304,8 +305,13 @@ def train_until_killed(run: PreparedRun, monkeypatch: pytest.MonkeyPatch, lives:
             training_of(run, Ledger(), lambda _: None)
 
 
+def folder_of(training: Training) -> Path:
+    assert isinstance(training.model, StoredModel)
+    return training.model.folder
+
+
 def files(training: Training) -> dict[str, bytes]:
-    folder = training.model.folder
+    folder = folder_of(training)
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -354,7 +360,7 @@ def test_a_checkpoint_of_another_seed_is_not_gone_on_from(
 def test_a_damaged_model_is_trained_again(recipe: Inputs, caplog: pytest.LogCaptureFixture) -> None:
     run = prepare_run(recipe, next(run for run in runs_of(recipe.study) if run.role == "floor"))
     first = training_of(run, Ledger(), lambda _: None)
-    before, file = files(first), first.model.folder / "model.safetensors"
+    before, file = files(first), folder_of(first) / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)

@@ -18,7 +18,7 @@ OVERALL = "Overall"
 ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
 """Family-wise error; the difference below which two methods count as equivalent, as a fraction; bootstrap resamples."""
 TYPE_ORDER = {"STS": 0, "Retrieval": 1}
-ROLE_NAME = {"ceiling": "teacher", "floor": "untrained student", "reference": "static student, not trained"}
+ROLE_NAME = {"ceiling": "teacher", "floor": "student before training", "reference": "static student, not trained"}
 
 
 @dataclass(frozen=True)

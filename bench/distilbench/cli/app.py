@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from distilbench.cli.output import (
     COULD_NOT_EVALUATE,
@@ -15,11 +17,13 @@ from distilbench.cli.output import (
     INTERRUPTED,
     OUR_ERROR,
     WRONG_USE,
-    accept_all_letters,
-    drop_unwritable,
+    LastingStream,
+    Verdict,
+    fill_closed_descriptors,
     say,
 )
 from distilbench.core.errors import UserError
+from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -42,19 +46,26 @@ VERBS = (
     "conform",
 )
 EPILOG = (
-    "exit codes: 0 fine, 1 a gate found a regression or a method does not conform, 2 wrong use, 3 could not evaluate, "
-    "70 an error of distilbench itself"
+    "exit codes: 0 fine, 1 a gate found a regression or a method does not conform, 2 wrong use, or a file that cannot "
+    "be read or written, 3 could not evaluate, or the output could not be written, 70 an error of distilbench itself"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code."""
-    try:
-        return _run_and_explain(argv)
-    except OSError:
-        # Not even stderr can be written. Python would end with 1, which says that a gate found a regression.
-        drop_unwritable(sys.stderr)
-        return COULD_NOT_EVALUATE
+    """Run one verb and return the exit code. Output that cannot be written does not stop it, and is no success."""
+    fill_closed_descriptors()
+    # Whoever closes stderr asks for no sentences; whoever closes stdout may not know of it.
+    out, err = LastingStream(sys.stdout), LastingStream(sys.stderr or io.StringIO())
+    with redirect_stdout(cast("TextIO", out)), redirect_stderr(cast("TextIO", err)):
+        code = _run_and_explain(argv)
+        # What cannot be written must show here, and not when the interpreter ends.
+        out.flush()
+        if out.trouble is not None:
+            say(f"distilbench: error: the output could not be written{out.trouble}")
+        err.flush()
+    cut_short = [stream for stream in (out, err) if stream.trouble is not None]
+    stands = isinstance(code, Verdict) and all(stream.is_unread for stream in cut_short)
+    return COULD_NOT_EVALUATE if code == FINE and cut_short and not stands else code
 
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
@@ -63,31 +74,23 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def _run_and_explain(argv: Sequence[str] | None) -> int:
-    if sys.stdout is None:
-        say("distilbench: error: the output could not be written, because stdout is closed")
-        return COULD_NOT_EVALUATE
     try:
-        accept_all_letters(sys.stdout)
-        code = _run(argv)
-        # What cannot be written must show here, and not when the interpreter ends.
-        sys.stdout.flush()
-        return code
+        return _run(argv)
     except UserError as error:
-        say(f"distilbench: error: {' '.join(str(error).split())}")
+        say(f"distilbench: error: {one_line(str(error))}")
         return WRONG_USE
     except KeyboardInterrupt:
         say("distilbench: interrupted; what is complete is kept, and the same command goes on from there")
         return INTERRUPTED
-    except BrokenPipeError:
-        drop_unwritable(sys.stdout)
-        say("distilbench: error: the output could not be written, because whoever read it has stopped")
-        return COULD_NOT_EVALUATE
-    except Exception as error:
+    # A library that ends the program may do so with 1, which says that a gate found a regression.
+    except (Exception, SystemExit) as error:
         return _unexpected(error)
 
 
 def _run(argv: Sequence[str] | None) -> int:
     parser, _ = _parsers()
+    if any("\0" in text for text in (sys.argv[1:] if argv is None else argv)):
+        raise UserError("an argument holds a NUL character, which no name and no path can; leave it out")
     try:
         arguments, rest = parser.parse_known_args(argv)
         if arguments.verb is None:
@@ -105,13 +108,15 @@ def _run(argv: Sequence[str] | None) -> int:
     return code
 
 
-def _unexpected(error: Exception) -> int:
-    from distilbench.core.sealed import disk_trouble
+def _unexpected(error: BaseException) -> int:
+    from distilbench.core.sealed import disk_trouble, refused_path
 
     if (refusal := disk_trouble(error)) is not None:
-        drop_unwritable(sys.stdout)
-        say(f"distilbench: error: the output could not be written ({refusal}); make room and try again")
-        return COULD_NOT_EVALUATE
+        say(f"distilbench: error: nothing more can be written ({one_line(refusal)}); make room and try again")
+        return WRONG_USE
+    if (refusal := refused_path(error)) is not None:
+        say(f"distilbench: error: {one_line(refusal)}; give a path that can be used")
+        return WRONG_USE
     say(traceback.format_exc())
     say("distilbench: this is an error of distilbench itself; please report it with the lines above and your command")
     return OUR_ERROR
@@ -121,7 +126,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, like every other error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USE, f"distilbench: error: {' '.join(message.split())}; see {self.prog} --help\n")
+        self.exit(WRONG_USE, f"distilbench: error: {one_line(message)}; see {self.prog} --help\n")
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
         # argparse passes over errors of writing.

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.cli.options import add_device, add_json, add_margin, add_mirror, share
-from distilbench.cli.output import FINE, print_json, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, Verdict, print_json, say
+from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
     from distilbench.gate.check import CheckResult
 
 
 HELP = "compare results with a blessed baseline"
-EPILOG = "exit codes: 0 pass or improved, 1 regressed, 2 wrong use, 3 inconclusive, not comparable or not evaluated"
+EPILOG = (
+    "exit codes: 0 pass or improved, 1 regressed, 2 wrong use, 3 inconclusive, not comparable or not evaluated, or a "
+    "pass of which something could not be written"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
+    from distilbench.gate.output import headline, to_text
     from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
 
     options = CheckOptions(
@@ -69,25 +75,36 @@ def action(arguments: argparse.Namespace) -> int:
         from distilbench.gate.plan import plan
 
         outcome = replace(outcome, notes=[*outcome.notes, *plan(outcome.lines, options.margin, options.alpha)])
-    _write(outcome, arguments)
-    say(f"distilbench check: {outcome.verdict}")
-    return outcome.exit_code
-
-
-def _write(outcome: CheckResult, arguments: argparse.Namespace) -> None:
-    from distilbench.gate.output import as_table, headline, to_junit, to_text
-
-    if arguments.history:
-        from distilbench.gate.history import append
-
-        append(arguments.history, outcome, str(arguments.candidate), str(arguments.baseline))
-    if arguments.junit:
-        arguments.junit.write_text(to_junit(outcome), encoding="utf-8")
-    if arguments.summary:
-        from distilbench.reporting.render import to_markdown
-
-        arguments.summary.write_text(to_markdown(as_table(outcome)), encoding="utf-8")
+    are_written = [_is_written(option, path, write) for option, path, write in _files(outcome, arguments)]
+    code = outcome.exit_code if all(are_written) else outcome.exit_code or COULD_NOT_EVALUATE
     if arguments.json:
-        print_json({"headline": headline(outcome), **outcome.as_dict(), "exit_code": outcome.exit_code})
+        print_json({"headline": headline(outcome), **outcome.as_dict(), "exit_code": code})
     else:
         sys.stdout.write(to_text(outcome))
+    say(f"distilbench check: {outcome.verdict}")
+    return Verdict(code) if code == outcome.exit_code else code
+
+
+def _files(outcome: CheckResult, arguments: argparse.Namespace) -> Iterator[tuple[str, Path, Callable[[Path], object]]]:
+    """The files that were asked for: option, path, and what writes it."""
+    from distilbench.gate.history import append
+    from distilbench.gate.output import as_table, to_junit
+    from distilbench.reporting.render import to_markdown
+
+    writers: dict[str, Callable[[Path], object]] = {
+        "history": lambda path: append(path, outcome, str(arguments.candidate), str(arguments.baseline)),
+        "junit": lambda path: path.write_text(to_junit(outcome), encoding="utf-8"),
+        "summary": lambda path: path.write_text(to_markdown(as_table(outcome)), encoding="utf-8"),
+    }
+    for option, write in writers.items():
+        if (path := getattr(arguments, option)) is not None:
+            yield f"--{option}", path, write
+
+
+def _is_written(option: str, path: Path, write: Callable[[Path], object]) -> bool:
+    try:
+        write(path)
+    except OSError as error:
+        say(f"distilbench: error: {option}: {one_line(str(path))} cannot be written ({error.strerror or error})")
+        return False
+    return True

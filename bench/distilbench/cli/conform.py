@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, REGRESSED, console, print_json, print_rows, say
+from distilbench.cli.output import FINE, REGRESSED, print_json, print_line, print_rows, say
 
 HELP = "check that a method keeps its contract"
 EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
@@ -30,7 +30,7 @@ def action(arguments: argparse.Namespace) -> int:
     print_rows(rows, " ".join(["distilbench conform", arguments.method, *arguments.overrides]))
     for outcome in outcomes:
         if outcome.explanation:
-            console().print(f"{outcome.check}, {outcome.status}: {outcome.explanation}", markup=False)
+            print_line(f"{outcome.check}, {outcome.status}: {outcome.explanation}")
     passed = sum(outcome.status == "passed" for outcome in outcomes)
     say(f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} not applicable")
     return REGRESSED if failed else FINE

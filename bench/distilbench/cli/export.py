@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distilbench.cli.output import FINE, console
+from distilbench.cli.output import FINE, print_line
 
 HELP = "write a run's model to a folder, with a card that states its scores"
 
@@ -23,5 +23,5 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.runs.export import export_run
 
     folder = export_run(arguments.run, arguments.out, cache=cache_folder(), onnx=arguments.onnx)
-    console().print(str(folder), soft_wrap=True, markup=False)
+    print_line(str(folder))
     return FINE

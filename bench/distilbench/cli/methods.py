@@ -48,7 +48,7 @@ def _print_method(entry: MethodDescription, *, as_json: bool) -> None:
         print_json([asdict(entry)])
         return
     out = console()
-    out.print(f"[bold]{entry.name}[/bold]: {entry.summary}\n\nSource: {entry.source}")
+    out.print(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}")
     if entry.unverified:
         out.print(f"Unverified: {entry.unverified}")
     if entry.hyperparameters:

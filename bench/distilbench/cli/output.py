@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+from distilbench.core.escape import visible, visible_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,39 +21,76 @@ FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2
 """1 is for what a gate found, and for a method that does not conform; 70 for an error of distilbench itself."""
 
 
-def say(text: str) -> None:
-    """Write a line to stderr."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+class Verdict(int):
+    """An exit code that was the work to be done: it stands even if whoever read the output has stopped."""
 
 
-def accept_all_letters(stream: TextIO) -> None:
-    """Let a stream write letters that its encoding does not have as escapes, instead of raising an error."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
+class LastingStream:
+    """A stream that cannot stop the work: what can no longer be written is dropped, and why is remembered."""
 
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream or io.StringIO()
+        self.is_unread = stream is None
+        """Whether it cannot be written for no other reason than that nobody reads it."""
+        self.trouble = ", because stdout is closed" if stream is None else None
+        """The end of a sentence on what could not be written."""
+        if isinstance(stream, io.TextIOWrapper):
+            # Letters that the encoding does not have become escapes, instead of an error.
+            stream.reconfigure(errors="backslashreplace")
 
-def drop_unwritable(stream: TextIO | None) -> None:
-    """Forget what a stream still holds and cannot write: when Python ends, it would try again and exit with 120."""
-    if stream is None:
-        return
-    try:
-        stream.flush()
-    except OSError:
+    def write(self, text: str) -> int:
+        """Write, or drop the text."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is buffered, or drop it."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        self.is_unread = isinstance(error, BrokenPipeError)
+        why = ", because whoever read it has stopped" if self.is_unread else f" ({error.strerror or error})"
+        self.trouble = why if self.trouble is None else self.trouble
+        # When Python ends, it would try again what the stream still holds, and exit with 120.
         with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            descriptor = self._stream.fileno()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def fill_closed_descriptors() -> None:
+    """Let no file take the place of a standard stream that is closed, where it would be written to as one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def say(text: str) -> None:
+    """Write one line, or several, to stderr."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"{visible_lines(text)}\n")
+
+
+def print_line(text: str) -> None:
+    """A line of output as it is, however long."""
+    sys.stdout.write(f"{visible(text)}\n")
 
 
 def console() -> Console:
-    """Where tables go."""
+    """Where tables go; what is in brackets is no markup."""
     from rich.console import Console
 
-    class Strict(Console):
-        def on_broken_pipe(self) -> None:
-            # Rich would end the program with 1, which says that a gate found a regression.
-            raise BrokenPipeError
-
-    return Strict(highlight=False)
+    return Console(highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -62,9 +101,9 @@ def print_rows(rows: list[dict[str, Any]], title: str) -> None:
     """A table of rows that have the same keys, at least one."""
     from rich.table import Table
 
-    table = Table(*rows[0], title=title)
+    table = Table(*rows[0], title=visible(title))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*(visible_lines(str(value)) for value in row.values()))
     console().print(table)
 
 
@@ -74,6 +113,6 @@ def print_tables(tables: Iterable[Table], *, as_json: bool) -> None:
 
     for table in tables:
         if as_json:
-            sys.stdout.write(to_json(table))
+            print_json(json.loads(to_json(table)))
         else:
             console().print(to_rich(table, len(table.text.columns)))

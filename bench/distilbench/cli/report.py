@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from distilbench.cli.options import add_margin, add_out, add_results
-from distilbench.cli.output import FINE, console
+from distilbench.cli.output import FINE, print_line
 
 HELP = "tables, figures and a page from results"
 
@@ -22,5 +22,5 @@ def action(arguments: argparse.Namespace) -> int:
 
     options = ReportOptions(margin=arguments.margin / 100, reference=arguments.reference)
     for page in build(arguments.results, arguments.out, options):
-        console().print(str(page), soft_wrap=True, markup=False)
+        print_line(str(page))
     return FINE

@@ -15,7 +15,8 @@ from distilbench.cli.options import (
     positive,
     share_of_a_gpu,
 )
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, console, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, console, print_line, say
+from distilbench.core.escape import visible
 
 if TYPE_CHECKING:
     from distilbench.records.record import Record
@@ -122,16 +123,16 @@ def _print_plan(plan: Plan) -> None:
     from rich.table import Column, Table
 
     method = Column("method", overflow="fold")
-    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=plan.study)
+    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=visible(plan.study))
     for item in plan.runs:
         flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
         seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"
-        table.add_row(item.run_id, item.run.entry.label, str(item.run.seed), item.budget, item.state, flops, seconds)
-    out = console()
-    out.print(table)
+        label, seed = visible(item.run.entry.label), str(item.run.seed)
+        table.add_row(item.run_id, label, seed, item.budget, item.state, flops, seconds)
+    console().print(table)
     to_do = [item for item in plan.runs if item.state == "to do"]
-    out.print(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
-    out.print(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
+    print_line(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
+    print_line(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
     for name, (layout, left) in plan.estimates.items():
         threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
-        out.print(f"  {name}: {left / 3600:.2f} hours ({threads})")
+        print_line(f"  {name}: {left / 3600:.2f} hours ({threads})")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from distilbench.cli.options import add_out
-from distilbench.cli.output import FINE, console
+from distilbench.cli.output import FINE, print_line
 
 HELP = "a figure of what the gate said over time, with change points"
 
@@ -20,5 +20,5 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.gate.trend import draw
 
     for line in draw(arguments.history, arguments.out):
-        console().print(line, soft_wrap=True, markup=False)
+        print_line(line)
     return FINE

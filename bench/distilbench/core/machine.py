@@ -54,10 +54,22 @@ def settings(
 
 
 def cache_folder() -> Path:
-    """Folder for weights, tokenised text, teacher signals and scores."""
+    """Folder for weights, tokenised text, teacher signals and scores.
+
+    Raises `UserError` where none is named and the user has no home for one, as in many containers.
+    """
     import platformdirs
 
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("distilbench"))
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    try:
+        folder = Path(platformdirs.user_cache_dir("distilbench"))
+    except RuntimeError:
+        folder = Path()
+    # Older versions of platformdirs leave the sign for a home that they do not find.
+    if not folder.is_absolute():
+        raise UserError(f"there is no home folder to keep a cache in; set {CACHE_VARIABLE} to a folder")
+    return folder
 
 
 def writable(folder: Path, option: str) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ SUMS_FILE = "SHA256SUMS"
 REPLACED = ".old"
 ATTEMPTS = 10
 """Two processes that replace the same folder may have to step aside for each other."""
+
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 _log = logging.getLogger(__name__)
 
@@ -124,12 +127,22 @@ def clear_up(path: Path) -> None:
 
 
 def disk_trouble(error: BaseException) -> str | None:
-    """What the system said when it refused to write: disk full, quota, read-only; None for any other error."""
-    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    """What the system said when it refused to write: disk full, quota, size, read-only; None for any other error."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     if isinstance(error, OSError) and error.errno in refusals:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    # numpy counts what it wrote, and does not ask why that was less.
+    if isinstance(error, OSError) and (short := SHORT_WRITE.search(str(error))):
+        return short[0]
     # Libraries that write in other languages carry the system's words in errors of their own.
     return next((os.strerror(code) for code in refusals if os.strerror(code) in str(error)), None)
+
+
+def refused_path(error: BaseException) -> str | None:
+    """Which path the system refused to open or make, and why; None for any other error."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename} cannot be used ({error.strerror})"
+    return None
 
 
 def _move(temporary: Path, path: Path, replaced: Path) -> None:

@@ -18,10 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from distilbench.core.errors import UserError
-from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
+from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from distilbench.data.stored_model import tokenizer_sha256
-from distilbench.data.text import EMBEDDED, changed, embedded_key, numbers, read_column, resolve
+from distilbench.data.text import EMBEDDED, changed, numbers, open_source, part_key, read_column
 from distilbench.data.tokenizer import TextReader
 from distilbench.study.sections.texts import LabelledSpec
 
@@ -79,12 +79,11 @@ class RowsRequest:
 def labelled_key(request: RowsRequest, reader: TextReader) -> str:
     """Hash of all that decides the rows."""
     spec = request.spec
-    embedded = spec.source == EMBEDDED
-    source = embedded_key() if embedded else file_sha256(resolve(spec.source, request.mirror, request.section))
     return key_of(
         protocol=PROTOCOL,
-        source=source,
-        labelled=spec.model_dump(exclude={"source", "points"}),
+        source=part_key(spec.source, spec, request.mirror, request.section),
+        # The key of the source is also of its configuration and split.
+        labelled=spec.model_dump(exclude={"source", "config", "split", "points"}),
         tokenizer=reader.tokenizer_sha256,
         prompts=[reader.prompt(side) for side in sides_of(spec)],
         max_length=request.max_length,
@@ -140,10 +139,10 @@ def _read(spec: LabelledSpec, mirror: Path | None, section: Section) -> pd.DataF
         from distilbench.data.embedded.docstrings import training_triples
 
         return pd.DataFrame(training_triples())
-    path = resolve(spec.source, mirror, section)
-    texts = pd.DataFrame({place: list(read_column(path, name, section)) for place, name in enumerate(spec.columns)})
+    source = open_source(spec.source, spec, mirror, section)
+    texts = pd.DataFrame({place: list(read_column(source, name, section)) for place, name in enumerate(spec.columns)})
     for column in spec.scores:
-        texts[column] = numbers(path, column, section)
+        texts[column] = numbers(source, column, section)
     return texts.drop_duplicates(ignore_index=True)
 
 

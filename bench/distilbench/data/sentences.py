@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 COLUMN = "text"
 SCHEMA = pa.schema([(COLUMN, pa.string())])
 AT_ONCE = 1 << 15
+BUFFER_BYTES = 1 << 20
 MARKS_AT_ONCE = 1 << 20
 
 

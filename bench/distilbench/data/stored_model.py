@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ TOKENIZER = (
 )
 STRUCTURE = ("**/config.json", "modules.json", "**/sentence_*_config.json", "config_sentence_transformers.json")
 LONGEST = sys.maxsize
+KEPT_OPEN = 4
+"""Folders that are not opened anew as long as nothing in them changes."""
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -55,8 +58,18 @@ def tokenizer_sha256(folder: Path) -> str:
 def open_model(folder: Path) -> Any:
     """The folder as a `SentenceTransformer`, on the CPU; the transformer itself has no weights, and is on `meta`.
 
-    Raises `UserError` for what cannot be opened, for what must not be, and for what distilbench does not do.
+    It is shared: copy what is to be changed. Raises `UserError` for what cannot be opened, for what must not be, and
+    for what distilbench does not do.
     """
+    check_modules(folder)
+    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    state = tuple((str(path), found.st_size, found.st_mtime_ns, found.st_ino) for path, found in files)
+    return _opened(folder, state)
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def _opened(folder: Path, state: tuple[tuple[str, int, int, int], ...]) -> Any:
+    """`state` of its files: what is kept is that of a folder as it was."""
     place = check_modules(folder)
     try:
         from sentence_transformers import SentenceTransformer

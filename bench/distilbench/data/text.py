@@ -10,10 +10,11 @@ from typing import Any, TextIO
 
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
-from distilbench.core.mirror import below
-from distilbench.data.sentences import column_parts
-from distilbench.data.tables import json_frame, json_object, opened, place_of, rows
-from distilbench.study.sections.texts import TextSpec
+from distilbench.core.mirror import below, check
+from distilbench.core.tables import json_frame, json_object, opened, place_of, rows
+from distilbench.data.hub import HubName, HubSplit, open_split
+from distilbench.data.sentences import BUFFER_BYTES, column_parts
+from distilbench.study.sections.texts import LabelledSpec, TextSpec
 
 EMBEDDED = "embedded"
 MIRROR_PREFIX = "mirror:"
@@ -21,11 +22,11 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Of packages that are imported under another name than they are installed by. To look it up takes half a second."""
 MAX_CHARACTERS = 100_000
 PLAIN_ENDINGS = (".txt", ".text", "")
-BUFFER_BYTES = 1 << 20
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 READABLE = (".txt", ".text", *TABLES)
+Source = Path | HubSplit
 
 
 def source_names(spec: TextSpec) -> list[str]:
@@ -35,8 +36,16 @@ def source_names(spec: TextSpec) -> list[str]:
 
 def source_key(spec: TextSpec, mirror: Path | None) -> str:
     """Hash of everything that decides which sentences the text has, found without reading them all."""
-    parts = [embedded_key() if name == EMBEDDED else _sha256(resolve(name, mirror)) for name in source_names(spec)]
+    parts = [part_key(name, spec, mirror, "text") for name in source_names(spec)]
     return key_of(sources=parts, column=spec.column, sentences=spec.sentences, on_bad_line=spec.on_bad_line)
+
+
+def part_key(name: str, spec: TextSpec | LabelledSpec, mirror: Path | None, section: str) -> str:
+    """Hash of what decides the content of one source of a section of the study."""
+    if name == EMBEDDED:
+        return embedded_key()
+    source = open_source(name, spec, mirror, section)
+    return source.key() if isinstance(source, HubSplit) else _sha256(source, section)
 
 
 def embedded_key() -> str:
@@ -50,6 +59,21 @@ def embedded_key() -> str:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(DISTRIBUTIONS.get(name, name))
     return key_of(code=folder_sha256(Path(docstrings.__file__).parent, ("*.py",)), packages=versions)
+
+
+def open_source(name: str, spec: TextSpec | LabelledSpec, mirror: Path | None, section: str) -> Source:
+    """The file, or the split of a data set, that a source names. Raises `UserError` for what cannot be read."""
+    on_hub = HubName.of(name, section, mirror)
+    if on_hub is None:
+        return resolve(name, mirror, section)
+    if on_hub.file is not None and mirror is not None and on_hub.in_mirror is not None:
+        check(on_hub.in_mirror, mirror)
+        return resolve(str(on_hub.in_mirror), mirror, section)
+    split = open_split(on_hub, spec.config, spec.split)
+    known = split.columns()
+    for column in [spec.column] if isinstance(spec, TextSpec) else spec.columns:
+        _place(split, section, column, known)
+    return split
 
 
 def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
@@ -79,14 +103,14 @@ def _home_filled_in(name: str, section: str) -> Path:
         raise UserError(f"{section}.source: {name} names the home folder of a user that is not known here") from None
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, section: str) -> str:
     try:
         return file_sha256(path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, section) from None
 
 
-def _unreadable(path: Path, error: OSError, section: str = "text") -> UserError:
+def _unreadable(path: Path, error: OSError, section: str) -> UserError:
     return UserError(
         f"{section}.source: {path} cannot be read ({error.strerror or error}); check the file and its rights"
     )
@@ -103,7 +127,7 @@ def read_sentences(spec: TextSpec, mirror: Path | None) -> Iterator[str]:
     Raises `UserError` naming file and line for damaged text.
     """
     for name in source_names(spec):
-        yield from _embedded() if name == EMBEDDED else _checked(resolve(name, mirror), spec)
+        yield from _embedded() if name == EMBEDDED else _checked(open_source(name, spec, mirror, "text"), spec)
 
 
 def _embedded() -> Iterator[str]:
@@ -112,14 +136,14 @@ def _embedded() -> Iterator[str]:
     yield from training_sentences()
 
 
-def _checked(path: Path, spec: TextSpec) -> Iterator[str]:
-    for number, line in _lines(path, spec.column, "text"):
+def _checked(source: Source, spec: TextSpec) -> Iterator[str]:
+    for number, line in _lines(source, spec.column, "text"):
         fault = _fault(line)
         if fault is None:
             yield " ".join(line.split())
         elif spec.on_bad_line == "error":
             raise UserError(
-                f"text.source: {path} line {number} {fault}; mend the file, or set text.on_bad_line=skip to leave "
+                f"text.source: {source} line {number} {fault}; mend the file, or set text.on_bad_line=skip to leave "
                 "such lines out"
             )
 
@@ -128,20 +152,20 @@ def _column_key(section: str) -> str:
     return "text.column" if section == "text" else f"{section}.columns"
 
 
-def read_column(path: Path, column: str, section: str, *, as_written: bool = False) -> Iterator[str]:
+def read_column(source: Source, column: str, section: str, *, as_written: bool = False) -> Iterator[str]:
     """Every text of a column, repeated ones too, with single spaces unless `as_written`.
 
     Raises `UserError` naming file and line for damaged text.
     """
-    if path.suffix in PLAIN_ENDINGS:
-        raise UserError(f"{section}.source: {path} has no columns; give one of {', '.join(TABLES)}")
-    for number, line in _lines(path, column, section):
+    if isinstance(source, Path) and source.suffix in PLAIN_ENDINGS:
+        raise UserError(f"{section}.source: {source} has no columns; give one of {', '.join(TABLES)}")
+    for number, line in _lines(source, column, section):
         if fault := _fault(line):
-            raise UserError(f"{section}.source: {path} line {number}, column {column!r}, {fault}; mend the file")
+            raise UserError(f"{section}.source: {source} line {number}, column {column!r}, {fault}; mend the file")
         yield line if as_written else " ".join(line.split())
 
 
-def numbers(path: Path, column: str, section: str, key: str = "scores") -> list[float]:
+def numbers(source: Source, column: str, section: str, key: str = "scores") -> list[float]:
     """A column of scores, which the study names under `key`.
 
     Raises `UserError` for a column that is not there or holds anything but finite numbers.
@@ -149,18 +173,25 @@ def numbers(path: Path, column: str, section: str, key: str = "scores") -> list[
     import pandas as pd
 
     try:
-        table = _values(path, column)
+        table = _hub_values(source, column) if isinstance(source, HubSplit) else _values(source, column)
     except OSError as error:
-        raise UserError(f"{section}.{key}: {path} cannot be read ({error.strerror or error}); mend the file") from None
+        raise UserError(
+            f"{section}.{key}: {source} cannot be read ({error.strerror or error}); mend the file"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{section}.{key}: {path}: {str(error).splitlines()[0]}; mend the file") from None
+        raise UserError(f"{section}.{key}: {source}: {str(error).splitlines()[0]}; mend the file") from None
     values = pd.to_numeric(pd.Series(table, dtype=object), errors="coerce")
     bad = values.isna() | values.abs().eq(float("inf"))
     if bad.any():
         raise UserError(
-            f"{section}.{key}: {path} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
+            f"{section}.{key}: {source} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"
         )
     return [float(value) for value in values]
+
+
+def _hub_values(split: HubSplit, column: str) -> list[Any]:
+    place_of(column, split.columns())
+    return split.values(column)
 
 
 def _values(path: Path, column: str) -> Any:
@@ -188,8 +219,12 @@ def _fault(line: str) -> str | None:
     return None
 
 
-def _lines(path: Path, column: str, section: str) -> Iterator[tuple[int, str]]:
-    """(line of the file, or row of a parquet file, from 1; text). What is missing is an empty text."""
+def _lines(source: Source, column: str, section: str) -> Iterator[tuple[int, str]]:
+    """(line of the file, or row of a parquet file or a split, from 1; text). What is missing is an empty text."""
+    if isinstance(source, HubSplit):
+        yield from enumerate(_texts(source, source.column_parts(column), column, section), start=1)
+        return
+    path = source
     try:
         if path.suffix == ".parquet":
             yield from enumerate(_parquet(path, column, section), start=1)
@@ -226,22 +261,28 @@ def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
         # Without a buffer, a column of a whole row group were read at once.
         with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
             _place(path, section, column, file.schema_arrow.names)
-            _require_text(path, section, column, file.schema_arrow.field(column).type)
-            for part in column_parts(file, column):
-                # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
-                for value in part.cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
-                    yield (value or b"").decode("utf-8", errors="surrogateescape")
+            yield from _texts(path, column_parts(file, column), column, section)
     except pa.ArrowException as error:
         raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
 
 
-def _require_text(path: Path, section: str, column: str, kind: Any) -> None:
+def _texts(source: Source, parts: Iterator[Any], column: str, section: str) -> Iterator[str]:
+    import pyarrow as pa
+
+    for part in parts:
+        _require_text(source, section, column, part.type)
+        # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
+        for value in part.cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
+            yield (value or b"").decode("utf-8", errors="surrogateescape")
+
+
+def _require_text(source: Source, section: str, column: str, kind: Any) -> None:
     from pyarrow import types
 
     stored = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_string(stored) or types.is_large_string(stored) or types.is_string_view(stored)):
         raise UserError(
-            f"{section}.source: {path}: the column {column!r} holds {kind}, not text; set {_column_key(section)}"
+            f"{section}.source: {source}: the column {column!r} holds {kind}, not text; set {_column_key(section)}"
         )
 
 
@@ -259,8 +300,8 @@ def _json_field(path: Path, number: int, line: str, column: str, section: str) -
     return str(row[column])
 
 
-def _place(path: Path, section: str, column: str, columns: list[str]) -> int:
+def _place(source: Source, section: str, column: str, columns: list[str]) -> int:
     try:
         return place_of(column, columns)
     except ValueError as error:
-        raise UserError(f"{section}.source: {path}: {error}; set {_column_key(section)}") from None
+        raise UserError(f"{section}.source: {source}: {error}; set {_column_key(section)}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ class TextReader:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str = ""
     """What stands before texts of no side."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Equal for readers that make the same tokens of every text."""
+        pairs = (part for pair in sorted(self.prompts.items()) for part in pair)
+        return (self.tokenizer_sha256, self.default_prompt, *pairs)
 
     def prompt(self, side: str | None) -> str:
         """What stands before texts of a side."""
@@ -39,8 +46,8 @@ def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder, with what the folder's settings add to it."""
     opened = open_model(folder)
     if is_static(folder):
-        return _without_special_tokens(transformer_folder(folder), opened[0].tokenizer)
-    return opened.tokenizer
+        return _without_special_tokens(transformer_folder(folder), deepcopy(opened[0].tokenizer))
+    return deepcopy(opened.tokenizer)
 
 
 def _without_special_tokens(place: Path, tokenizer: Any) -> Any:

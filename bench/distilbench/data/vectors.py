@@ -1,6 +1,6 @@
 """Vectors that lie in files, found by the text that each is of: what an API returned, or `distilbench encode` wrote.
 
-FILE.parquet, or a folder of them   a column of texts, one of vectors, and perhaps one of sides
+FILE.parquet, or a folder of them   a column of texts, one of vectors, and perhaps one of sides (null: of none)
 FILE.npy, or a folder of one        [N, width]; line n of FILE.jsonl beside it has the text of row n, and perhaps a side
 
 vectors/<key>/values.npy   [N, width] float32, in the cache
@@ -27,7 +27,7 @@ from distilbench.core.cache import find_or_make
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
 from distilbench.data.sentences import AT_ONCE, chunks
-from distilbench.study.sections.models import VectorsSpec
+from distilbench.study.sections.models import TeacherSpec
 
 KEY_BYTES = 16
 SidedText = tuple[str, str | None]
@@ -52,9 +52,14 @@ class TextVectors:
     source: str
     sha256: str
     """Of the files' content."""
+    columns: tuple[str, str, str | None]
+    """Of texts, vectors and sides."""
     values_NW: NDArray[np.float32]
     keys_N2: NDArray[np.uint64]
-    has_sides: bool
+
+    @property
+    def has_sides(self) -> bool:
+        return self.columns[2] is not None
 
     @property
     def width(self) -> int:
@@ -75,27 +80,28 @@ class TextVectors:
         return np.where(there_T, rows_T, -1)
 
 
-def open_vectors(spec: VectorsSpec, cache: Path) -> TextVectors:
+def open_vectors(spec: TeacherSpec, cache: Path) -> TextVectors:
     """The vectors that a study names. Raises `UserError` for files that are not there, or say nothing clear."""
     files = _files(spec)
     sha256 = key_of(files=[file_sha256(path) for path in files])
-    key = key_of(protocol=PROTOCOL, sha256=sha256, columns=[spec.text, spec.vector, spec.side])
+    columns = (spec.text, spec.vector, spec.side)
+    key = key_of(protocol=PROTOCOL, sha256=sha256, columns=columns)
     folder = find_or_make(cache / "vectors" / key, lambda path: _write(path, spec, files), "the vectors")
     return TextVectors(
-        source=spec.vectors,
+        source=str(spec.vectors),
         sha256=sha256,
         values_NW=np.load(folder / "values.npy", mmap_mode="r"),
         keys_N2=np.load(folder / "keys.npy", mmap_mode="r"),
-        has_sides=spec.side is not None,
+        columns=columns,
     )
 
 
-def _named(spec: VectorsSpec) -> str:
+def _named(spec: TeacherSpec) -> str:
     return f"teacher.vectors {spec.vectors}"
 
 
-def _files(spec: VectorsSpec) -> list[Path]:
-    path = Path(spec.vectors).expanduser()
+def _files(spec: TeacherSpec) -> list[Path]:
+    path = Path(str(spec.vectors)).expanduser()
     if path.is_dir():
         if files := sorted(path.glob("*.parquet")):
             return files
@@ -115,7 +121,7 @@ def _files(spec: VectorsSpec) -> list[Path]:
     return [path]
 
 
-def _write(folder: Path, spec: VectorsSpec, files: list[Path]) -> None:
+def _write(folder: Path, spec: TeacherSpec, files: list[Path]) -> None:
     keys = bytearray()
     width: int | None = None
     raw = folder / "values.raw"
@@ -123,8 +129,8 @@ def _write(folder: Path, spec: VectorsSpec, files: list[Path]) -> None:
         for texts, sides, values in _batches(spec, files):
             before = len(keys) // KEY_BYTES
             for row, (text, side) in enumerate(zip(texts, sides, strict=True), before + 1):
-                if not isinstance(text, str) or (spec.side is not None and not isinstance(side, str)):
-                    raise UserError(f"{_named(spec)}: row {row} has no text or no side; mend it")
+                if not isinstance(text, str) or not isinstance(side, str | None):
+                    raise UserError(f"{_named(spec)}: row {row} has no text, or a side that is no text; mend it")
                 keys += text_key(text, side)
             if width not in (None, values.shape[1]):
                 raise UserError(
@@ -147,7 +153,7 @@ def _write(folder: Path, spec: VectorsSpec, files: list[Path]) -> None:
     raw.unlink()
 
 
-def _check_repeats(spec: VectorsSpec, values_NW: NDArray[np.float32], keys_N2: NDArray[np.uint64]) -> None:
+def _check_repeats(spec: TeacherSpec, values_NW: NDArray[np.float32], keys_N2: NDArray[np.uint64]) -> None:
     """A text may come again, with the same vector."""
     order = np.lexsort(keys_N2.T)
     same = np.flatnonzero((keys_N2[order[1:]] == keys_N2[order[:-1]]).all(axis=1))
@@ -160,7 +166,7 @@ def _check_repeats(spec: VectorsSpec, values_NW: NDArray[np.float32], keys_N2: N
             )
 
 
-def _batches(spec: VectorsSpec, files: list[Path]) -> Iterator[Batch]:
+def _batches(spec: TeacherSpec, files: list[Path]) -> Iterator[Batch]:
     try:
         if files[0].suffix == ".npy":
             yield from _from_npy(spec, *files)
@@ -172,7 +178,7 @@ def _batches(spec: VectorsSpec, files: list[Path]) -> Iterator[Batch]:
         raise UserError(f"{_named(spec)} cannot be read: {why}; write it anew") from None
 
 
-def _from_parquet(spec: VectorsSpec, path: Path) -> Iterator[Batch]:
+def _from_parquet(spec: TeacherSpec, path: Path) -> Iterator[Batch]:
     with pq.ParquetFile(path) as file:
         names = [name for name in (spec.text, spec.vector, spec.side) if name is not None]
         for name in names:
@@ -200,7 +206,7 @@ def _is_of_numbers(kind: pa.DataType) -> bool:
     return bool(lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
 
 
-def _from_npy(spec: VectorsSpec, path: Path, lines: Path) -> Iterator[Batch]:
+def _from_npy(spec: TeacherSpec, path: Path, lines: Path) -> Iterator[Batch]:
     # Of pickled objects and of archives it knows nothing, where `np.load` does.
     values = np.lib.format.open_memmap(path, mode="r")
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):

@@ -71,8 +71,8 @@ class CalibrationResult:
 
 
 def figures(model: StoredModel, hashes: Mapping[str, str]) -> dict[str, Figure]:
-    """Task -> what was published of a model; empty for an unknown one."""
-    return figures_of(model.name, hashes["weights"])
+    """Task -> what was published of a model; empty for an unknown one, and for one that is used in another way."""
+    return {} if "used" in hashes else figures_of(model.name, hashes["weights"])
 
 
 def compare(

@@ -20,6 +20,7 @@ from distilbench.evaluation.exact_search import ExactSearch, Ranked
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.evaluation.tasks.subsets import WHOLE, within
+from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
 
 QUERY_METRICS = {
     "ndcg_cut.10": "ndcg_at_10",
@@ -27,6 +28,7 @@ QUERY_METRICS = {
     "recall.100": "recall_at_100",
     "recip_rank": "mrr",
 }
+MtebEncoder = BenchEncoder | VectorEncoder | JoinedEncoder
 KEPT_DOCUMENTS = 100
 """Of each query's ranked list."""
 
@@ -43,7 +45,7 @@ class Evaluated:
     judged: pd.DataFrame
 
 
-def evaluate(encoder: BenchEncoder, task: Task) -> Evaluated:
+def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     """Score an encoder on a task. Raises `CollapseError`; global random state is not preserved."""
     model = ExactSearch(encoder) if task.is_retrieval else encoder
     with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():

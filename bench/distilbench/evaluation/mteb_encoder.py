@@ -32,6 +32,12 @@ def prompt_of(model: Encoder, task: TaskMetadata, side: PromptType | None) -> st
     return model.prompts[name]
 
 
+def meta_of(name: str, revision: str, **more: Any) -> ModelMeta:
+    """What mteb is told of a model. `revision` must identify all that decides its vectors."""
+    known = {"similarity_fn_name": ScoringFunction.COSINE, "modalities": ["text"]}
+    return ModelMeta.create_empty(overwrites={"name": f"distilbench/{name}", "revision": revision, **known, **more})
+
+
 class BenchEncoder(AbsEncoder):  # type: ignore[misc]
     """An encoder under mteb's protocol. `revision` must identify weights, tokenizer and structure."""
 
@@ -41,15 +47,12 @@ class BenchEncoder(AbsEncoder):  # type: ignore[misc]
         self.model = model
         self._tokenizer, self._token_cache = tokenizer, token_cache
         self._known: dict[str, NDArray[np.float32]] = {}
-        self.mteb_model_meta = ModelMeta.create_empty(
-            overwrites={
-                "name": f"distilbench/{name}",
-                "revision": revision,
-                "similarity_fn_name": SIMILARITIES[model.similarity],
-                "embed_dim": model.output_width(),
-                "max_tokens": model.max_length,
-                "modalities": ["text"],
-            }
+        self.mteb_model_meta = meta_of(
+            name,
+            revision,
+            similarity_fn_name=SIMILARITIES[model.similarity],
+            embed_dim=model.output_width(),
+            max_tokens=model.max_length,
         )
 
     def encode(

@@ -19,12 +19,13 @@ from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.core.seeds import preserved_rng
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.data.tokens import TokenCache
-from distilbench.evaluation.evaluate import Evaluated, evaluate
+from distilbench.evaluation.evaluate import Evaluated, MtebEncoder, evaluate
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.evaluation.slices import with_slices
 from distilbench.evaluation.tasks.by_name import Task
+from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
 from distilbench.models.embed import batch_rule
-from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.models.sources import Joined, Source, StoredVectors
 from distilbench.records.record import dump_json
 from distilbench.study.sections.training import Precision
 
@@ -67,13 +68,12 @@ def score_key(hashes: dict[str, str], task: Task, device: str = "cpu", precision
     return key_of(**score_identity(hashes, task, device, precision))
 
 
-def score(
-    model: StoredModel, tasks: list[Task], cache: Path, device: str, precision: Precision = "fp32"
-) -> list[TaskScore]:
-    """Score a model folder on tasks; what lies in the cache under the same key is not computed again.
+def score(model: Source, tasks: list[Task], cache: Path, device: str, precision: Precision = "fp32") -> list[TaskScore]:
+    """Score a model folder, or stored vectors, on tasks; what lies in the cache under the same key is not computed
+    again.
 
     Raises `CollapseError` for vectors, or a main score, that say nothing, and `UserError` for a model that changes
-    meanwhile. Global random state is left as it was.
+    meanwhile, or texts without a stored vector. Global random state is left as it was.
     """
     hashes = model.hashes()
     encoder = functools.cache(lambda: _encoder(model, hashes, cache, device, precision))
@@ -91,16 +91,20 @@ def score(
         return [score_on(task) for task in tasks]
 
 
-def _encoder(
-    model: StoredModel, hashes: dict[str, str], cache: Path, device: str, precision: Precision
-) -> BenchEncoder:
-    loaded, tokenizer = load_encoder(model.folder).to(device), load_tokenizer(model.folder)
+def _encoder(model: Source, hashes: dict[str, str], cache: Path, device: str, precision: Precision) -> MtebEncoder:
+    name, revision = key_of(name=model.name), key_of(precision=precision, **hashes)
+    if isinstance(model, Joined):
+        members = [_encoder(member, member.hashes(), cache, device, precision) for member in model.members]
+        return JoinedEncoder(members, model.weights, name, revision)
+    if isinstance(model, StoredVectors):
+        return VectorEncoder(model, name, revision)
+    loaded, tokenizer = model.load().to(device), load_tokenizer(model.folder)
     if model.hashes() != hashes:
         raise UserError(f"the model in {model.folder} was changed while it was read; run the same command again")
     if precision == "bf16":
         loaded.backbone.to(torch.bfloat16)
     tokens = TokenCache(cache, hashes["tokenizer"])
-    return BenchEncoder(loaded, tokenizer, key_of(name=model.name), key_of(precision=precision, **hashes), tokens)
+    return BenchEncoder(loaded, tokenizer, name, revision, tokens)
 
 
 def _read(task: Task, key: str, folder: Path) -> TaskScore:

@@ -25,13 +25,25 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, write_together
+from distilbench.evaluation.collapse import CollapseError
 from distilbench.records.frames import read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
 SCHEMA = 1
 PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type", "precision")
 TEXTS = "texts"
+NOT_FINITE = "the loss was not finite"
 PROVENANCE = ("teacher", "student", "text", "train", "budget")
+
+
+@dataclass(frozen=True)
+class LostRun:
+    """A run of a study that has no scores."""
+
+    label: str
+    seed: int
+    diverged: bool
+    why: str
 
 
 @dataclass(frozen=True)
@@ -53,19 +65,27 @@ class Scores:
     """The pinned texts of the drift stage."""
     vectors: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
     """Run -> vectors of these texts, [N, W]."""
+    lost: list[LostRun] = field(default_factory=list)
+    """Runs of a candidate beside those that were scored."""
+
+
+def scores_to_bless(folder: Path) -> Scores:
+    """As `scores_of`. Raises `UserError` for runs without scores, too."""
+    scores = scores_of(folder)
+    if scores.lost:
+        lost = ", ".join(f"{run.label} seed {run.seed} ({run.why})" for run in scores.lost)
+        raise UserError(f"{folder}: {lost}; only completed runs can become a baseline")
+    return scores
 
 
 def scores_of(folder: Path) -> Scores:
     """What a study's folder, or a run's, holds.
 
-    Raises `UserError` for folders without completed runs, for damaged records, for runs of different mteb versions or
-    data, and for runs that did not complete.
+    Raises `UserError` for folders without records, for damaged ones, and for runs of different mteb versions or data.
     """
     records, parent = _records(folder)
-    bad = [f"{record.label} seed {record.seed} ({record.status})" for record in records if record.status != "completed"]
-    if bad:
-        raise UserError(f"{folder}: {', '.join(bad)}; only completed runs can be checked")
-    kept = [record for record in records if record.role == "method"] or records
+    of_methods = [record for record in records if record.role == "method"] or records
+    kept = [record for record in of_methods if record.status == "completed"]
     runs = pd.DataFrame(
         [
             {"label": record.label, "seed": record.seed}
@@ -73,17 +93,37 @@ def scores_of(folder: Path) -> Scores:
             for record in kept
         ],
         index=[record.run_id for record in kept],
+        columns=["label", "seed", "batches", "weights"],
     )
+    first = (kept or of_methods)[0]
     main = [{task: metrics["main_score"] for task, metrics in record.scores.items()} for record in kept]
     return Scores(
         runs=runs,
         scores=pd.DataFrame(main, index=runs.index, dtype="float64"),
         examples=read_examples(kept, parent).rename(columns={"run_id": "run"}),
         tasks=_one_of_all(folder, kept),
-        mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept]),
-        limit=_only(folder, "--limit", [record.limit for record in kept]),
-        provenance={name: getattr(kept[0], name) for name in PROVENANCE} | {"environment": kept[0].environment},
+        mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept or of_methods]),
+        limit=_only(folder, "--limit", [record.limit for record in kept or of_methods]),
+        provenance={name: getattr(first, name) for name in PROVENANCE} | {"environment": first.environment},
+        lost=_lost(of_methods),
     )
+
+
+def _lost(records: Sequence[Record]) -> list[LostRun]:
+    """Runs that diverged or failed, and those that others of the study's rows have and that left no record."""
+    lost = [
+        LostRun(record.label, record.seed, _has_diverged(record), f"{record.status}: {record.error or NOT_FINITE}")
+        for record in records
+        if record.status != "completed"
+    ]
+    there = {(record.label, record.seed) for record in records}
+    every = {(label, seed) for label, _ in there for _, seed in there}
+    return lost + [LostRun(label, seed, False, "left no record") for label, seed in sorted(every - there)]
+
+
+def _has_diverged(record: Record) -> bool:
+    """Whether it is the model that is wrong: its loss, or vectors that no score can be made from."""
+    return record.status == "diverged" or (record.error or "").startswith(CollapseError.__name__)
 
 
 def _records(folder: Path) -> tuple[list[Record], Path]:

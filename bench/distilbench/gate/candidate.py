@@ -42,10 +42,9 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     """Score a model folder on tasks, each named with its precision.
 
     Scores that lie in the cache under the hash of its weights are used again.
-    Raises `UserError` for models that cannot be loaded or have collapsed, and for task data that cannot be had.
+    Raises `UserError` for models that cannot be loaded and task data that cannot be had, and `CollapseError`.
     """
     from distilbench.core.machine import environment, settings
-    from distilbench.evaluation.collapse import CollapseError
     from distilbench.evaluation.score import score
     from distilbench.evaluation.tasks.by_name import load_task
     from distilbench.models.model_folder import StoredModel
@@ -53,21 +52,18 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     chosen = settings(out=".", mirror=mirror, device=device)
     model = StoredModel(folder.resolve().name, folder)
     hashes = model.hashes()
-    try:
-        loaded = {name: load_task(name, chosen.mirror) for name in tasks}
-        results = [
-            result
-            for precision in dict.fromkeys(tasks.values())
-            for result in score(
-                model,
-                [task for name, task in loaded.items() if tasks[name] == precision],
-                chosen.cache,
-                chosen.device,
-                cast("Precision", precision),
-            )
-        ]
-    except CollapseError as error:
-        raise UserError(f"{folder} cannot be scored: {error}") from None
+    loaded = {name: load_task(name, chosen.mirror) for name in tasks}
+    results = [
+        result
+        for precision in dict.fromkeys(tasks.values())
+        for result in score(
+            model,
+            [task for name, task in loaded.items() if tasks[name] == precision],
+            chosen.cache,
+            chosen.device,
+            cast("Precision", precision),
+        )
+    ]
     run = hashes["weights"][:16]
     values = [
         result.examples.assign(

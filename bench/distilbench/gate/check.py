@@ -86,14 +86,23 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
     all columns together. Raises `UserError` for `tasks` that the baseline does not have.
     """
     wanted, rows = wanted_tasks(baseline, tasks), _labels(baseline)
-    if refusals := _refusals(candidate, baseline, wanted):
-        lines = [CheckLine(label, OVERALL, True, "not comparable", reason=refusals[0]) for label in rows]
-        return CheckResult("not comparable", lines, margin, alpha, refusals)
-    compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
-    both = [label for label in rows if label in _labels(candidate)]
-    judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
+    lost = {label: line for label in rows if (line := _lost(candidate, label)) is not None}
+    both = [label for label in rows if label in _labels(candidate) and label not in lost]
+    refusals = _refusals(candidate, baseline, wanted) if both else []
+    if refusals:
+        refused = {label: CheckLine(label, OVERALL, True, "not comparable", reason=refusals[0]) for label in rows}
+        lines = list((refused | lost).values())
+        return CheckResult(overall(lines), lines, margin, alpha, refusals)
     no_such = "the candidate has no such row"
-    lines = [CheckLine(label, OVERALL, True, "not evaluated", reason=no_such) for label in rows if label not in both]
+    lines = [
+        lost.get(label) or CheckLine(label, OVERALL, True, "not evaluated", reason=no_such)
+        for label in rows
+        if label not in both
+    ]
+    if not both:
+        return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
+    compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
+    judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
     for label in both:
         lines += [line for line in judged if line.label == label]
         lines += [
@@ -106,6 +115,15 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
 
 def _labels(side: Scores) -> list[str]:
     return sorted(set(map(str, side.runs["label"])))
+
+
+def _lost(candidate: Scores, label: str) -> CheckLine | None:
+    """The line of a row of which runs have no scores: one that diverged has regressed, whatever the others say."""
+    runs = [run for run in candidate.lost if run.label == label]
+    if not runs:
+        return None
+    verdict: Verdict = "regressed" if any(run.diverged for run in runs) else "not evaluated"
+    return CheckLine(label, OVERALL, True, verdict, reason="; ".join(f"seed {run.seed} {run.why}" for run in runs))
 
 
 def wanted_tasks(baseline: Scores, tasks: Sequence[str] = ()) -> list[str]:
@@ -189,10 +207,10 @@ def _detectable(item: ColumnDifference, alpha: float) -> float | None:
 
 
 def overall(lines: list[CheckLine]) -> Verdict:
-    """The worst line that counts; of single tasks, only what failed."""
+    """The worst line that counts; of single tasks, only what failed. A drop that is shown stays one, whatever lacks."""
     deciding = [line.verdict for line in lines if line.decides]
     everything = [line.verdict for line in lines]
-    for worst in ("not evaluated", "not comparable", "regressed"):
+    for worst in ("regressed", "not evaluated", "not comparable"):
         if worst in everything:
             return worst
     if "inconclusive" in deciding or not deciding:

@@ -39,7 +39,7 @@ def commit() -> str | None:
 
 
 def append(path: Path, outcome: CheckResult, candidate: str, baseline: str) -> None:
-    """Add one line for one check. Raises `UserError` when the file cannot be written."""
+    """Add one line for one check. Raises `OSError` when the file cannot be written."""
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -59,13 +59,10 @@ def append(path: Path, outcome: CheckResult, candidate: str, baseline: str) -> N
             for line in outcome.lines
         ],
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One write of one line: two jobs that add at the same time do not cut into each other.
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, allow_nan=False) + "\n")
-    except OSError as error:
-        raise UserError(f"--history: cannot write to {path} ({error.strerror})") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One write of one line: two jobs that add at the same time do not cut into each other.
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from xml.etree import ElementTree
 
 import pandas as pd
 
+from distilbench.core.escape import visible
 from distilbench.gate.check import BAD, CheckLine, CheckResult
 from distilbench.reporting.cells import DASH, decimals, plus_minus
 from distilbench.reporting.render import Table
 
 WIDTH, NAME_WIDTH = 80, 25
 HEADINGS = ("On", "Verdict", "Before", "Now", "Change", "MDE")
+
+
+def printable(outcome: CheckResult) -> CheckResult:
+    """The outcome with names and reasons as they can be printed."""
+    lines = [
+        replace(line, label=visible(line.label), column=visible(line.column), reason=visible(line.reason))
+        for line in outcome.lines
+    ]
+    return replace(outcome, lines=lines, notes=list(map(visible, outcome.notes)))
 
 
 def headline(outcome: CheckResult) -> str:
@@ -66,6 +77,7 @@ def _sizes(outcome: CheckResult) -> list[str]:
 
 def to_text(outcome: CheckResult) -> str:
     """At most 80 columns, but for names that are longer; words are never broken."""
+    outcome = printable(outcome)
     parts = [textwrap.fill(headline(outcome), WIDTH, break_long_words=False, break_on_hyphens=False)]
     columns = {line.column for line in outcome.lines}
     if len(columns) == 1:
@@ -106,6 +118,7 @@ def _cells(line: CheckLine) -> tuple[str, ...]:
 
 def as_table(outcome: CheckResult) -> Table:
     """A line for each row and column, in points (x100)."""
+    outcome = printable(outcome)
     text = pd.DataFrame([_shown(line) for line in outcome.lines])
     order = text.copy()
     for heading, name in (("Before", "baseline"), ("Now", "candidate"), ("Change", "difference")):
@@ -134,6 +147,7 @@ def _points(value: float | None) -> float:
 
 def to_junit(outcome: CheckResult) -> str:
     """A test case for each line: regressed is a failure; what could not be told is an error, of a guard skipped."""
+    outcome = printable(outcome)
     suite = ElementTree.Element("testsuite", name="distilbench check", tests=str(len(outcome.lines)))
     counts: Counter[str] = Counter()
     for line in outcome.lines:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
-from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of
+from distilbench.evaluation.collapse import CollapseError
+from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.candidate import (
     Encode,
     blessed_weights,
@@ -19,6 +20,7 @@ from distilbench.gate.candidate import (
     with_vectors,
 )
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
+from distilbench.gate.columns import OVERALL
 from distilbench.gate.slices import read_list, with_list
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
@@ -56,10 +58,13 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> list
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
         label, in_full = options.row or folder.resolve().name, dict.fromkeys(options.tasks, "fp32")
-        scores = score_model(folder, label, in_full, options.mirror, options.device)
+        try:
+            scores = score_model(folder, label, in_full, options.mirror, options.device)
+        except CollapseError as error:
+            raise UserError(f"{folder} cannot be scored: {error}") from None
         models = {str(scores.runs.index[0]): folder}
     else:
-        scores = scores_of(folder)
+        scores = scores_to_bless(folder)
         models = models_of(scores.runs) if options.drift else {}
     scores = _with_slices(scores, options)
     bless(with_vectors(scores, models, _device(options)) if models else scores, baseline)
@@ -108,9 +113,13 @@ def _with_slices(side: Scores, options: CheckOptions) -> Scores:
 def _other_seeds(folder: Path, scores: Scores) -> Scores:
     """The runs to confirm by. Raises `UserError` where they are some of those that are to be confirmed."""
     other = scores_of(folder)
-    if common := sorted(set(other.runs["seed"]) & set(scores.runs["seed"])):
+    if common := sorted(_seeds(other) & _seeds(scores)):
         raise UserError(f"--confirm: {folder} has the seeds {common} of the candidate; give runs of other seeds")
     return other
+
+
+def _seeds(scores: Scores) -> set[int]:
+    return {*scores.runs["seed"], *(run.seed for run in scores.lost)}
 
 
 def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckResult:
@@ -124,7 +133,12 @@ def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckR
 
     def scored() -> CheckResult:
         as_blessed = {name: only.tasks[name]["precision"] for name in wanted_tasks(only, options.tasks)}
-        return _check(score_model(folder, label, as_blessed, options.mirror, options.device), only, options)
+        try:
+            scores = score_model(folder, label, as_blessed, options.mirror, options.device)
+        except CollapseError as error:
+            line = CheckLine(label, OVERALL, True, "regressed", reason=str(error))
+            return CheckResult("regressed", [line], options.margin, options.alpha, [])
+        return _check(scores, only, options)
 
     return _staged(lines, notes, options, scored)
 

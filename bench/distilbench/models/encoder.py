@@ -52,6 +52,17 @@ class Normalize(nn.Module):
         return F.normalize(x, dim=-1)
 
 
+class Truncate(nn.Module):
+    """Keep the first numbers of rows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.width]
+
+
 class Dense(nn.Sequential):
     """A linear layer with an activation, stored as sentence-transformers' Dense module."""
 
@@ -205,8 +216,13 @@ class Encoder(nn.Module):
 
 def output_width(head: nn.Module, input_width: int) -> int:
     """Width of what a head makes of vectors of some width."""
-    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    return linear[-1].out_features if linear else input_width
+    width = input_width
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            width = module.out_features
+        elif isinstance(module, Truncate):
+            width = min(width, module.width)
+    return width
 
 
 def feed_forward_key(config: Any) -> str:

@@ -54,7 +54,7 @@ class Record:
     run_id: str
     study: str
     role: Role
-    """`floor`: the untrained student; `ceiling`: the teacher; else a trained student."""
+    """`floor`: the student before training; `ceiling`: the teacher; else a trained student."""
     label: str
     """Row name in the study, unique together with the seed."""
     method: str
@@ -100,9 +100,13 @@ class Record:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a record that claims success without finite scores."""
-        bad = [task for task, scores in self.scores.items() if not math.isfinite(scores["main_score"])]
-        if self.status == "completed" and bad:
-            raise ValueError(f"run {self.run_id} is completed but its score of {bad[0]} is not a number")
+        if self.status == "completed" and (task := _task_without_score(self.scores)):
+            raise ValueError(f"run {self.run_id} is completed but its score of {task} is not a number")
+
+
+def _task_without_score(scores: dict[str, dict[str, float]]) -> str | None:
+    """The first task of which the main score is not finite."""
+    return next((task for task, values in scores.items() if not math.isfinite(values["main_score"])), None)
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -116,9 +120,14 @@ def to_dict(record: Record) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> Record:
-    """Read one `record.json`. Raises `UserError` when it is damaged or of another schema."""
+    """Read one `record.json`; one that claims success without finite scores is that of a run that diverged.
+
+    Raises `UserError` when it is damaged or of another schema.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        # JSON can name half of a pair of surrogates, which no table and no page can hold.
+        json.dumps(values, ensure_ascii=False).encode()
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as a record ({error}); delete its folder and run the study again"
@@ -126,8 +135,10 @@ def read_record(path: Path) -> Record:
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
     try:
+        if values["status"] == "completed" and (task := _task_without_score(values["scores"])):
+            values |= {"status": "diverged", "error": f"its score of {task} is not a number", "scores": {}, "tasks": {}}
         return Record(**values)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
 
 

@@ -87,7 +87,7 @@ def notes(study: StudyFrames) -> list[str]:
     counts = f"{seeds.min()}" if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}" if len(seeds) else "0"
     return [
         f"± is the half-width of the 95 % interval of the mean over n seeds (here n = {counts}); {_covered(study)}",
-        "Gap closed: (score - floor) / (ceiling - floor), floor = untrained student, ceiling = teacher.",
+        "Gap closed: (score - floor) / (ceiling - floor), floor = student before training, ceiling = teacher.",
         *difference_notes(study),
         *_incomplete(study),
         *_unequal_tasks(study),
@@ -128,7 +128,7 @@ def _floors(study: StudyFrames) -> list[str]:
     completed = [record for record in study.records.values() if record.status == "completed"]
     methods = [record for record in completed if record.role == "method"]
     sentences = []
-    for role, name in (("floor", "an untrained student"), ("ceiling", "a teacher")):
+    for role, name in (("floor", "a student before training"), ("ceiling", "a teacher")):
         without = [record for record in methods if not references(record, role, completed)]
         if without:
             sentences.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from distilbench.records.record import Record
 from distilbench.reporting.cells import Cell, decimal_cell, number, study_table
 from distilbench.reporting.notes import caution
 from distilbench.reporting.prose import paragraph
-from distilbench.reporting.render import Table, to_html
+from distilbench.reporting.render import Table, escape_html, to_html
 
 DETAILS = (
     "hyperparameters",
@@ -64,12 +63,12 @@ def to_page(study: StudyFrames, tables: Mapping[str, Table], figures: Path, capt
     ledger = [table for name, table in parts.items() if name.startswith("table reproduction")]
     shown |= {"Reproduction": ledger} if ledger else {}
     shown["Runs"] = [to_html(_run_table(study)), *(_run(study, record) for record in study.records.values())]
-    shown["Settings"] = [f"<p>{html.escape(paragraph(study))}</p>", parts["table settings"]]
+    shown["Settings"] = [f"<p>{escape_html(paragraph(study))}</p>", parts["table settings"]]
     body = "".join(_section(title, parts) for title, parts in shown.items() if parts)
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in shown.items() if parts)
-    title = html.escape(study.name)
+    title = escape_html(study.name)
     mark = caution(study)
-    banner = f'<p class="mark">{html.escape(mark)}</p>' if mark else ""
+    banner = f'<p class="mark">{escape_html(mark)}</p>' if mark else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -92,9 +91,9 @@ def _figure(path: Path, name: str, caption: str) -> str:
     svg = re.sub(r"^.*?(?=<svg)", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(caption)}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape_html(caption)}" ', 1)
     return (
-        f'<figure class="chart"><div class="card">{svg}</div><figcaption>{html.escape(caption)}</figcaption></figure>\n'
+        f'<figure class="chart"><div class="card">{svg}</div><figcaption>{escape_html(caption)}</figcaption></figure>\n'
     )
 
 
@@ -116,19 +115,19 @@ def _run_table(study: StudyFrames) -> Table:
 
 def _run(study: StudyFrames, record: Record) -> str:
     row = study.runs["row"].loc[record.run_id]
-    summary = html.escape(f"{row}, seed {record.seed}: {record.status}")
-    error = f'<p class="error">{html.escape(record.error)}</p>' if record.error else ""
+    summary = escape_html(f"{row}, seed {record.seed}: {record.status}")
+    error = f'<p class="error">{escape_html(record.error)}</p>' if record.error else ""
     details = {name: getattr(record, name) for name in DETAILS}
     details["response"] = {f"{row['share']:.4g} of the budget": row["score"] for row in record.response}
     parts = "".join(_values(name, values) for name, values in details.items())
-    return f"<details><summary>{summary} <code>{html.escape(record.run_id)}</code></summary>{error}{parts}</details>\n"
+    return f"<details><summary>{summary} <code>{escape_html(record.run_id)}</code></summary>{error}{parts}</details>\n"
 
 
 def _values(title: str, values: dict[str, Any]) -> str:
     if not values:
         return ""
     rows = "".join(
-        f"<dt>{html.escape(str(key))}</dt><dd>{html.escape(_plain(value))}</dd>" for key, value in values.items()
+        f"<dt>{escape_html(str(key))}</dt><dd>{escape_html(_plain(value))}</dd>" for key, value in values.items()
     )
     return f"<h3>{title}</h3><dl>{rows}</dl>"
 

@@ -14,6 +14,8 @@ import rich.table
 from rich import box
 from rich.text import Text
 
+from distilbench.core.escape import visible, visible_lines
+
 Emphasis = Literal["best", "second"]
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
 LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
@@ -92,18 +94,18 @@ def to_html(table: Table) -> str:
     """A sortable table in a box that scrolls on its own; sort values in `data-sort`."""
     numeric = table.numeric
     heads = [
-        f'<th scope="col"{_side(right)}><button>{html.escape(str(name))}</button></th>'
+        f'<th scope="col"{_side(right)}><button>{escape_html(str(name))}</button></th>'
         for name, right in zip(table.text, numeric, strict=True)
     ]
     rows = []
-    shown = _cells(table, html.escape, HTML)[1:]
+    shown = _cells(table, escape_html, HTML)[1:]
     for texts, (_, orders) in zip(shown, table.order.iterrows(), strict=True):
         cells = [_cell(*item) for item in zip(texts, orders, numeric, strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    mark = f'<p class="mark">{html.escape(table.mark)}</p>' if table.mark else ""
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    mark = f'<p class="mark">{escape_html(table.mark)}</p>' if table.mark else ""
+    notes = "".join(f"<li>{escape_html(note)}</li>" for note in table.notes)
     return (
-        f'<figure class="table">{mark}<figcaption>{html.escape(table.caption)}</figcaption>'
+        f'<figure class="table">{mark}<figcaption>{escape_html(table.caption)}</figcaption>'
         f'<div class="scroll"><table class="sortable"><thead><tr>{"".join(heads)}</tr></thead>\n'
         f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div><ul class="notes">{notes}</ul></figure>'
     )
@@ -119,28 +121,38 @@ def to_json(table: Table) -> str:
         "shown": table.text.to_dict(orient="records"),
         "values": json.loads(table.order.to_json(orient="records", double_precision=15)),
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2) + "\n"
 
 
 def to_rich(table: Table, columns: int) -> rich.table.Table:
     """The first `columns` of the table for a terminal, notes below it."""
-    title = Text(table.caption if table.mark is None else f"{table.caption}\n{table.mark}")
-    shown = rich.table.Table(title=title, box=box.SIMPLE, caption=Text("\n".join(table.notes)), caption_justify="left")
+    title = Text("\n".join(visible(line) for line in (table.caption, table.mark) if line is not None))
+    notes = Text("\n".join(map(visible, table.notes)))
+    shown = rich.table.Table(title=title, box=box.SIMPLE, caption=notes, caption_justify="left")
     for name, right in list(zip(table.text, table.numeric, strict=True))[:columns]:
-        shown.add_column(Text(str(name)), justify="right" if right else "left", overflow="fold")
+        shown.add_column(Text(visible(str(name))), justify="right" if right else "left", overflow="fold")
     for row in table.text.itertuples(index=False):
-        shown.add_row(*(Text(str(value)) for value in row[:columns]))
+        shown.add_row(*(Text(visible(str(value))) for value in row[:columns]))
     return shown
 
 
 def escape_latex(text: str) -> str:
     """`text` as LaTeX source that prints it; line breaks become spaces."""
-    return "".join(LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    return "".join(LATEX.get(sign, sign) for sign in visible(" ".join(text.split())))
 
 
 def escape_markdown(text: str) -> str:
-    """`text` as Markdown source that prints it, inside a table cell too; line breaks become spaces."""
-    return re.sub(r"([\\`*|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """`text` as Markdown source that prints it, inside a table cell too; line breaks become spaces.
+
+    Links and images stay text, and so do the addresses that GitHub would make links of.
+    """
+    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
+    return re.sub(r"(:(?=//)|(?<=\bwww)\.)", r"\\\1", escaped, flags=re.IGNORECASE)
+
+
+def escape_html(text: str) -> str:
+    """`text` as HTML that shows it, in an attribute too; line breaks stay."""
+    return html.escape(visible_lines(text))
 
 
 def _cells(table: Table, escape: Callable[[str], str], emphasis: Mapping[Emphasis, str]) -> list[list[str]]:

@@ -20,7 +20,6 @@ from distilbench.runs.trial import try_rows
 from distilbench.study.ablation import parts
 from distilbench.study.search_space import rows_to_tune, space_of
 from distilbench.study.study import Run, Study
-from distilbench.training.stores.teacher_store import stored_rows
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _signals(runs: list[PreparedRun]) -> str:
         return "none are stored"
     arrays = stages[0].arrays
     size = inputs.stores.size(arrays, len(inputs.text.corpus), kind)
-    rows = stored_rows(inputs.stores.folder(inputs.text.teacher_key, kind), arrays)
+    rows = inputs.stores.rows_there(inputs.text, arrays, kind)
     return f"{rows} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
 
 

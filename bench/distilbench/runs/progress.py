@@ -12,6 +12,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from distilbench.core.escape import visible
 from distilbench.records.design import Trial
 from distilbench.runs.cost import run_flops
 from distilbench.runs.prepare.prepared import PreparedRun
@@ -60,7 +61,7 @@ class ProgressBar(Watch):
         # Without ipywidgets, rich warns in a notebook in place of drawing.
         in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
         shows_a_bar = self._console.is_terminal or in_notebook
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
         self._bar = Progress(
             *columns,
             console=self._console,
@@ -68,7 +69,7 @@ class ProgressBar(Watch):
             disable=not shows_a_bar,
             speed_estimate_period=SPEED_SECONDS,
         )
-        self._task = self._bar.add_task(study, total=None)
+        self._task = self._bar.add_task(visible(study), total=None)
         self._runs: list[PreparedRun] = []
         self._done: list[Finished] = []
         self._shares: dict[tuple[str, int], float] = {}
@@ -115,6 +116,7 @@ class ProgressBar(Watch):
         self._bar.stop()
 
     def _say(self, line: str) -> None:
+        line = visible(line)
         # A line that goes past the bar would be overwritten by it; one that is wrapped could not be searched for.
         if self._bar.disable:
             sys.stderr.write(f"{line}\n")
@@ -135,7 +137,7 @@ class ProgressBar(Watch):
         names = ", ".join(f"{label} seed {seed}" for label, seed in list(self._shares)[:MOST_NAMED])
         more = "" if len(self._shares) <= MOST_NAMED else " and others"
         description = f"{len(self._shares)} running ({names}{more}), {states[False]} done, {states[True]} failed"
-        self._bar.update(self._task, completed=done + begun, description=description)
+        self._bar.update(self._task, completed=done + begun, description=visible(description))
 
 
 def _name(run: Run) -> tuple[str, int]:

@@ -15,7 +15,8 @@ from distilbench.core.hashes import key_of
 from distilbench.core.sealed import clear_up, disk_trouble
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation import representation
-from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.models.model_folder import StoredModel
+from distilbench.models.sources import Source
 from distilbench.records.record import Record
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.runs.prepare.vector_teacher import as_model
@@ -80,7 +81,8 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
         training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT)
         ledger.tuning_trials = run.cell.entry.tuning_trials
         tasks = _score(run, training.model, ledger) if training.status == "completed" else []
-        vectors, speed = _look_at_vectors(run, training.model, ledger) if tasks else ({}, {})
+        model = training.model
+        vectors, speed = _look_at_vectors(run, model, ledger) if tasks and isinstance(model, StoredModel) else ({}, {})
         weights = training.model.hashes()["weights"]
         outcome = Outcome(
             status=training.status,
@@ -100,7 +102,7 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
         return write_failure(run, ledger, error)
 
 
-def _score(run: PreparedRun, model: StoredModel, ledger: Ledger) -> list[RecordedTask]:
+def _score(run: PreparedRun, model: Source, ledger: Ledger) -> list[RecordedTask]:
     from distilbench.evaluation.score import score
 
     inputs, precision = run.inputs, run.inputs.study.evaluation.precision
@@ -130,7 +132,7 @@ def _score(run: PreparedRun, model: StoredModel, ledger: Ledger) -> list[Recorde
 def _look_at_vectors(run: PreparedRun, model: StoredModel, ledger: Ledger) -> tuple[dict[str, Any], dict[str, float]]:
     """The record's `vectors` and `speed`."""
     with phase(ledger, "evaluation"):
-        student = load_encoder(model.folder).to(run.inputs.settings.device)
+        student = model.load().to(run.inputs.settings.device)
         tokenizer = load_tokenizer(model.folder)
         vectors, speed = representation.encode_timed(student, tokenizer, model.folder)
         if run.inputs.teacher.shape is None:

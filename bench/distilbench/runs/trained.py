@@ -26,10 +26,10 @@ from distilbench.core.seeds import seeded, stage_seed
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
+from distilbench.models.sources import Source
 from distilbench.records.record import CURVE_FILE, Status, dump_json
 from distilbench.runs.prepare.inputs import dims_for, shared_tokens
 from distilbench.runs.prepare.prepared import PreparedRun
-from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev import Response
@@ -47,7 +47,8 @@ Progress = Callable[[float], None]
 class Training:
     """What a run's training left in the cache."""
 
-    model: StoredModel
+    model: Source
+    """Of a ceiling, the teacher, which may be no model."""
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)
     status: Status = "completed"
     response: list[dict[str, Any]] = field(default_factory=list)
@@ -79,7 +80,7 @@ def training_of(
     Raises `Timeout` when another process has been training the run for so many seconds.
     """
     if run.cell.role == "ceiling":
-        return Training(as_model(run.inputs.teacher).stored)
+        return Training(run.inputs.teacher.source)
     folder, checkpoints = trained_folder(run), _checkpoints(run)
     with cache.locked(folder, "the model", timeout):
         if not cache.is_usable(folder, "the model"):

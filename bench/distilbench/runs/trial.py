@@ -32,14 +32,15 @@ from distilbench.records.record import dump_json
 from distilbench.runs.prepare.identity import code_hashes
 from distilbench.runs.prepare.inputs import Inputs, shared_tokens
 from distilbench.runs.prepare.prepared import stages_of
-from distilbench.runs.prepare.vector_teacher import VectorTeacher, as_model
+from distilbench.runs.prepare.teacher import Teacher
+from distilbench.runs.prepare.vector_teacher import AnyTeacher, JoinedTeacher, VectorTeacher
 from distilbench.runs.trained import put_on
 from distilbench.study.budget import Budget, Ledger
 from distilbench.study.rows import MethodEntry
 from distilbench.training.job import TrainingJob
 from distilbench.training.loop import train
 from distilbench.training.stores.teacher_store import TeacherStore, array_names, store_key
-from distilbench.training.stores.vector_store import SignalStore, VectorStore
+from distilbench.training.stores.vector_store import JoinedStore, SignalStore, VectorStore
 from distilbench_methods.base import Needs
 
 SENTENCES, ROWS = 128, 16
@@ -59,11 +60,16 @@ def try_rows(inputs: Inputs, *, keep: bool = True) -> None:
         text = _Sample(inputs, Path(place), cache_folder / "signals" if keep else Path(place) / "signals")
         for entry in inputs.study.methods:
             what = f"the trial of {entry.label}"
-            folder = cache_folder / "tried" / _key(inputs, entry)
+            folder = tried_folder(cache_folder) / _key(inputs, entry)
             if keep:
                 find_or_make(folder, partial(_try_and_note, text, entry), what)
             elif not is_there(folder):
                 _try(text, entry)
+
+
+def tried_folder(cache: Path) -> Path:
+    """Where it is remembered what worked."""
+    return cache / "tried"
 
 
 def _key(inputs: Inputs, entry: MethodEntry) -> str:
@@ -90,7 +96,7 @@ class _Sample:
         # Of one tokenizer, loading takes longer than all that is done with it.
         self.tokenizer = cache(inputs.students.reader.tokenizer)
         self.corpus = cache(partial(self._read, "student", inputs.students.reader, self.tokenizer))
-        self.teacher_corpus = cache(self._read_by_teacher)
+        self.corpus_for = cache(self._read_by)
 
     def _read(self, name: str, reader: TextReader, tokenizer: Callable[[], Any]) -> Corpus:
         folder, study = self.place / name, self.inputs.study
@@ -98,11 +104,11 @@ class _Sample:
         write_corpus(folder, self.texts, tokenizer(), study.train.max_length, reader.prompt(study.text.side))
         return open_corpus(folder, name, "embedded")
 
-    def _read_by_teacher(self) -> Corpus:
+    def _read_by(self, teacher: Teacher) -> Corpus:
         if shared_tokens(self.inputs):
             return self.corpus()
-        reader = as_model(self.inputs.teacher).reader
-        return self._read("teacher", reader, reader.tokenizer)
+        reader, number = teacher.reader, self.inputs.teacher.members.index(teacher)
+        return self._read(f"teacher-{number}", reader, reader.tokenizer)
 
     def text(self, needs: Needs) -> Text:
         """What a method with these needs is tried on."""
@@ -117,13 +123,18 @@ class _Sample:
 
     def store(self, needs: Needs) -> SignalStore:
         """The teacher's signals for it; of stored vectors, which are of other texts, any."""
-        if isinstance(self.inputs.teacher, VectorTeacher):
-            vectors, corpus = self.inputs.teacher.vectors, self.corpus()
-            return VectorStore(corpus, vectors, np.arange(len(corpus)) % len(vectors.values_NW))
-        teacher, corpus, train = as_model(self.inputs.teacher), self.teacher_corpus(), self.inputs.study.train
-        folder = self.signals / store_key(teacher.hashes, corpus.sha256, train.signals)
-        arrays = sorted(array_names(needs))
-        return TeacherStore(folder, teacher.shape, corpus, arrays, train.signals, lambda: teacher.encoder)
+        return self._store(self.inputs.teacher, sorted(array_names(needs)))
+
+    def _store(self, teacher: AnyTeacher, arrays: list[str]) -> SignalStore:
+        if isinstance(teacher, JoinedTeacher):
+            parts = [self._store(member, arrays) for member in teacher.members]
+            return JoinedStore(self.corpus(), parts, teacher.weights)
+        if isinstance(teacher, VectorTeacher):
+            corpus, count = self.corpus(), len(teacher.source.vectors.values_NW)
+            return VectorStore(corpus, teacher.source, np.arange(len(corpus)) % count)
+        corpus, kind = self.corpus_for(teacher), self.inputs.study.train.signals
+        folder = self.signals / store_key(teacher.hashes, corpus.sha256, kind)
+        return TeacherStore(folder, teacher.shape, corpus, arrays, kind, lambda: teacher.encoder)
 
 
 def _try_and_note(text: _Sample, entry: MethodEntry, path: Path) -> None:

@@ -44,7 +44,7 @@ def _where(item: Any) -> str:
 
 
 def _unknown_key(location: tuple[int | str, ...], sections: Sections) -> str:
-    *parents, key = (str(part) for part in location)
+    *parents, key = (str(part) for part in location if not TYPE_NAME.fullmatch(str(part)))
     section = sections.get(parents[-1], sections.get(parents[0], sections[""])) if parents else sections[""]
     within = f" in {'.'.join(parents)}" if parents else ""
     return one_of("key", key, section.model_fields) + within

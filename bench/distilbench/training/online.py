@@ -40,7 +40,8 @@ def pass_online(teacher: Encoder, ids_BT: Tensor, mask_BT: Tensor, layers: Layer
     with torch.no_grad():
         out = teacher(ids_BT, mask_BT, **layers)
     teacher.use_attention_maps(False)
-    return {kind: getattr(out, kind) for kind in layers}
+    # Methods compute in float32, whatever the teacher does.
+    return {kind: tuple(tensor.float() for tensor in getattr(out, kind)) for kind in layers}
 
 
 class Company:

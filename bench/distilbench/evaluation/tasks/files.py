@@ -13,7 +13,7 @@ import pandas as pd
 from datasets import Dataset
 
 from distilbench.core.errors import shown
-from distilbench.data.tables import json_frame, opened, place_of, rows
+from distilbench.core.tables import json_frame, opened, place_of, rows
 
 COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
 """Of documents, queries and judgements."""

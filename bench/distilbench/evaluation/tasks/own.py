@@ -14,6 +14,7 @@ from distilbench.core.mirror import below
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
 from distilbench.evaluation.tasks.files import ending_of, own_retrieval_split
+from distilbench.models.finding import local_folder
 from distilbench.study.sections.texts import OwnTask
 
 
@@ -30,9 +31,8 @@ def _folder(spec: OwnTask, mirror: Path | None) -> Path | None:
     if spec.source.startswith(MIRROR_PREFIX):
         name = spec.source.removeprefix(MIRROR_PREFIX)
         path = below(mirror, name, f"tasks.{spec.name}.source") if mirror is not None else None
-    else:
-        path = Path(spec.source).expanduser()
-    return path if path is not None and path.is_dir() else None
+        return path if path is not None and path.is_dir() else None
+    return local_folder(spec.source)
 
 
 def _sts(spec: OwnTask, mirror: Path | None) -> Any:

@@ -31,8 +31,18 @@ class ForwardFlops:
 def counted(backbone: Any, device: torch.device) -> ForwardFlops:
     """From torch's counts of small passes, exact where cost is quadratic in the length, as attention's is.
 
-    Of blocks that are compiled, torch counts nothing.
+    Of blocks that are compiled, torch counts nothing, unless a transformer of the same shapes was counted before.
     """
+    shapes = (type(backbone), backbone.config.to_json_string(use_diff=False), device.type)
+    if shapes not in _known:
+        _known[shapes] = _counted(backbone, device)
+    return _known[shapes]
+
+
+_known: dict[tuple[type, str, str], ForwardFlops] = {}
+
+
+def _counted(backbone: Any, device: torch.device) -> ForwardFlops:
     if not backbone.config.num_hidden_layers:
         return ForwardFlops()
     training, attention = backbone.training, str(backbone.config._attn_implementation)

@@ -112,7 +112,7 @@ FIGURES = {
     "tasks": FigureKind(
         tasks,
         "Share of the gap between floor (0) and ceiling (100) that each method closed on each task.",
-        needs="two tasks or more, and a teacher and an untrained student to measure the gap by",
+        needs="two tasks or more, and a teacher and a student before training to measure the gap by",
     ),
     "seed_spread": FigureKind(
         seed_spread,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 from distilbench.core.errors import UserError
@@ -16,55 +15,20 @@ from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.encoder import Encoder
 from distilbench.models.finding import find_model
 from distilbench.runs.prepare.pruned import pruned
+from distilbench.runs.prepare.stores import Stores
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
-from distilbench.runs.prepare.vector_teacher import AnyTeacher, VectorTeacher
+from distilbench.runs.prepare.vector_teacher import AnyTeacher, JoinedTeacher, VectorTeacher
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
-from distilbench.study.sections.models import VectorsSpec
-from distilbench.study.sections.training import RowType
+from distilbench.study.sections.models import TeacherSpec
 from distilbench.study.study import Study
 from distilbench.training.signals import dims_of
-from distilbench.training.stores.teacher_store import TeacherStore, store_key, store_size
-from distilbench.training.stores.vector_store import SignalStore, VectorStore
 from distilbench_methods.base import Dims, Needs
 
 if TYPE_CHECKING:
     from distilbench.evaluation.tasks.by_name import Task
-
-
-class Stores:
-    """The teacher's stored signals, one store for each text."""
-
-    def __init__(self, teacher: AnyTeacher, cache: Path, announce: Announce) -> None:
-        self._teacher, self._cache, self._announce = teacher, cache, announce
-        self._open: dict[tuple[Path, tuple[str, ...]], SignalStore] = {}
-
-    def folder(self, text_key: str, kind: RowType) -> Path:
-        """Where the signals of a text lie; `text_key` is that of the text as the teacher reads it."""
-        return self._cache / "signals" / store_key(self._teacher.hashes, text_key, kind)
-
-    def size(self, arrays: Iterable[str], rows: int, kind: RowType) -> int:
-        """Bytes on disk of a full store."""
-        return store_size(self._teacher.shape, arrays, rows, kind) if self._teacher.shape is not None else 0
-
-    def open(self, text: PlainText | RowsText, arrays: tuple[str, ...], kind: RowType) -> SignalStore:
-        """The store of a text, which holds these arrays."""
-        folder = self.folder(text.teacher_key, kind)
-        if (folder, arrays) not in self._open:
-            if isinstance(self._teacher, VectorTeacher):
-                rows_N = self._teacher.rows_of(text.name, text.sided_texts)
-                self._open[folder, arrays] = VectorStore(text.corpus, self._teacher.vectors, rows_N)
-                return self._open[folder, arrays]
-            if arrays and not folder.exists():
-                size = self.size(arrays, len(text.corpus), kind)
-                self._announce(f"the teacher's signals will take {size / 1e6:.3g} MB of disk, in {kind}")
-            teacher = self._teacher
-            self._open[folder, arrays] = TeacherStore(
-                folder, teacher.shape, text.teacher_corpus, arrays, kind, lambda: teacher.encoder
-            )
-        return self._open[folder, arrays]
 
 
 @dataclass(frozen=True)
@@ -91,6 +55,15 @@ class Inputs:
     @property
     def budget(self) -> Budget:
         return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
+
+    @cached_property
+    def lacking(self) -> str | None:
+        """Why the teacher cannot be scored, in words: which texts of the tasks its stored vectors lack."""
+        if all(isinstance(member, Teacher) for member in self.teacher.members):
+            return None
+        from distilbench.evaluation.vector_encoders import lacking
+
+        return lacking(self.teacher.source, self.tasks())
 
     @property
     def dims(self) -> Dims:
@@ -187,9 +160,19 @@ def _rows(
 
 
 def _teacher(study: Study, settings: Settings) -> AnyTeacher:
-    if isinstance(study.teacher, VectorsSpec):
-        return VectorTeacher(study.teacher, settings.device, settings.cache)
-    return Teacher(find_model(study.teacher, settings.mirror), settings.device, settings.cache)
+    spec = study.teacher_spec
+    if spec.joined is None:
+        return _one_teacher(spec, settings)
+    specs = [TeacherSpec(model=member) if isinstance(member, str) else member for member in spec.joined]
+    return JoinedTeacher([_one_teacher(member, settings) for member in specs], spec.weights)
+
+
+def _one_teacher(spec: TeacherSpec, settings: Settings) -> Teacher | VectorTeacher:
+    if spec.model is None:
+        return VectorTeacher(spec, settings.device, settings.cache)
+    stored = find_model(spec.model, settings.mirror)
+    used = replace(stored, prompts=spec.prompts, dtype=spec.dtype, truncate=spec.truncate)
+    return Teacher(used, settings.device, settings.cache)
 
 
 def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Task]:

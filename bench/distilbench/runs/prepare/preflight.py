@@ -5,8 +5,8 @@ from __future__ import annotations
 from distilbench.core.errors import UserError
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import stages_of
+from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import RowsText
-from distilbench.runs.prepare.vector_teacher import VectorTeacher
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.training.stores.teacher_store import array_names
 from distilbench_methods.base import Needs, UnsuitableError
@@ -24,7 +24,7 @@ def preflight(inputs: Inputs) -> None:
         inputs.announce(str(inputs.text.contamination))
     if inputs.labelled is not None and any(one.candidates for one in needs):
         _look_at_labelled(inputs, inputs.labelled)
-    if isinstance(inputs.teacher, VectorTeacher):
+    if not isinstance(inputs.teacher, Teacher):
         _check_vectors(inputs, needs)
     if inputs.dev is not None:
         inputs.dev.dev_set  # noqa: B018
@@ -40,7 +40,7 @@ def check_methods(inputs: Inputs) -> list[Needs]:
     Raises `UserError` for methods that do not fit these models, and for sentences longer than the models take.
     """
     max_length, own = inputs.study.train.max_length, inputs.students.own
-    models = {inputs.teacher.name: inputs.teacher.shape} if inputs.teacher.shape is not None else {}
+    models = {member.name: member.shape for member in inputs.teacher.members if isinstance(member, Teacher)}
     if own is not None:
         models[own.name] = inputs.students.untrained
     for name, model in models.items():
@@ -67,14 +67,15 @@ def _check_vectors(inputs: Inputs, needs: list[Needs]) -> None:
     for one in needs:
         if arrays := array_names(one):
             inputs.stores.open(inputs.source_of(one), tuple(arrays), inputs.study.train.signals)
-    inputs.announce("no ceiling: of the teacher only vectors of the training text are known")
+    if inputs.lacking is not None:
+        inputs.announce(f"no ceiling: {inputs.lacking}")
 
 
 def _check_sides(inputs: Inputs) -> None:
     """Refuse prompts by names that neither model has."""
-    study, readers = inputs.study, [inputs.students.reader]
-    if inputs.teacher.reader is not None:
-        readers.append(inputs.teacher.reader)
+    study, members = inputs.study, inputs.teacher.members
+    theirs = [member.reader for member in members if isinstance(member, Teacher)]
+    readers = [inputs.students.reader, *theirs]
     known = sorted({name for reader in readers for name in reader.prompts})
     sections = {"labelled": study.labelled, "dev": study.dev}
     named = {"text.side": [study.text.side] if study.text.side else []} | {
@@ -83,7 +84,7 @@ def _check_sides(inputs: Inputs) -> None:
     for key, sides in named.items():
         for side in sides:
             # Stored vectors may be of a side for which the student has no prompt.
-            if side not in known and inputs.teacher.reader is not None:
+            if side not in known and len(theirs) == len(members):
                 there = f"theirs are {', '.join(known)}" if known else "they have none at all"
                 raise UserError(
                     f"{key}: neither teacher nor student has a prompt {side!r} ({there}); name another, or leave it out"

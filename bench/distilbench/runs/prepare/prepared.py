@@ -77,9 +77,14 @@ def prepare(parts: Sequence[Inputs]) -> list[list[PreparedRun]]:
     staged = [{entry.label: stages_of(part, entry) for entry in part.study.methods} for part in parts]
     arrays = _arrays(parts, staged)
     return [
-        [_prepared(part, run, stages.get(run.entry.label, []), arrays) for run in runs_of(part.study)]
+        [_prepared(part, run, stages.get(run.entry.label, []), arrays) for run in _runs(part)]
         for part, stages in zip(parts, staged, strict=True)
     ]
+
+
+def _runs(inputs: Inputs) -> list[Run]:
+    runs = runs_of(inputs.study)
+    return runs if inputs.lacking is None else [run for run in runs if run.role != "ceiling"]
 
 
 def prepare_run(inputs: Inputs, run: Run) -> PreparedRun:
@@ -119,7 +124,7 @@ def _arrays(parts: Sequence[Inputs], staged: Sequence[Mapping[str, list[tuple[St
 
 
 def _store_folder(inputs: Inputs, needs: Needs) -> Path:
-    return inputs.stores.folder(inputs.source_of(needs).teacher_key, inputs.study.train.signals)
+    return inputs.stores.folder(inputs.source_of(needs), inputs.study.train.signals)
 
 
 def _prepared(inputs: Inputs, run: Run, stages: list[tuple[Stage, Needs]], arrays: Arrays) -> PreparedRun:

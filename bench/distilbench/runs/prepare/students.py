@@ -58,7 +58,7 @@ class Students:
     def build(self, seed: int) -> Encoder:
         """A fresh student of this seed."""
         if self.own is None:
-            student = build_student(self._teacher.encoder, self.spec, seed)
+            student = build_student(self._teacher.original, self.spec, seed)
         else:
             student = cut_model(load_encoder(self.own.folder), self.spec, seed)
         if self.spec.prompts is not None:
@@ -72,7 +72,7 @@ class Students:
 
     def static(self, ledger: Ledger) -> Encoder:
         """The static student, made anew."""
-        return distil_static(self._teacher.encoder, self._teacher.reader.tokenizer(), self._static, ledger)
+        return distil_static(self._teacher.original, self._teacher.reader.tokenizer(), self._static, ledger)
 
     def facts(self) -> dict[str, Any]:
         """The student as a record states it."""

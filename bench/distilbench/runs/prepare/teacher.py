@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from distilbench.data.tokenizer import TextReader, load_tokenizer
 from distilbench.evaluation import representation
 from distilbench.models.embed import batch_rule
 from distilbench.models.encoder import Encoder, num_parameters
-from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.models.model_folder import StoredModel
 
 
 class Teacher:
@@ -27,6 +28,15 @@ class Teacher:
     @property
     def name(self) -> str:
         return self.stored.name
+
+    @property
+    def members(self) -> Sequence[Teacher]:
+        return (self,)
+
+    @property
+    def source(self) -> StoredModel:
+        """What gives its vectors."""
+        return self.stored
 
     @property
     def folder(self) -> Path:
@@ -45,7 +55,7 @@ class Teacher:
     @cached_property
     def shape(self) -> Encoder:
         """The model without its weights, on the device `meta`."""
-        return load_encoder(self.folder, weights=False)
+        return self.stored.load(weights=False)
 
     @cached_property
     def reader(self) -> TextReader:
@@ -54,7 +64,14 @@ class Teacher:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return load_encoder(self.folder).requires_grad_(False).to(self.device)
+        return self.stored.load().requires_grad_(False).to(self.device)
+
+    @cached_property
+    def original(self) -> Encoder:
+        """The model that students are cut from: in float32, whatever it teaches in."""
+        if self.stored.as_stored == self.stored:
+            return self.encoder
+        return self.stored.as_stored.load().requires_grad_(False).to(self.device)
 
     @cached_property
     def views(self) -> dict[str, NDArray[np.float64]]:

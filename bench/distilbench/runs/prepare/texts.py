@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distilbench.core.cache import kept_arrays
+from distilbench.core.hashes import key_of
 from distilbench.data import labelled, plain_text
 from distilbench.data.corpus import Corpus, is_built, texts_of
 from distilbench.data.labelled import LabelledText, RowsRequest
@@ -19,8 +20,7 @@ from distilbench.data.vectors import SidedText
 from distilbench.evaluation.tasks.contamination import Contamination, find_or_open
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
-from distilbench.runs.prepare.teacher import Teacher
-from distilbench.runs.prepare.vector_teacher import AnyTeacher
+from distilbench.runs.prepare.vector_teacher import AnyTeacher, as_model
 from distilbench.training.dev import DevSet, views_of
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ def expected_size(*asked: int | None) -> int:
     return min((size for size in asked if size is not None), default=UNKNOWN_SIZE)
 
 
+def teacher_key(text: PlainText | RowsText, teacher: AnyTeacher, students: Students) -> str:
+    """Of a text as a teacher reads it; of one that reads no texts, as the students do."""
+    keys = [text.key_for(member.reader or students.reader) for member in teacher.members]
+    return keys[0] if len(keys) == 1 else key_of(members=keys)
+
+
 class PlainText:
     """Sentences to train on, without those that are evaluation text of the study's tasks."""
 
@@ -51,33 +57,33 @@ class PlainText:
     ) -> None:
         self.request, self._students, self._teacher = request, students, teacher
         self._tasks, self._cache, self._announce = tasks, cache, announce
-
-    @cached_property
-    def source_key(self) -> str:
-        """Of the text as its sources have it."""
-        return plain_text.corpus_key(self.request, self._students.reader)
+        self._source_keys: dict[tuple[str, ...], str] = {}
 
     @property
-    def _teacher_reader(self) -> TextReader:
-        """Of a teacher that reads no texts, the students'."""
-        return self._teacher.reader or self._students.reader
-
-    @cached_property
-    def _teacher_source_key(self) -> str:
-        return plain_text.corpus_key(self.request, self._teacher_reader)
+    def source_key(self) -> str:
+        """Of the text as its sources have it."""
+        return self._source_key(self._students.reader)
 
     @property
     def key(self) -> str:
         """Of the text without evaluation text; while it is not read, which that is is not known."""
-        return self._key(self._students.reader, self.source_key)
+        return self.key_for(self._students.reader)
 
     @property
     def teacher_key(self) -> str:
         """Of the same text as the teacher reads it."""
-        return self._key(self._teacher_reader, self._teacher_source_key)
+        return teacher_key(self, self._teacher, self._students)
 
-    def _key(self, reader: TextReader, source_key: str) -> str:
+    def key_for(self, reader: TextReader) -> str:
+        """Of the same text as a model reads it."""
+        source_key = self._source_key(reader)
         return self._without_evaluation_text(reader, source_key)[0] if self.is_built else source_key
+
+    def _source_key(self, reader: TextReader) -> str:
+        # To find it, all of the text is hashed.
+        if reader.identity not in self._source_keys:
+            self._source_keys[reader.identity] = plain_text.corpus_key(self.request, reader)
+        return self._source_keys[reader.identity]
 
     @property
     def is_built(self) -> bool:
@@ -109,15 +115,14 @@ class PlainText:
     @cached_property
     def corpus(self) -> Corpus:
         """The sentences as the students read them."""
-        return self._read_by(self._students.reader, self.source_key)
+        return self._read_by(self._students.reader)
 
-    @cached_property
-    def teacher_corpus(self) -> Corpus:
-        """The same sentences as the teacher reads them."""
-        same = self.teacher_key == self.key
-        return self.corpus if same else self._read_by(self._teacher_reader, self._teacher_source_key)
+    def corpus_for(self, reader: TextReader) -> Corpus:
+        """The same sentences as a model reads them."""
+        return self.corpus if self.key_for(reader) == self.key else self._read_by(reader)
 
-    def _read_by(self, reader: TextReader, key: str) -> Corpus:
+    def _read_by(self, reader: TextReader) -> Corpus:
+        key = self._source_key(reader)
         if not is_built(self._cache, key):
             self._announce("reading and tokenising the text")
         whole = plain_text.build_or_open(self.request, reader, key, self._cache)
@@ -139,15 +144,22 @@ class RowsText:
     ) -> None:
         self.request, self._students, self._teacher = request, students, teacher
         self._tasks, self._cache = tasks, cache
+        self._keys: dict[tuple[str, ...], str] = {}
 
-    @cached_property
+    @property
     def key(self) -> str:
-        return labelled.labelled_key(self.request, self._students.reader)
+        return self.key_for(self._students.reader)
 
-    @cached_property
+    @property
     def teacher_key(self) -> str:
         """Of the same rows as the teacher reads them."""
-        return labelled.labelled_key(self.request, self._teacher.reader or self._students.reader)
+        return teacher_key(self, self._teacher, self._students)
+
+    def key_for(self, reader: TextReader) -> str:
+        """Of the same rows as a model reads them."""
+        if reader.identity not in self._keys:
+            self._keys[reader.identity] = labelled.labelled_key(self.request, reader)
+        return self._keys[reader.identity]
 
     @property
     def columns(self) -> int:
@@ -166,13 +178,10 @@ class RowsText:
         """The rows as the students read them."""
         return labelled.build_or_open(self.request, self._students.reader, self.key, self._cache)
 
-    @cached_property
-    def teacher_text(self) -> LabelledText:
-        """The same rows as the teacher reads them."""
-        if self.teacher_key == self.key:
-            return self.text
-        reader = self._teacher.reader or self._students.reader
-        return labelled.build_or_open(self.request, reader, self.teacher_key, self._cache)
+    def text_for(self, reader: TextReader) -> LabelledText:
+        """The same rows as a model reads them."""
+        key = self.key_for(reader)
+        return self.text if key == self.key else labelled.build_or_open(self.request, reader, key, self._cache)
 
     @property
     def name(self) -> str:
@@ -191,9 +200,9 @@ class RowsText:
     def corpus(self) -> Corpus:
         return self.text.corpus
 
-    @property
-    def teacher_corpus(self) -> Corpus:
-        return self.teacher_text.corpus
+    def corpus_for(self, reader: TextReader) -> Corpus:
+        """The texts of the same rows as a model reads them."""
+        return self.text_for(reader).corpus
 
     def sentences(self) -> Iterator[str]:
         """The distinct texts of all rows, which must have been read."""
@@ -215,8 +224,9 @@ class RowsText:
     @cached_property
     def dev_set(self) -> DevSet:
         """The pairs that these rows make, as the teacher sees them."""
-        assert isinstance(self._teacher, Teacher), "dev is refused where the teacher is no model"
-        teacher = self._teacher
+        teacher = as_model(self._teacher)
         parts = {"teacher": teacher.hashes, "dev": self.teacher_key, "batches": batch_rule(teacher.device)}
-        views = kept_arrays(self._cache, "dev", lambda: views_of(self.teacher_text, teacher.encoder), **parts)
+        views = kept_arrays(
+            self._cache, "dev", lambda: views_of(self.text_for(teacher.reader), teacher.encoder), **parts
+        )
         return DevSet.of(self.text, views)

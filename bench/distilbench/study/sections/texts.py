@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from distilbench.study.sections.section import Label, PositiveInt, Section
 
 
-class TextSpec(Section):
+class _HubText(Section):
+    """A text that may be a data set of the Hugging Face Hub, or several."""
+
+    source: str | Annotated[list[str], Field(min_length=1)]
+    config: str | None = None
+    """Configuration of a data set of the Hub. Unset: the one that it has by default."""
+    split: str | None = None
+    """Split of a data set of the Hub. Unset: train."""
+
+    @model_validator(mode="after")
+    def _config_fits(self) -> Self:
+        sources = [self.source] if isinstance(self.source, str) else self.source
+        if (self.config or self.split) and not any(source.startswith("hub:") for source in sources):
+            raise ValueError(
+                "config and split are of data sets of the Hub; give source: hub:OWNER/NAME, or leave them out"
+            )
+        return self
+
+
+class TextSpec(_HubText):
     """Unlabelled training text."""
 
     source: str | Annotated[list[str], Field(min_length=1)]
-    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), or `mirror:PATH` below the mirror."""
+    """`embedded`, files (.txt, .jsonl, .csv, .tsv, .parquet), `mirror:PATH` below the mirror, `hub:OWNER/NAME` for a
+    data set of the Hugging Face Hub, or `hf://datasets/OWNER/NAME/FILE` for one file of it."""
     column: str = "text"
     """Column to read where the file has columns."""
     side: str | None = None
@@ -28,11 +48,12 @@ class TextSpec(Section):
     """What to do with sentences that contain text of the study's tasks: leave them out and count them, or keep them."""
 
 
-class LabelledSpec(Section):
+class LabelledSpec(_HubText):
     """Texts that belong together, for methods that learn from them: an anchor, what fits it, what fits it less."""
 
     source: str
-    """`embedded` (docstrings: summary, body, another body), a file with columns, or `mirror:PATH`."""
+    """`embedded` (docstrings: summary, body, another body), a file with columns, `mirror:PATH`, `hub:OWNER/NAME` or
+    `hf://datasets/OWNER/NAME/FILE`."""
     columns: Annotated[list[str], Field(min_length=2)] = Field(default=["anchor", "positive", "negative"])
     """Columns of the anchor and its candidates, the fitting one first; `embedded` has three of its own."""
     sides: list[str] = Field(default=[])
