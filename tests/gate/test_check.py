@@ -22,6 +22,7 @@ from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.check import CheckResult, check
+from distilbench.gate.plan import plan
 from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
 from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, Status, dump_json, to_dict
 from tests.reporting.conftest import make_facts
@@ -64,7 +65,11 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
         ledger={"steps": 4, "tuning_trials": 0, "seconds": {}},
         tasks={n: make_facts(n, kind) for n, kind in kinds.items()},
         scores={name: {"main_score": score} for name, score in scores.items()},
-        identity={"start": f"start {seed}", "batches": f"batches {seed} {stream}"},
+        identity={
+            "start": f"start {seed}",
+            "batches": f"batches {seed} {stream}",
+            "weights": f"weights {label} {seed} {stream}",
+        },
         environment={"mteb": "2.0"},
     )
 
@@ -328,12 +333,57 @@ def test_a_drop_that_is_shown_stays_one_where_a_row_is_missing(make: Make, basel
     assert (outcome.verdict, outcome.exit_code) == ("regressed", 1)
 
 
-def test_one_run_is_checked_as_the_model_that_it_is(make: Make, tmp_path: Path) -> None:
+@pytest.fixture
+def single(make: Make, tmp_path: Path) -> Path:
+    """A baseline of one seed."""
     path = tmp_path / "single.json"
-    bless(scores_of(make("single", seeds=1) / "mse-1"), path)
-    assert against(make("again", seeds=1) / "mse-1", path).verdict == "pass"
-    worse = against(make("worse", {"mse": 0.7}, seeds=1, stream=1) / "mse-1", path)
-    assert worse.verdict == "regressed"
+    bless(scores_of(make("single", {"mse": 0.6}, seeds=1)), path)
+    return path
+
+
+def test_the_same_weights_are_compared_without_seeds(make: Make, single: Path) -> None:
+    again = against(make("again", {"mse": 0.6}, seeds=1), single)
+    assert (again.verdict, again.exit_code) == ("pass", 0)
+
+
+@pytest.mark.parametrize("noise", [0.6, 0.9])
+def test_two_trainings_of_one_seed_each_decide_nothing(make: Make, single: Path, noise: float) -> None:
+    """Neither another seed, nor the same one where the code has changed: what a seed changes is not known."""
+    for name, stream in (("same batches", 0), ("others", 1)):
+
+        def other_weights(record: Record) -> Record:
+            return replace(record, identity=record.identity | {"weights": "other"})
+
+        folder = make(name, {"mse": noise}, seeds=1, stream=stream, change=other_weights)
+        outcome = against(folder, single, margin=0.5)
+        assert (outcome.verdict, outcome.exit_code) == ("inconclusive", 3)
+        assert {line.half_width for line in outcome.lines} == {None}
+        assert all("(seed 1)" in line.reason and "two seeds more" in line.reason for line in outcome.lines)
+        advice = plan(outcome.lines, 0.005, 0.05)
+        assert all("train both with two seeds more" in line for line in advice[1:])
+
+
+def test_one_seed_is_judged_by_the_spread_of_a_baseline_of_several(make: Make, baseline: Path) -> None:
+    same = against(make("one", seeds=1, stream=1), baseline, margin=0.05)
+    assert same.verdict == "pass"
+    worse = against(make("worse", {"mse": 0.9, "ckd": 0.7}, seeds=1, stream=1), baseline)
+    assert verdicts(worse, "Overall")["mse"] == "regressed"
+
+
+def test_common_seeds_are_paired_and_the_others_named(make: Make, baseline: Path) -> None:
+    folder = make("less")
+    shutil.rmtree(folder / "mse-3")
+    outcome = check(replace(scores_of(folder), lost=[]), read_baseline(baseline), 0.005, 0.05)
+    assert {line.paired for line in outcome.lines} == {True}
+    assert {line.difference for line in outcome.lines} == {0.0}
+    assert outcome.verdict == "pass"
+    assert "mse is compared on the seeds that both sides have; without a counterpart: 3." in outcome.notes
+
+
+def test_a_model_is_compared_as_the_model_that_it_is(make: Make, single: Path) -> None:
+    worse = scores_of(make("worse", {"mse": 0.7}, seeds=1, stream=1))
+    outcome = check(worse, read_baseline(single), 0.005, 0.05, as_models=True)
+    assert outcome.verdict == "regressed"
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores
-from distilbench.gate.columns import OVERALL, ColumnDifference, ResampledRuns
+from distilbench.gate.columns import OVERALL, ColumnDifference, ResampledRuns, paired_seeds
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES = 2000
@@ -78,8 +78,18 @@ class CheckResult:
         return pd.DataFrame([[getattr(line, name) for name in names] for line in self.lines], columns=names)
 
 
-def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, tasks: Sequence[str] = ()) -> CheckResult:
+def check(
+    candidate: Scores,
+    baseline: Scores,
+    margin: float,
+    alpha: float,
+    tasks: Sequence[str] = (),
+    *,
+    as_models: bool = False,
+) -> CheckResult:
     """Compare a candidate with a baseline, on some `tasks` or all that the baseline has.
+
+    With `as_models`, what stands on each side is a model; else it is a way to train one, of which seeds are a part.
 
     A row passes a column when its drop is shown to be less than `margin`, has regressed when it is shown to have
     dropped and did not pass, and is inconclusive otherwise; `alpha` is the error of each claim, for regressions over
@@ -102,7 +112,7 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
     if not both:
         return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
     compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
-    judged = judge([item for label in both for item in compared.lines(label)], margin, alpha)
+    judged = judge([item for label in both for item in compared.lines(label, as_models=as_models)], margin, alpha)
     for label in both:
         lines += [line for line in judged if line.label == label]
         lines += [
@@ -110,7 +120,8 @@ def check(candidate: Scores, baseline: Scores, margin: float, alpha: float, task
             for item in compared.slices
             if item.reason
         ]
-    return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
+    notes = [note for label in both if (note := _unpaired(label, *compared.sides(label)))]
+    return CheckResult(overall(lines), lines, margin, alpha, [*notes, *_notes(candidate, baseline)])
 
 
 def _labels(side: Scores) -> list[str]:
@@ -195,8 +206,20 @@ def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, a
         estimate=item.difference if item.is_known else None,
         runs=item.runs,
         paired=item.paired,
+        reason=item.reason,
         examples=item.examples,
     )
+
+
+def _unpaired(label: str, new: pd.DataFrame, old: pd.DataFrame) -> str:
+    """Which seeds of a row have no counterpart and are left out, or why none has one; nothing where all have one."""
+    common, seeds = paired_seeds(new, old), {*new.index} | {*old.index}
+    if not (others := sorted(seeds - set(common))):
+        return ""
+    named = ", ".join(map(str, others))
+    if len(common) > 1:
+        return f"{label} is compared on the seeds that both sides have; without a counterpart: {named}."
+    return f"{label} has fewer than two seeds on both sides with the same batches; without a counterpart: {named}."
 
 
 def _detectable(item: ColumnDifference, alpha: float) -> float | None:

@@ -17,6 +17,10 @@ from distilbench.gate.slices import members, slices
 
 SEED = 20240
 OVERALL = "Overall"
+ONE_SEED = (
+    "each side is one training (seed {}), and what another seed would change is not known; train both with two seeds "
+    "more, or bless a baseline of several seeds"
+)
 NOTHING = stats.Estimate(math.nan, 0, math.nan, math.nan)
 
 
@@ -35,6 +39,8 @@ class ColumnDifference:
     runs: int = 0
     """Of the side that has fewer."""
     paired: bool = False
+    reason: str = ""
+    """Why its error is not known."""
     examples: dict[str, int] | None = None
     """Of a slice: task -> its examples."""
 
@@ -71,13 +77,24 @@ class ResampledRuns:
             known |= parts
         self._resampled = replicates(known, resamples, np.random.default_rng(SEED))
 
-    def lines(self, label: str) -> Iterator[ColumnDifference]:
-        """The difference of a row on every column; without values where the sides have other examples."""
+    def sides(self, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The candidate's and the baseline's runs of a row, by seed."""
         mine = self.runs[self.runs["label"] == label]
         new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
-        paired = _are_paired(new, old)
+        return new, old
+
+    def lines(self, label: str, *, as_models: bool = False) -> Iterator[ColumnDifference]:
+        """The difference of a row on every column; without values where the sides have other examples.
+
+        `as_models`: what is compared are two models, and not two ways to train one, of which seeds are a part.
+        """
+        new, old = self.sides(label)
+        common = paired_seeds(new, old)
+        paired = len(common) > 1 or len(common) == len(new) == len(old)
         if paired:
-            new, old = new.loc[sorted(old.index)], old.loc[sorted(old.index)]
+            new, old = new.loc[common], old.loc[common]
+        alone = len(new) == len(old) == 1
+        unknown = alone and not as_models and not _are_same_models(new, old)
         sizes = {item.column: item.sizes for item in self.slices}
         for column, (tasks, decides) in self.columns.items():
             if self._unaligned.intersection(tasks):
@@ -90,11 +107,12 @@ class ResampledRuns:
                 decides,
                 values=(float(other.mean()), float(one.mean())),
                 difference=stats.estimate(one - other, one_B - other_B)
-                if paired and len(one) > 1
+                if (paired and not alone) or unknown
                 else stats.estimate_apart(one, one_B, other, other_B),
                 same_code=stats.estimate_apart(other, other_B, other, other_B),
                 runs=min(len(one), len(other)),
                 paired=paired,
+                reason=ONE_SEED.format(", ".join(map(str, sorted({*new.index, *old.index})))) if unknown else "",
                 examples=sizes.get(column),
             )
 
@@ -104,11 +122,17 @@ class ResampledRuns:
         return values, np.mean([self._resampled[task][places] for task in tasks], axis=0)
 
 
-def _are_paired(new: pd.DataFrame, old: pd.DataFrame) -> bool:
-    """Whether both sides have the same seeds, which read the same batches."""
-    if sorted(new.index) != sorted(old.index):
-        return False
-    return bool(old["batches"].notna().all() and (new.loc[old.index, "batches"] == old["batches"]).all())
+def paired_seeds(new: pd.DataFrame, old: pd.DataFrame) -> list[int]:
+    """The seeds that both sides have, of which they read the same batches."""
+    common = sorted({*new.index} & {*old.index})
+    same = old.loc[common, "batches"].notna() & (new.loc[common, "batches"] == old.loc[common, "batches"])
+    return [int(seed) for seed in same.index[same]]
+
+
+def _are_same_models(new: pd.DataFrame, old: pd.DataFrame) -> bool:
+    """Whether each side is one run, and both gave the same weights."""
+    (one,), (other,) = new["weights"], old["weights"]
+    return one is not None and one == other
 
 
 def _columns(kinds: dict[str, str]) -> dict[str, tuple[list[str], bool]]:

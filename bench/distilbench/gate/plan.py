@@ -66,6 +66,8 @@ def plan(lines: list[CheckLine], margin: float, alpha: float) -> list[str]:
 
 def _sentence(line: CheckLine, margin: float, alpha: float) -> str:
     where = f"{line.label} on {line.column}"
+    if line.reason:
+        return f"{where}: {line.reason}."
     if line.estimate is None or line.estimate.error == 0:
         return f"{where}: both sides agree to the last digit; plan with results of fresh seeds."
     now = line.estimate.detectable(2 * alpha)

@@ -102,8 +102,8 @@ def _check_runs(scores: Scores, blessed: Scores, options: CheckOptions) -> Check
     return confirmed(result, _check(_other_seeds(options.confirm, scores), blessed, options))
 
 
-def _check(scores: Scores, blessed: Scores, options: CheckOptions) -> CheckResult:
-    return check(scores, blessed, options.margin, options.alpha, options.tasks)
+def _check(scores: Scores, blessed: Scores, options: CheckOptions, *, as_models: bool = False) -> CheckResult:
+    return check(scores, blessed, options.margin, options.alpha, options.tasks, as_models=as_models)
 
 
 def _with_slices(side: Scores, options: CheckOptions) -> Scores:
@@ -138,7 +138,7 @@ def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckR
         except CollapseError as error:
             line = CheckLine(label, OVERALL, True, "regressed", reason=str(error))
             return CheckResult("regressed", [line], options.margin, options.alpha, [])
-        return _check(scores, only, options)
+        return _check(scores, only, options, as_models=True)
 
     return _staged(lines, notes, options, scored)
 

@@ -28,6 +28,7 @@ from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.export import licence_of
 from distilbench.models.finding import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.records.record import SOURCE_FILE, dump_json
+from distilbench.study.sections.models import spec_of
 from distilbench.study.sections.texts import LabelledSpec, OwnTask, TaskSpec, TextSpec
 from distilbench.study.study import Study
 
@@ -66,7 +67,7 @@ def mirror_to_fill(out: str | None) -> Path:
 
 def prefetch(study: Study, mirror: Path) -> Iterator[Part]:
     """Each part of a study, after it was looked for and, where it was not there, fetched into `mirror`."""
-    for name in study.teacher_spec.models():
+    for name in spec_of(study.teacher).models():
         yield _part("teacher", name, partial(_find, name, mirror))
     if study.student.model is not None:
         yield _part("student", study.student.model, partial(_find, study.student.model, mirror))

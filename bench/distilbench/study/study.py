@@ -31,7 +31,7 @@ from distilbench.core.errors import UserError, one_of, shown
 from distilbench.records.record import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
-from distilbench.study.sections.models import StaticSpec, StudentSpec, TeacherSpec
+from distilbench.study.sections.models import StaticSpec, StudentSpec, TeacherSpec, spec_of
 from distilbench.study.sections.section import Label, PositiveInt, Section
 from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, PartOfTask, TaskSpec, TextSpec
 from distilbench.study.sections.training import AblateSpec, BudgetSpec, EvaluationSpec, TrainSpec, TuneSpec
@@ -109,9 +109,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _vectors_are_no_model(self) -> Study:
-        if self.teacher_spec.model is not None:
+        teacher = spec_of(self.teacher)
+        if teacher.model is not None:
             return self
-        source = "teacher.vectors" if self.teacher_spec.vectors is not None else "teacher.joined"
+        source = "teacher.vectors" if teacher.vectors is not None else "teacher.joined"
         if self.student.model is None:
             raise ValueError(f"{source} is no model that a student could be cut from; set student.model")
         for key in ("static", "dev"):
@@ -156,11 +157,6 @@ class Study(Section):
                         "leave one out"
                     )
         return self
-
-    @property
-    def teacher_spec(self) -> TeacherSpec:
-        """The teacher, whichever way it is written."""
-        return TeacherSpec(model=self.teacher) if isinstance(self.teacher, str) else self.teacher
 
     # The last of the validators is around all others.
     @model_validator(mode="wrap")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from distilbench.core.errors import UserError
@@ -22,7 +22,7 @@ from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
 from distilbench.runs.prepare.vector_teacher import AnyTeacher, JoinedTeacher, VectorTeacher
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
-from distilbench.study.sections.models import TeacherSpec
+from distilbench.study.sections.models import TeacherSpec, spec_of
 from distilbench.study.study import Study
 from distilbench.training.signals import dims_of
 from distilbench_methods.base import Dims, Needs
@@ -56,15 +56,6 @@ class Inputs:
     def budget(self) -> Budget:
         return Budget.of(self.study.budget, self.study.limit, self.study.train.batch_size)
 
-    @cached_property
-    def lacking(self) -> str | None:
-        """Why the teacher cannot be scored, in words: which texts of the tasks its stored vectors lack."""
-        if all(isinstance(member, Teacher) for member in self.teacher.members):
-            return None
-        from distilbench.evaluation.vector_encoders import lacking
-
-        return lacking(self.teacher.source, self.tasks())
-
     @property
     def dims(self) -> Dims:
         """Shapes for the methods."""
@@ -94,6 +85,15 @@ def shared_tokens(inputs: Inputs) -> bool:
     study, reader = inputs.study, inputs.teacher.reader
     sides = {study.text.side, *(study.labelled.sides if study.labelled else [])}
     return reader is not None and inputs.students.reader.reads_as(reader, sides)
+
+
+def no_ceiling(inputs: Inputs) -> str | None:
+    """Why the teacher cannot be scored, in words: which texts of the tasks its stored vectors lack."""
+    if all(isinstance(member, Teacher) for member in inputs.teacher.members):
+        return None
+    from distilbench.evaluation.vector_encoders import lacking
+
+    return lacking(inputs.teacher.source, inputs.tasks())
 
 
 def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:
@@ -160,11 +160,10 @@ def _rows(
 
 
 def _teacher(study: Study, settings: Settings) -> AnyTeacher:
-    spec = study.teacher_spec
+    spec = spec_of(study.teacher)
     if spec.joined is None:
         return _one_teacher(spec, settings)
-    specs = [TeacherSpec(model=member) if isinstance(member, str) else member for member in spec.joined]
-    return JoinedTeacher([_one_teacher(member, settings) for member in specs], spec.weights)
+    return JoinedTeacher([_one_teacher(spec_of(member), settings) for member in spec.joined], spec.weights)
 
 
 def _one_teacher(spec: TeacherSpec, settings: Settings) -> Teacher | VectorTeacher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distilbench.core.errors import UserError
-from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.inputs import Inputs, no_ceiling
 from distilbench.runs.prepare.prepared import stages_of
 from distilbench.runs.prepare.teacher import Teacher
 from distilbench.runs.prepare.texts import RowsText
@@ -67,8 +67,8 @@ def _check_vectors(inputs: Inputs, needs: list[Needs]) -> None:
     for one in needs:
         if arrays := array_names(one):
             inputs.stores.open(inputs.source_of(one), tuple(arrays), inputs.study.train.signals)
-    if inputs.lacking is not None:
-        inputs.announce(f"no ceiling: {inputs.lacking}")
+    if (why := no_ceiling(inputs)) is not None:
+        inputs.announce(f"no ceiling: {why}")
 
 
 def _check_sides(inputs: Inputs) -> None:

@@ -14,7 +14,7 @@ from distilbench.core.seeds import seeded
 from distilbench.data.labelled import Text
 from distilbench.models.encoder import output_width
 from distilbench.runs.prepare.identity import identity_of
-from distilbench.runs.prepare.inputs import Inputs
+from distilbench.runs.prepare.inputs import Inputs, no_ceiling
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.study.study import Run, runs_of
 from distilbench.training.stores.teacher_store import array_names
@@ -84,7 +84,7 @@ def prepare(parts: Sequence[Inputs]) -> list[list[PreparedRun]]:
 
 def _runs(inputs: Inputs) -> list[Run]:
     runs = runs_of(inputs.study)
-    return runs if inputs.lacking is None else [run for run in runs if run.role != "ceiling"]
+    return runs if no_ceiling(inputs) is None else [run for run in runs if run.role != "ceiling"]
 
 
 def prepare_run(inputs: Inputs, run: Run) -> PreparedRun:

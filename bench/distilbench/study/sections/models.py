@@ -58,14 +58,18 @@ class TeacherSpec(Section):
 
     def models(self) -> list[str]:
         """The models that it is made of."""
-        specs = [TeacherSpec(model=one) if isinstance(one, str) else one for one in self.joined or [self]]
-        return [spec.model for spec in specs if spec.model is not None]
+        return [spec.model for spec in map(spec_of, self.joined or [self]) if spec.model is not None]
 
     def _check_joined(self, members: list[str | TeacherSpec]) -> None:
         if any(isinstance(member, TeacherSpec) and member.joined is not None for member in members):
             raise ValueError("joined teachers cannot be joined again; list all of them once")
         if self.weights is not None and len(self.weights) != len(members):
             raise ValueError(f"weights has {len(self.weights)} numbers for {len(members)} teachers; give one for each")
+
+
+def spec_of(teacher: str | TeacherSpec) -> TeacherSpec:
+    """A teacher, whichever way it is written."""
+    return TeacherSpec(model=teacher) if isinstance(teacher, str) else teacher
 
 
 OF_SOURCE = {
