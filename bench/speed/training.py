@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distilbench.data.corpus import write_corpus
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.evaluation.tasks.files import read_split
+from distilbench.evaluation.tasks.files import read_table
 from distilbench.models.embed import embed
 from distilbench.models.encoder import Encoder
 from distilbench.runs.prepare.inputs import Inputs
@@ -151,7 +151,7 @@ def dev_scores(setting: Setting, found: Race) -> dict[str, list[float]] | None:
         return None
     from scipy.stats import spearmanr
 
-    pairs = read_split(setting.settings.mirror / "mteb" / "stsbenchmark-sts", "validation")
+    pairs = read_table(setting.settings.mirror / "mteb" / "stsbenchmark-sts" / "validation.parquet")
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     tokenizer = load_tokenizer(setting.teacher.folder)
 

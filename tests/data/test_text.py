@@ -128,7 +128,7 @@ def test_an_enormous_field_of_a_table_is_named_or_skipped(tmp_path: Path, ending
 
 
 def test_a_table_that_cannot_be_read_names_file_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distilbench.data.text.FIELD_LIMIT", 1000)
+    monkeypatch.setattr("distilbench.core.tables.FIELD_LIMIT", 1000)
     path = tmp_path / "text.csv"
     table(path, "2," + "x" * 2000)
     with pytest.raises(UserError, match=r"text\.csv line 3 cannot be read as a table: field larger"):

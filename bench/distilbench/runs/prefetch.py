@@ -1,7 +1,7 @@
 """All that a study reads, brought into one folder for later use without a network.
 
 A mirror is laid out by Hub path: `<mirror>/<owner>/<name>/`. Each folder that is fetched holds its source, revision and
-licence in SOURCE.json, and the hashes of its files in SHA256SUMS. What the mirror has is left as it is.
+licence in SOURCE.json, and the hashes of its files in SHA256SUMS. What the mirror has is checked and left as it is.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import yaml
 
 from distilbench.core.errors import UserError
 from distilbench.core.machine import MIRROR_VARIABLE, writable
+from distilbench.core.mirror import check
 from distilbench.core.sealed import write_sealed
 from distilbench.data.hub import CARDS, FILE_PREFIX, HubName, newest_commit, open_split, worded
-from distilbench.data.text import EMBEDDED, open_source, resolve, source_names
+from distilbench.data.text import EMBEDDED, MIRROR_PREFIX, open_source, resolve, source_names
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.export import licence_of
 from distilbench.models.finding import PACKAGED_NAME, find_model, in_mirror, local_folder
 from distilbench.records.record import SOURCE_FILE, dump_json
 from distilbench.study.sections.models import spec_of
-from distilbench.study.sections.texts import LabelledSpec, OwnTask, TextSpec
+from distilbench.study.sections.texts import LabelledSpec, OwnTask, TaskSpec, TextSpec
 from distilbench.study.study import Study
 
 README, CARD = CARDS
@@ -91,6 +92,7 @@ def _part(kind: Kind, name: str, look: Look) -> Part:
 
 def _find(name: str, mirror: Path) -> tuple[str, bool]:
     found = find_model(name, mirror)
+    check(found.folder, mirror, again=True)
     if name == PACKAGED_NAME or local_folder(name) or in_mirror(name, mirror):
         return str(found.folder), False
 
@@ -109,7 +111,11 @@ def _text(name: str, spec: TextSpec | LabelledSpec, mirror: Path, section: str) 
         return "comes with distilbench", False
     on_hub = HubName.of(name, section, mirror)
     if on_hub is None:
-        return str(resolve(name, mirror, section)), False
+        path = resolve(name, mirror, section)
+        check(path, mirror, again=True)
+        return str(path), False
+    if on_hub.in_mirror is not None:
+        check(on_hub.in_mirror, mirror, again=True)
     fetched = not _is_whole(on_hub, spec)
     if fetched:
         _fetch(on_hub, spec, mirror / on_hub.id)
@@ -193,17 +199,22 @@ def _configs(said: list[dict[str, Any]], fetched: dict[str, dict[str, list[str]]
     ]
 
 
-def _task(wanted: str | OwnTask, mirror: Path) -> tuple[str, bool]:
+def _task(wanted: TaskSpec, mirror: Path) -> tuple[str, bool]:
     from distilbench.evaluation.tasks.by_name import folder_in, load_task
     from distilbench.evaluation.tasks.fetch import store_task
 
-    task = load_task(wanted, mirror)
     if isinstance(wanted, OwnTask):
+        if wanted.source.startswith(MIRROR_PREFIX):
+            check(mirror / wanted.source.removeprefix(MIRROR_PREFIX), mirror, again=True)
+        load_task(wanted, mirror)
         return wanted.source, False
-    folder = folder_in(mirror, task)
+    folder = folder_in(mirror, wanted)
+    is_there = folder is not None and folder.is_dir()
+    if folder is not None and is_there:
+        check(folder, mirror, again=True)
+    task = load_task(wanted, mirror)
     if folder is None:
         return "comes with distilbench", False
-    if folder.is_dir():
-        return str(folder), False
-    store_task(task, mirror)
-    return str(folder), True
+    if not is_there:
+        store_task(task, mirror)
+    return str(folder), not is_there

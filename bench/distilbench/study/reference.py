@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from distilbench.study.sections.section import Section
-from distilbench.study.sections.texts import OwnTask
+from distilbench.study.sections.texts import OwnTask, PartOfTask
 from distilbench.study.study import SECTIONS
 
 TITLE = """# The keys of a study file
@@ -25,14 +25,14 @@ KINDS = {
     "boolean": "true or false",
     "object": "mapping",
 }
-TITLES = {"ablate": "ablate: NAME", "tasks": "tasks: NAME"}
+TITLES = {"ablate": "ablate: NAME", "tasks": "tasks: NAME", "part": "tasks: NAME OF MTEB"}
 """Of mappings that stand under a name of the user's choice."""
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
 
 
 def markdown() -> str:
     """The page: a section for each mapping of the file, a row for each key."""
-    sections: dict[str, type[Section]] = {**SECTIONS, "tasks": OwnTask}
+    sections: dict[str, type[Section]] = {**SECTIONS, "tasks": OwnTask, "part": PartOfTask}
     return "\n".join([TITLE, *(_section(TITLES.get(name, name), section) for name, section in sections.items())])
 
 
@@ -45,8 +45,8 @@ def _section(name: str, section: type[Section]) -> str:
     lines = [
         f"| `{key}` | {_values(facts)} | {_default(section.model_fields[key])} | {_meaning(section, key)} |"
         for key, facts in properties.items()
-        # The name of a task of one's own is the key that its mapping stands under.
-        if key not in nested and not (section is OwnTask and key == "name")
+        # The name of a task is the key that its mapping stands under.
+        if key not in nested and not (section in (OwnTask, PartOfTask) and key == "name")
     ]
     about = " ".join((section.__doc__ or "").split())
     title = f"## `{name}`" if name else "## The study itself"

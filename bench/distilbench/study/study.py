@@ -16,7 +16,8 @@ ablate:                               # rows that differ from one in a component
 tune: {trials: 16}                    # or: search every method's own space before the final runs
 seeds: 5                              # or a list
 evaluation: {precision: bf16}         # default: fp32; of trainings it is train.precision
-tasks: [embedded]                     # profiles, names of mteb tasks, or own data: `my-pairs: {source: pairs.csv}`
+tasks: [embedded]                     # profiles, names of mteb tasks, subsets of one: `STS17: {subsets: [en-en]}`,
+                                      # or own data: `my-pairs: {source: pairs.csv}`
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
 from distilbench.study.sections.models import StaticSpec, StudentSpec, TeacherSpec, spec_of
 from distilbench.study.sections.section import Label, PositiveInt, Section
-from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, TextSpec
+from distilbench.study.sections.texts import DevSpec, LabelledSpec, OwnTask, PartOfTask, TaskSpec, TextSpec
 from distilbench.study.sections.training import AblateSpec, BudgetSpec, EvaluationSpec, TrainSpec, TuneSpec
 
 MOST_SEEDS = 1000
@@ -60,8 +61,9 @@ class Study(Section):
     tune: TuneSpec | None = None
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_SEEDS)]
     """How many seeds, counted from 1, or a list of them. Every method is trained with each."""
-    tasks: Annotated[list[str | OwnTask], Field(min_length=1)]
-    """Profiles (`distilbench tasks` lists them), names of mteb tasks, or `name: {source: FILE OR FOLDER}`."""
+    tasks: Annotated[list[TaskSpec], Field(min_length=1)]
+    """Profiles (`distilbench tasks` lists them), names of mteb tasks, `task: {subsets: [...]}` or `task: {languages:
+    [...]}` of one that has subsets, or `name: {source: FILE OR FOLDER}`; `{name: task, subsets: [...]}` is the same."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None
@@ -94,10 +96,10 @@ class Study(Section):
 
     @field_validator("tasks", mode="before")
     @classmethod
-    def _own_tasks(cls, value: Any) -> Any:
+    def _task_specs(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        return [_own_task(item) if isinstance(item, dict) else item for item in value]
+        return [_task_spec(item) if isinstance(item, dict) else item for item in value]
 
     @model_validator(mode="after")
     def _dev_for_best(self) -> Study:
@@ -182,17 +184,26 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def _own_task(item: dict[Any, Any]) -> OwnTask:
-    (name, given), *more = item.items() or [(None, None)]
-    if more or not isinstance(given, dict):
-        raise ValueError(f"{shown(item)} is neither the name of a task nor `name: {{source: FILE OR FOLDER}}`")
-    for key in given:
-        if key not in OwnTask.model_fields or key == "name":
-            raise ValueError(one_of(f"key of {shown(name)}:", str(key), set(OwnTask.model_fields) - {"name"}))
+def _task_spec(item: dict[Any, Any]) -> OwnTask | PartOfTask:
+    values: Any
+    if isinstance(item.get("name"), str):
+        name, values = item["name"], {key: value for key, value in item.items() if key != "name"}
+    else:
+        (name, values), *more = item.items() or [(None, None)]
+        if more or not isinstance(values, dict):
+            raise ValueError(
+                f"{shown(item)} is neither the name of a task nor `name: {{source: FILE OR FOLDER}}` nor "
+                "`name: {subsets: [...]}`"
+            )
+    kind: type[OwnTask | PartOfTask] = PartOfTask if {"subsets", "languages"} & set(values) else OwnTask
+    known = set(kind.model_fields) - {"name"}
+    for key in values:
+        if key not in known:
+            raise ValueError(one_of(f"key of {shown(name)}:", str(key), known))
     try:
-        return OwnTask.model_validate({"name": name, **given})
+        return kind.model_validate({"name": name, **values})
     except ValidationError as error:
-        raise ValueError(f"{shown(name)}: {explain(error, {'': OwnTask})}") from None
+        raise ValueError(f"{shown(name)}: {explain(error, {'': kind})}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

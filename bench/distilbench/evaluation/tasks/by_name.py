@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-from datasets import Dataset, DatasetDict, disable_progress_bars
+from datasets import Dataset, disable_progress_bars
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
 from distilbench.evaluation.tasks import embedded
-from distilbench.evaluation.tasks.files import check_table, read_split, retrieval_split
+from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
 from distilbench.evaluation.tasks.profiles import PROFILES, SICK_TEST
-from distilbench.study.sections.texts import OwnTask
+from distilbench.evaluation.tasks.subsets import WHOLE, choose, parsed
+from distilbench.study.sections.texts import OwnTask, PartOfTask, TaskSpec
 
 disable_progress_bars()
 
@@ -63,42 +65,45 @@ class Task:
 
     def splits(self) -> list[tuple[str, str, Any]]:
         """(subset, split, data) of everything that is scored."""
-        data = self.instance.dataset
-        if self.is_retrieval or self.instance.metadata.is_multilingual:
-            return [(subset, split, data[subset][split]) for subset in data for split in self._wanted(data[subset])]
-        return [("default", split, data[split]) for split in self._wanted(data)]
+        parts = _parts(self.instance)
+        return [
+            (subset, split, parts[subset][split])
+            for subset in parts
+            for split in self.instance.eval_splits
+            if split in parts[subset]
+        ]
 
-    def _wanted(self, available: Any) -> list[str]:
-        return [split for split in self.instance.eval_splits if split in available]
 
-
-def load_task(wanted: str | OwnTask, mirror: Path | None, limit: int | None = None) -> Task:
+def load_task(wanted: TaskSpec, mirror: Path | None, limit: int | None = None) -> Task:
     """Load a task by name, or one of the user's own, and hash its data; global random state is left as it was.
 
     Raises `UserError` for an unknown task, and for data that are neither in the mirror nor reachable.
     """
     with preserved_rng():
-        instance = _by_name(wanted, mirror) if isinstance(wanted, str) else _own(wanted, mirror)
+        spec = parsed(wanted) if isinstance(wanted, str) else wanted
+        name, instance = _own(spec, mirror) if isinstance(spec, OwnTask) else _by_name(spec, mirror)
     if limit is not None:
         _shorten(instance, limit)
-    name = str(instance.metadata.name)
     return Task(name, instance, _data_sha256(Task(name, instance, "")))
 
 
-def _by_name(name: str, mirror: Path | None) -> Any:
+def _by_name(spec: str | PartOfTask, mirror: Path | None) -> tuple[str, Any]:
+    name = spec if isinstance(spec, str) else spec.name
     instance = _instance(name)
     _check_kind(instance, name)
+    if isinstance(spec, PartOfTask):
+        name = choose(instance, spec)
     if name in embedded.TASKS:
         instance.load_data()
     else:
         _load_official(instance, name, mirror)
-    return instance
+    return name, instance
 
 
-def _own(spec: OwnTask, mirror: Path | None) -> Any:
+def _own(spec: OwnTask, mirror: Path | None) -> tuple[str, Any]:
     if _is_known(spec.name):
         raise UserError(f"tasks: {spec.name} is a task of mteb or a profile; give your own data another name")
-    return own_task(spec, mirror)
+    return spec.name, own_task(spec, mirror)
 
 
 def _is_known(name: str) -> bool:
@@ -134,15 +139,19 @@ def _check_kind(instance: Any, name: str) -> None:
         raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
 
 
-def folder_in(mirror: Path, task: Task) -> Path | None:
+def folder_in(mirror: Path, wanted: str | PartOfTask) -> Path | None:
     """Where an official task's data lie in a mirror, if it has them; None for data that come with distilbench."""
-    return None if task.name in embedded.TASKS else mirror / task.instance.metadata.dataset["path"]
+    spec = parsed(wanted) if isinstance(wanted, str) else wanted
+    name = spec if isinstance(spec, str) else spec.name
+    with preserved_rng():
+        return None if name in embedded.TASKS else mirror / _instance(name).metadata.dataset["path"]
 
 
 def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     folder = mirror / instance.metadata.dataset["path"] if mirror else None
-    if folder is not None and folder.is_dir():
-        _load_from_mirror(instance, folder)
+    if mirror is not None and folder is not None and folder.is_dir():
+        check(folder, mirror)
+        load_from_mirror(instance, folder, name)
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
     if how := getattr(instance, "how_to_get", None):
@@ -154,41 +163,33 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
             f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
             f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
         ) from None
+    if instance.metadata.is_multilingual and (missing := set(instance.hf_subsets) - set(instance.dataset)):
+        raise UserError(f"the Hub's data of task {name} lack the subset {min(missing)}; name others as its subsets")
 
 
-def _load_from_mirror(instance: Any, folder: Path) -> None:
-    # The parquet files are read directly: the datasets library would cache them by path and could serve old content.
-    try:
-        if isinstance(instance, AbsTaskRetrieval):
-            instance.dataset = {"default": {split: retrieval_split(folder, split) for split in instance.eval_splits}}
-        else:
-            splits = {split: read_split(folder, split) for split in instance.eval_splits}
-            instance.dataset = DatasetDict({name: Dataset.from_pandas(frame) for name, frame in splits.items()})
-        instance.dataset_transform()
-        if isinstance(instance, AbsTaskSTS):
-            for split, data in instance.dataset.items():
-                check_table(data.to_pandas(), f"{split}.parquet", (*instance.column_names, "score"))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
-        ) from None
-    instance.data_loaded = True
+def _parts(instance: Any) -> dict[str, Any]:
+    """Subset -> split -> data, of those that are scored."""
+    if isinstance(instance, AbsTaskRetrieval) or instance.metadata.is_multilingual:
+        return {subset: instance.dataset[subset] for subset in instance.hf_subsets}
+    return {WHOLE: instance.dataset}
 
 
 def _shorten(instance: Any, limit: int) -> None:
-    if isinstance(instance, AbsTaskRetrieval):
-        for splits in instance.dataset.values():
-            for split in splits.values():
-                _shorten_retrieval(split, limit)
-    else:
-        for name, data in instance.dataset.items():
-            instance.dataset[name] = data.select(range(min(limit, len(data))))
+    for splits in _parts(instance).values():
+        for name, data in splits.items():
+            if isinstance(instance, AbsTaskRetrieval):
+                _shorten_retrieval(data, limit)
+            else:
+                splits[name] = data.select(range(min(limit, len(data))))
 
 
 def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
     split["queries"] = split["queries"].select(range(min(limit, len(split["queries"]))))
     split["relevant_docs"] = {query: split["relevant_docs"][query] for query in split["queries"]["id"]}
     judged = {document for relevant in split["relevant_docs"].values() for document in relevant}
+    if candidates := split.get("top_ranked"):
+        split["top_ranked"] = {query: candidates[query] for query in split["queries"]["id"] if query in candidates}
+        judged.update(*split["top_ranked"].values())
     ids = split["corpus"]["id"]
     others = [row for row, name in enumerate(ids) if name not in judged][: limit * DOCUMENTS_PER_QUERY]
     split["corpus"] = split["corpus"].select(

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from distilbench.core.errors import UserError
 from distilbench.core.machine import MIRROR_VARIABLE
 from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.evaluation.tasks.subsets import within
 from distilbench.records.published import PublishedTask
 from distilbench.records.record import Record
 
@@ -103,12 +104,14 @@ def texts_of_tasks(record: Record, tasks: list[str], mirror: str | None) -> dict
 def example_texts(task: Task) -> dict[tuple[str, str], str]:
     """(split, example) -> the texts of a pair, or a query, as the per-example store names them."""
     found = {}
-    for _, split, data in task.splits():
+    for subset, split, data in task.splits():
+        place = within(subset, split)
         if task.is_retrieval:
             rows = zip(data["queries"]["id"], data["queries"]["text"], strict=True)
-            found.update({(split, str(name)): text for name, text in rows})
+            found.update({(place, within(subset, str(name))): text for name, text in rows})
         else:
             first, second = task.instance.column_names
             pairs = zip(data[first], data[second], strict=True)
-            found.update({(split, str(row)): f"{one} | {other}" for row, (one, other) in enumerate(pairs)})
+            texts = (f"{one} | {other}" for one, other in pairs)
+            found.update({(place, within(subset, str(row))): text for row, text in enumerate(texts)})
     return found

@@ -12,6 +12,7 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.evaluation.tasks.subsets import WHOLE
 from distilbench.records.record import SOURCE_FILE, dump_json
 
 
@@ -26,29 +27,34 @@ def store_task(task: Task, mirror: Path) -> None:
     staged = Path(mkdtemp(dir=mirror, prefix=".prefetch."))
     try:
         write_sealed(staged / path, lambda folder: _write(task, folder))
-        if load_task(task.name, staged).data_sha256 != task.data_sha256:
-            raise _unfit(task.name)
+        if _data_sha256_in(staged, task.name) != task.data_sha256:
+            raise UserError(
+                f"the data of task {task.name} do not fit a mirror (a list of candidates, or columns that mteb gives "
+                "other names); use the Hub cache"
+            )
         (mirror / path).parent.mkdir(parents=True, exist_ok=True)
         (staged / path).replace(mirror / path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _unfit(name: str) -> UserError:
-    return UserError(
-        f"the data of task {name} do not fit a mirror (several languages, or a list of candidates); use the Hub cache"
-    )
+def _data_sha256_in(mirror: Path, name: str) -> str | None:
+    """Hash of a task's data as a mirror gives them; None where it cannot."""
+    try:
+        return load_task(name, mirror).data_sha256
+    except UserError:
+        return None
 
 
 def _write(task: Task, folder: Path) -> None:
     facts = task.instance.metadata
     for subset, split, data in task.splits():
-        if subset != "default":
-            raise _unfit(task.name)
+        place = folder if subset == WHOLE else folder / subset
+        place.mkdir(exist_ok=True)
         if isinstance(data, dict):
-            _write_retrieval(data, split, folder)
+            _write_retrieval(data, split, place)
         else:
-            data.to_pandas().to_parquet(folder / f"{split}.parquet", index=False)
+            data.to_pandas().to_parquet(place / f"{split}.parquet", index=False)
     source = {"hub": facts.dataset["path"], "revision": facts.dataset["revision"], "licence": facts.license}
     dump_json({"task": task.name, **source, "data_sha256": task.data_sha256}, folder / SOURCE_FILE)
 

@@ -1,11 +1,10 @@
 """Task data in files: the Hub's layout of a mirror, a BEIR folder, and tables of pairs; every fault is a `ValueError`.
 
-<folder>/corpus.parquet, queries.parquet, qrels/<split>.parquet     or .jsonl, .tsv, .csv
+<folder>/corpus.parquet, queries.parquet, qrels/<split>.parquet     or .jsonl, .tsv, .csv, and these with .gz
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,84 @@ from typing import Any
 import pandas as pd
 from datasets import Dataset
 
+from distilbench.core.errors import shown
+from distilbench.core.tables import json_frame, opened, place_of, rows
+
+COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
+"""Of documents, queries and judgements."""
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": pd.read_parquet,
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
-    ".tsv": lambda path: pd.read_csv(path, sep="\t", quoting=csv.QUOTE_NONE, dtype=str, keep_default_na=False),
-    ".csv": lambda path: pd.read_csv(path, dtype=str, keep_default_na=False),
+    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
+    ".tsv": lambda path: _text_table(path, tabs=True),
+    ".csv": lambda path: _text_table(path, tabs=False),
 }
+PACKED = ".gz"
+ENDINGS = (*READERS, *(f"{ending}{PACKED}" for ending in READERS if ending != ".parquet"))
+"""Of tables; where a table is there in several formats, the first counts."""
+
+Table = tuple[pd.DataFrame, str]
+"""With the name of the file that it is from."""
 
 
-def read_split(folder: Path, split: str) -> pd.DataFrame:
-    """A split of pairs as the mirror has it."""
-    return _read(folder, split, (".parquet",))[0]
+def ending_of(path: Path) -> str:
+    """The ending by which a table's file is read; empty for other files."""
+    return next((ending for ending in ENDINGS if path.name.endswith(ending)), "")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table as it stands in a file. Raises `ValueError` for one that is damaged."""
+    try:
+        return READERS[ending_of(path).removesuffix(PACKED)](path)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def _text_table(path: Path, tabs: bool) -> pd.DataFrame:
+    """A table all of whose values are text; of a row that is too short, the last are missing."""
+    with opened(path, errors="strict") as stream:
+        (_, header), *found = [*rows(stream, tabs)] or [(1, [])]
+    for column in header:
+        if column in COLUMNS:
+            place_of(column, header)
+    return pd.DataFrame([row + [None] * (len(header) - len(row)) for _, row in found if row], columns=header)
+
+
+def has_corpus(folder: Path) -> bool:
+    """Whether documents and judgements lie in a folder as `retrieval_split` reads them."""
+    return (folder / "qrels").is_dir() and any((folder / f"corpus{ending}").is_file() for ending in ENDINGS)
 
 
 def retrieval_split(folder: Path, split: str) -> dict[str, Any]:
     """Corpus, queries with judgements, and the judgements of a split, as mteb's retrieval tasks hold them."""
-    qrels, judged_in = _table(folder / "qrels", split, ("query-id", "corpus-id", "score"))
-    queries, asked_in = _table(folder, "queries", ("id", "text"))
-    corpus, _ = _table(folder, "corpus", ("id", "text"))
+    return retrieval_data(_read(folder / "qrels", split), _read(folder, "queries"), _read(folder, "corpus"))
+
+
+def own_retrieval_split(folder: Path, split: str) -> dict[str, Any]:
+    """As `retrieval_split`, of a user's own folder. Raises `ValueError` for what official tasks must be scored with.
+
+    Which are texts that are none, judgements that contradict each other, and those of queries that are not there.
+    """
+    qrels, queries, corpus = _read(folder / "qrels", split), _read(folder, "queries"), _read(folder, "corpus")
+    for table in (queries, corpus):
+        _check_texts(_checked(table, ("id", "text")), table[1])
+    data = retrieval_data(qrels, queries, corpus)
+    _check_judgements(qrels, queries)
+    return data
+
+
+def retrieval_data(qrels: Table, queries: Table, corpus: Table) -> dict[str, Any]:
+    """As `retrieval_split`, from the three tables."""
+    judged, asked = _checked(qrels, ("query-id", "corpus-id", "score")), _checked(queries, ("id", "text"))
     relevant = {
         str(query): dict(zip(group["corpus-id"], group["score"], strict=True))
-        for query, group in qrels.groupby("query-id", sort=False)
+        for query, group in judged.groupby("query-id", sort=False)
     }
-    queries = queries[queries["id"].isin(relevant)]
-    if queries.empty:
-        raise ValueError(f"no query of qrels/{judged_in} is in {asked_in}")
+    asked = asked[asked["id"].isin(relevant)]
+    if asked.empty:
+        raise ValueError(f"no query of qrels/{qrels[1]} is in {queries[1]}")
     return {
-        "corpus": Dataset.from_pandas(corpus, preserve_index=False),
-        "queries": Dataset.from_pandas(queries, preserve_index=False),
+        "corpus": Dataset.from_pandas(_checked(corpus, ("id", "text")), preserve_index=False),
+        "queries": Dataset.from_pandas(asked, preserve_index=False),
         "relevant_docs": relevant,
         "top_ranked": None,
     }
@@ -57,28 +106,49 @@ def check_table(frame: pd.DataFrame, name: str, columns: tuple[str, ...]) -> Non
             raise ValueError(f"{name} row {int(bad.argmax()) + 1} has no usable value under {column!r}")
 
 
-def _read(folder: Path, stem: str, endings: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
-    """A table, and the name of the file that it is from."""
-    for ending in endings:
+def _read(folder: Path, stem: str) -> Table:
+    for ending in ENDINGS:
         path = folder / f"{stem}{ending}"
         if path.is_file():
-            try:
-                return READERS[ending](path), path.name
-            except ValueError as error:
-                raise ValueError(f"{path.name}: {error}") from None
-    raise ValueError(f"{stem}{' or '.join(endings)} is missing")
+            return read_table(path), path.name
+    raise ValueError(f"{stem}{' or '.join(READERS)} is missing")
 
 
-def _table(folder: Path, stem: str, columns: tuple[str, ...]) -> tuple[pd.DataFrame, str]:
-    frame, name = _read(folder, stem, tuple(READERS))
+def _checked(table: Table, columns: tuple[str, ...]) -> pd.DataFrame:
+    frame, name = table
     frame = frame.rename(columns={"_id": "id"})
     check_table(frame, name, columns)
     frame = frame.astype({column: str for column in columns if column.endswith("id")})
     if "id" in columns:
         if frame["id"].duplicated().any():
             raise ValueError(f"{name} has the id {frame.loc[frame['id'].duplicated(), 'id'].iloc[0]!r} twice")
-        return frame[[column for column in frame.columns if column != "metadata"]], name
+        if "title" in frame.columns and frame["title"].isna().any():
+            # mteb knows a title that is empty, and none that is missing.
+            frame["title"] = frame["title"].astype(object).where(frame["title"].notna(), "")
+        return frame[[column for column in frame.columns if column != "metadata"]]
     frame["score"] = pd.to_numeric(frame["score"])
     if (frame["score"] % 1 != 0).any():
         raise ValueError(f"{name} has a judgement that is no whole number")
-    return frame.astype({"score": int}), name
+    return frame.astype({"score": int})
+
+
+def _check_texts(frame: pd.DataFrame, name: str) -> None:
+    for column in ("text", "title"):
+        for row, value in enumerate(frame.get(column, ()), start=1):
+            if not isinstance(value, str):
+                raise ValueError(f"{name} row {row} has {shown(value)} under {column!r}, which is no text")
+
+
+def _check_judgements(qrels: Table, queries: Table) -> None:
+    judged, grades = _checked(qrels, ("query-id", "corpus-id", "score")), dict[tuple[str, str], int]()
+    asked = set(_checked(queries, ("id", "text"))["id"])
+    rows_of = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)
+    for row, (query, document, grade) in enumerate(rows_of, start=1):
+        earlier = grades.setdefault((query, document), grade)
+        if earlier != grade:
+            raise ValueError(
+                f"qrels/{qrels[1]} row {row} has the score {grade} for the query-id {query!r} and the corpus-id "
+                f"{document!r}, and an earlier row {earlier}"
+            )
+        if query not in asked:
+            raise ValueError(f"qrels/{qrels[1]} row {row} has the query-id {query!r}, which is not in {queries[1]}")

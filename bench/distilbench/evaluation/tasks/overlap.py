@@ -45,9 +45,15 @@ def _pairs(task: Task) -> Iterator[Pair]:
     """Pairs of an STS task; of a retrieval task, queries with what is relevant to them."""
     for _, _, data in task.splits():
         if not task.is_retrieval:
-            yield from zip(data["sentence1"], data["sentence2"], strict=True)
+            first, second = task.instance.column_names
+            yield from zip(data[first], data[second], strict=True)
             continue
         queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
         documents = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))
         for query, relevant in data["relevant_docs"].items():
-            yield from ((queries[query], documents[document]) for document in relevant if document in documents)
+            yield from (
+                (queries[query], documents[document])
+                for document in relevant
+                # Official judgements may name what is not there.
+                if query in queries and document in documents
+            )

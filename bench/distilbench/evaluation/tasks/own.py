@@ -10,9 +10,10 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.mirror import below
 from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
-from distilbench.evaluation.tasks.files import retrieval_split
+from distilbench.evaluation.tasks.files import ending_of, own_retrieval_split
 from distilbench.models.finding import local_folder
 from distilbench.study.sections.texts import OwnTask
 
@@ -28,7 +29,8 @@ def own_task(spec: OwnTask, mirror: Path | None) -> Any:
 
 def _folder(spec: OwnTask, mirror: Path | None) -> Path | None:
     if spec.source.startswith(MIRROR_PREFIX):
-        path = mirror / spec.source.removeprefix(MIRROR_PREFIX) if mirror is not None else None
+        name = spec.source.removeprefix(MIRROR_PREFIX)
+        path = below(mirror, name, f"tasks.{spec.name}.source") if mirror is not None else None
         return path if path is not None and path.is_dir() else None
     return local_folder(spec.source)
 
@@ -49,11 +51,12 @@ def _sts(spec: OwnTask, mirror: Path | None) -> Any:
 
 
 def _retrieval(spec: OwnTask, folder: Path) -> Any:
-    splits = sorted({path.stem for path in (folder / "qrels").glob("*.*")})
+    qrels = [path for path in (folder / "qrels").glob("*.*") if ending_of(path)]
+    splits = sorted({path.name.removesuffix(ending_of(path)) for path in qrels})
     if spec.split not in splits:
         raise UserError(f"tasks.{spec.name}.split: {folder}/qrels: {one_of('split', spec.split, splits)}")
     try:
-        data = retrieval_split(folder, spec.split)
+        data = own_retrieval_split(folder, spec.split)
     except (OSError, ValueError) as error:
         raise UserError(f"tasks.{spec.name}.source: {folder}: {str(error).splitlines()[0]}; mend the folder") from None
     judged = {document for relevant in data["relevant_docs"].values() for document in relevant}

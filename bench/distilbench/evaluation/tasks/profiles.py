@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distilbench.study.sections.texts import OwnTask
+    from distilbench.study.sections.texts import TaskSpec
 
 STS7 = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 SICK_TEST = "SICK-R-Test"
@@ -40,7 +40,7 @@ DESCRIPTIONS = {
 }
 
 
-def expand(tasks: Sequence[str | OwnTask]) -> list[str | OwnTask]:
+def expand(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     """Profiles replaced by their tasks, each task once, in order."""
     names = [name for task in tasks for name in (PROFILES.get(task, (task,)) if isinstance(task, str) else (task,))]
     return list(dict.fromkeys(names))

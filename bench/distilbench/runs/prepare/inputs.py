@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.data.labelled import RowsRequest, Section, Text
 from distilbench.data.plain_text import TextRequest
@@ -177,4 +178,10 @@ def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Ta
     from distilbench.evaluation.tasks.by_name import load_task
 
     announce("loading tasks")
-    return [load_task(name, settings.mirror, study.limit) for name in expand(study.tasks)]
+    tasks: dict[str, Task] = {}
+    for spec in expand(study.tasks):
+        task = load_task(spec, settings.mirror, study.limit)
+        # By its subsets or by its languages, a part of a task is the same.
+        if tasks.setdefault(task.name, task).data_sha256 != task.data_sha256:
+            raise UserError(f"tasks: two tasks are called {task.name}; give one another name, or leave it out")
+    return list(tasks.values())

@@ -105,3 +105,25 @@ class OwnTask(Section):
     """Columns of a table: the two texts and their score."""
     split: Label = "test"
     """Which judgements of a BEIR folder to score by."""
+
+
+class PartOfTask(Section):
+    """Subsets of a task of mteb that has several, such as one for each language. Their scores are averaged."""
+
+    name: str
+    """mteb's name of the task."""
+    subsets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """mteb's names of the subsets to score. `TASK@SUBSET,SUBSET` says the same wherever a task is named."""
+    languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Score the subsets that are in these languages and in no other, by ISO 639-3 codes (`eng`), with a script where it
+    matters (`zho-Hans`)."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PartOfTask:
+        if (self.subsets is None) == (self.languages is None):
+            raise ValueError("give either subsets or languages")
+        return self
+
+
+TaskSpec = str | PartOfTask | OwnTask
+"""A task as a study names it."""

@@ -1,0 +1,109 @@
+"""Tables of text, read the same way wherever they are read: rows of CSV and TSV, objects of JSON lines.
+
+Every fault is a `ValueError` that begins with the line it is in.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from distilbench.core.errors import one_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIELD_LIMIT = 2**31 - 1
+"""Characters of a CSV field before reading fails; far above those of a text, so that a long field can be skipped."""
+QUOTES = {
+    "unexpected end of data": "begins a text with a quotation mark that nothing closes",
+    "',' expected after '\"'": "has text after the quotation mark that closes a field",
+}
+"""What the csv library says of them -> in words."""
+QUOTES_CURE = "put a text that begins with a quotation mark in quotes, and write each mark within twice"
+OTHER_SEPARATORS = (";", "\t", "|", ",")
+
+
+def opened(path: Path, errors: str = "surrogateescape") -> TextIO:
+    """A file's text, unpacked, without a byte order mark. Bytes that are not UTF-8 become surrogates by default."""
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    return cast(TextIO, opener(path, "rt", encoding="utf-8-sig", errors=errors, newline=""))
+
+
+def rows(stream: TextIO, tabs: bool) -> Iterator[tuple[int, list[str]]]:
+    """The header, then each row with the line that it begins in; a row may be shorter than the header."""
+    csv.field_size_limit(FIELD_LIMIT)
+    # In a TSV, a quotation mark is a character like any other.
+    reader = csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream, strict=True)
+    # A quoted field may hold line breaks: a row is named by its first line.
+    start, width = 1, None
+    try:
+        for row in reader:
+            width = len(row) if width is None else width
+            # One of these is a part of a text with a separator in it, and nobody knows which.
+            if len(row) > width:
+                raise ValueError(
+                    f"line {start} has {len(row)} fields, but the table {width} columns; put texts that hold the "
+                    "separator in quotes"
+                )
+            yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        if what := QUOTES.get(str(error)):
+            raise ValueError(f"line {start} {what}; {QUOTES_CURE}") from None
+        raise ValueError(f"line {start} cannot be read as a table: {error}") from None
+
+
+def place_of(column: str, columns: Sequence[str]) -> int:
+    """Where a column is in a header. Raises `ValueError` for one that is not there, or twice."""
+    if columns.count(column) == 1:
+        return columns.index(column)
+    if column in columns:
+        raise ValueError(f"the column {column!r} is there {columns.count(column)} times; give each a name of its own")
+    for separator in OTHER_SEPARATORS:
+        if len(columns) == 1 and column in columns[0].split(separator):
+            raise ValueError(
+                f"the columns are separated by {separator!r}; separate them by commas in a .csv, by tabs in a .tsv"
+            )
+    raise ValueError(one_of("column", column, columns))
+
+
+def json_object(line: str, number: int, columns: Sequence[str]) -> dict[str, Any]:
+    """The object in a line of JSON lines, in which no wanted column may be twice; empty for another value."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError(f"line {number} is not JSON; each line is an object like {{{columns[0]!r}: ...}}") from None
+    if not isinstance(row, dict):
+        return {}
+    for column in columns:
+        # Python keeps the last of two without a word.
+        if line.count(json.dumps(column)) > 1:
+            names = [name for name, _ in json.loads(line, object_pairs_hook=list)]
+            if names.count(column) > 1:
+                raise ValueError(f"line {number} has the key {column!r} {names.count(column)} times; leave one")
+    return row
+
+
+def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFrame:
+    """A file of JSON lines as pandas reads it with some options; no wanted column may be twice in a line."""
+    import pandas as pd
+
+    quoted = {column: json.dumps(column) for column in columns}
+    with opened(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            if any(line.count(name) > 1 for name in quoted.values()):
+                json_object(line, number, columns)
+    try:
+        # Cached scores are known by a hash of these numbers, of which Python reads the last digit otherwise.
+        frame: pd.DataFrame = pd.read_json(path, lines=True, **options)
+        return frame
+    except ValueError:
+        # A number beyond 64 bits, a byte order mark, or damage, of which the line is to be named.
+        with opened(path) as stream:
+            lines = enumerate(stream, start=1)
+            return pd.DataFrame([json_object(line, number, columns) for number, line in lines if line.strip()])

@@ -1,0 +1,294 @@
+"""An official task's data in a mirror, in whichever layout its data set has on the Hub.
+
+<split>.parquet                                 pairs; or .jsonl, .csv, .tsv, and these with .gz
+<split>-00000-of-00002.parquet ...              or in shards
+<subset>/<split>.parquet, <split>/<subset>...   or of a subset, perhaps below data/
+<split>.parquet                                 or of all subsets, with a column `lang`
+corpus.parquet, queries.parquet, qrels/<split>.parquet      documents and queries, perhaps below <subset>/
+corpus/..., queries/..., qrels/... or data/...              or a folder for each, of a subset <subset>-corpus/...
+README.md                                       goes before all of these where its head lists `configs`
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from datasets import Dataset, DatasetDict, Value
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+
+from distilbench.core.errors import UserError
+from distilbench.evaluation.tasks.files import (
+    ENDINGS,
+    Table,
+    check_table,
+    ending_of,
+    has_corpus,
+    read_table,
+    retrieval_data,
+    retrieval_split,
+)
+from distilbench.evaluation.tasks.subsets import MOST_LISTED, WHOLE, listed, within
+
+PLACES = (
+    "{config}/{split}",
+    "{config}/data/{split}",
+    "data/{config}/{split}",
+    "{split}/{config}",
+    "data/{split}/{config}",
+    "{config}-{split}",
+    "{config}_{split}",
+)
+PLACES_OF_WHOLE = ("{split}", "data/{split}")
+LANGUAGE_COLUMNS = ("lang", "language")
+SHARD = re.compile(r"^(?P<stem>.+)-\d+-of-(?P<count>\d+)$")
+HEAD = re.compile(r"\A---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
+
+
+class HubFolder:
+    """Tables of a data set by the names of their configuration and split."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[tuple[str, str], Table | None] = {}
+
+    def table(self, config: str, split: str) -> Table | None:
+        """A table from all of its files; None where there are none. Raises `ValueError` for files that are damaged."""
+        if (config, split) not in self._read:
+            self._read[config, split] = self._table(config, split)
+        return self._read[config, split]
+
+    def only_table(self, config: str, split: str) -> Table | None:
+        """As `table`; where the configuration has one split, that one, whatever it is called."""
+        found = self.table(config, split)
+        if found is None and len(splits := self._splits(config)) == 1:
+            found = self.table(config, splits[0])
+        return found
+
+    def of_language(self, subset: str, split: str) -> Table | None:
+        """The rows of a subset in a table of all subsets; None where there are none."""
+        if (whole := self.table(WHOLE, split)) is None:
+            return None
+        frame, name = whole
+        for column in LANGUAGE_COLUMNS:
+            if column in frame.columns and (rows := frame[column] == subset).any():
+                return frame[rows].drop(columns=column).reset_index(drop=True), name
+        return None
+
+    def _table(self, config: str, split: str) -> Table | None:
+        files = self._files(config, split)
+        if not files:
+            return None
+        parts = [read_table(file) for file in files]
+        frame = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+        return frame, files[0].relative_to(self.folder).as_posix()
+
+    def _files(self, config: str, split: str) -> list[Path]:
+        if files := self._declared.get(config, {}).get(split):
+            return _complete(files)
+        for place in PLACES_OF_WHOLE if config == WHOLE else PLACES:
+            if files := _at(self.folder / place.format(config=config, split=split)):
+                return _complete(files)
+        return []
+
+    def _splits(self, config: str) -> list[str]:
+        return list(self._declared.get(config) or _by_split(self.folder / config))
+
+    @cached_property
+    def _declared(self) -> dict[str, dict[str, list[Path]]]:
+        """Configuration -> split -> files that are there, as the head of the data set's card says."""
+        card = self.folder / "README.md"
+        head = HEAD.match(card.read_text(encoding="utf-8")) if card.is_file() else None
+        try:
+            values = yaml.safe_load(head[1]) if head else None
+        except yaml.YAMLError as error:
+            raise ValueError(f"README.md: its head is not readable YAML ({str(error).splitlines()[0]})") from None
+        configs = values.get("configs") if isinstance(values, dict) else None
+        return {
+            str(config.get("config_name", WHOLE)): self._declared_splits(config)
+            for config in configs or []
+            if isinstance(config, dict)
+        }
+
+    def _declared_splits(self, config: dict[str, Any]) -> dict[str, list[Path]]:
+        listed_files = config.get("data_files")
+        if listed_files is None and _stays_inside(str(config.get("data_dir", ".."))):
+            return _by_split(self.folder / config["data_dir"])
+        return {split: files for split, globs in _globs(listed_files).items() if (files := self._matching(globs))}
+
+    def _matching(self, globs: list[str]) -> list[Path]:
+        found = {file for pattern in globs if _stays_inside(pattern) for file in self.folder.glob(pattern)}
+        return sorted(file for file in found if file.is_file() and ending_of(file))
+
+
+def _globs(data_files: Any) -> dict[str, list[str]]:
+    """Split -> patterns, from whichever form of `data_files` a card has."""
+    if isinstance(data_files, dict):
+        return {str(split): [value] if isinstance(value, str) else list(value) for split, value in data_files.items()}
+    items = [data_files] if isinstance(data_files, str) else data_files or []
+    found: dict[str, list[str]] = {}
+    for item in items:
+        # The Hub calls a split that has no name `train`.
+        split, value = (item["split"], item["path"]) if isinstance(item, dict) else ("train", item)
+        found.setdefault(str(split), []).extend([value] if isinstance(value, str) else value)
+    return found
+
+
+def _stays_inside(pattern: str) -> bool:
+    return not Path(pattern).is_absolute() and ".." not in Path(pattern).parts
+
+
+def _stem(file: Path) -> str:
+    """The name of a table's file without its ending and the number of its shard."""
+    name = file.name.removesuffix(ending_of(file))
+    shard = SHARD.match(name)
+    return shard["stem"] if shard else name
+
+
+def _by_split(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*")):
+        if ending_of(file):
+            found.setdefault(_stem(file), []).append(file)
+    return found
+
+
+def _at(place: Path) -> list[Path]:
+    """The files of the table that lies in a place: a file, its shards, or all files of a folder; of one format."""
+    found = [*_by_split(place.parent).get(place.name, []), *(file for file in sorted(place.glob("*")))]
+    for ending in ENDINGS:
+        if (whole := place.with_name(f"{place.name}{ending}")) in found:
+            return [whole]
+        if files := [file for file in found if ending_of(file) == ending]:
+            return files
+    return []
+
+
+def _complete(files: list[Path]) -> list[Path]:
+    """The files. Raises `ValueError` where shards are missing, without which a table would be shorter in silence."""
+    for file in files:
+        shard = SHARD.match(file.name.removesuffix(ending_of(file)))
+        there = [other for other in files if _stem(other) == _stem(file)]
+        if shard and len(there) != int(shard["count"]):
+            raise ValueError(f"of the {int(shard['count'])} shards of {_stem(file)}, {len(there)} are there")
+    return files
+
+
+def load_from_mirror(instance: Any, folder: Path, name: str) -> None:
+    """Fill a task of mteb with its data in a mirror.
+
+    Raises `UserError` for what is damaged, and for subsets that are to be scored and are not there.
+    """
+    read = _documents if isinstance(instance, AbsTaskRetrieval) else _pairs
+    try:
+        hub = HubFolder(folder)
+        found = {subset: read(instance, hub, subset) for subset in instance.hf_subsets}
+        if missing := [subset for subset, data in found.items() if data is None]:
+            there = [subset for subset in instance.metadata.hf_subsets if read(instance, hub, subset) is not None]
+            raise _incomplete(instance, folder, name, missing, there)
+        single = not instance.metadata.is_multilingual and not isinstance(instance, AbsTaskRetrieval)
+        instance.dataset = found[WHOLE] if single else found
+        instance.dataset_transform()
+        if isinstance(instance, AbsTaskSTS):
+            _check_pairs(instance)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
+        ) from None
+    instance.data_loaded = True
+
+
+def _incomplete(instance: Any, folder: Path, name: str, missing: list[str], there: list[str]) -> UserError:
+    some = f"{{name: {instance.metadata.name}, subsets: [{', '.join(there[:MOST_LISTED])}]}}"
+    cure = f"score these alone ({some}), or add the others" if there else "add them, each in a folder of its name"
+    return UserError(
+        f"the mirror's {folder} lacks {len(missing)} of the subsets of {name} ({listed(missing)}) and has "
+        f"{listed(there)}; {cure}"
+    )
+
+
+def _pairs(instance: Any, hub: HubFolder, subset: str) -> DatasetDict | None:
+    """The splits of a subset of pairs; None for one of several that the mirror does not have."""
+    splits = {}
+    for split in instance.eval_splits:
+        table = hub.table(subset, split)
+        if table is None and subset != WHOLE:
+            table = hub.of_language(subset, split)
+        if table is not None:
+            splits[split] = Dataset.from_pandas(table[0])
+    if not splits and subset != WHOLE:
+        return None
+    _check_splits(instance, splits, subset)
+    return DatasetDict(splits)
+
+
+def _documents(instance: Any, hub: HubFolder, subset: str) -> dict[str, Any] | None:
+    """The splits of a subset of documents and queries; None for one of several that the mirror does not have."""
+    folder = hub.folder if subset == WHOLE else hub.folder / subset
+    if has_corpus(folder):
+        return {split: retrieval_split(folder, split) for split in instance.eval_splits}
+    splits = {split: data for split in instance.eval_splits if (data := _judged(hub, subset, split)) is not None}
+    if splits:
+        _check_splits(instance, splits, subset)
+        return splits
+    return {split: retrieval_split(folder, split) for split in instance.eval_splits} if subset == WHOLE else None
+
+
+def _check_splits(instance: Any, splits: dict[str, Any], subset: str) -> None:
+    for split in instance.eval_splits:
+        if split not in splits:
+            raise ValueError(f"{within(subset, split)}.parquet is missing")
+
+
+def _judged(hub: HubFolder, subset: str, split: str) -> dict[str, Any] | None:
+    """Corpus, queries and judgements from configurations of their own, as mteb names them."""
+
+    def table(config: str) -> Table | None:
+        return hub.only_table(config if subset == WHOLE else f"{subset}-{config}", split)
+
+    qrels = "qrels" if subset == WHOLE else f"{subset}-qrels"
+    judgements = (hub.table(WHOLE, split) if subset == WHOLE else None) or hub.table(qrels, split)
+    parts = {"qrels": judgements, "queries": table("queries"), "corpus": table("corpus")}
+    there = {name: part for name, part in parts.items() if part is not None}
+    if not there:
+        return None
+    if missing := [name for name in parts if name not in there]:
+        raise ValueError(f"{within(subset, missing[0])} is missing")
+    data = retrieval_data(**there)
+    if (candidates := table("top_ranked")) is not None:
+        data["top_ranked"] = _candidates(candidates)
+    if (instructions := table("instruction")) is not None:
+        data["queries"] = _instructed(data["queries"], instructions)
+    return data
+
+
+def _candidates(table: Table) -> dict[str, list[str]]:
+    """Query -> the documents that are to be ranked for it."""
+    frame, name = table
+    check_table(frame, name, ("query-id", "corpus-ids"))
+    rows = zip(frame["query-id"], frame["corpus-ids"], strict=True)
+    return {str(query): [str(document) for document in documents] for query, documents in rows}
+
+
+def _instructed(queries: Dataset, table: Table) -> Dataset:
+    frame, name = table
+    check_table(frame, name, ("query-id", "instruction"))
+    texts = dict(zip(frame["query-id"].astype(str), frame["instruction"], strict=True))
+    if missing := [query for query in queries["id"] if query not in texts]:
+        raise ValueError(f"{name} has no instruction for the query {missing[0]!r}")
+    return queries.add_column("instruction", [texts[query] for query in queries["id"]])
+
+
+def _check_pairs(instance: Any) -> None:
+    """Refuse tables that cannot be scored, and make numbers of scores that were read as text."""
+    parts = instance.dataset if instance.metadata.is_multilingual else {WHOLE: instance.dataset}
+    for subset, splits in parts.items():
+        for split, data in splits.items():
+            check_table(data.to_pandas(), f"{within(subset, split)}.parquet", (*instance.column_names, "score"))
+            if data.features["score"].dtype in ("string", "large_string"):
+                splits[split] = data.cast_column("score", Value("float64"))
