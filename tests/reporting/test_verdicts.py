@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from distilbench.analysis.inference import Inference
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_study, to_dict
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, read_record, read_study, to_dict
 from distilbench.reporting import ReportOptions, build
 from distilbench.reporting.tables import verdicts as verdict_tables
 from distilbench.reporting.write import with_errors
@@ -107,7 +109,7 @@ def test_no_pair_of_trained_rows_varies_less_than_all_of_them_do(study_folder: C
     variance, _ = inference.residual_variance(keys, OVERALL)
     trained = [item for item in inference.comparisons() if {item.one, item.other} <= set(keys)]
     assert len(trained) == 3
-    assert min(item.tested.seed_variance for item in trained) >= 2 * variance / 3 > 0
+    assert min(item.tested.seed_variance for item in trained) >= 2 * variance / 3 * (1 - 1e-9) > 0
     assert {item.tested.seed_freedom for item in trained} == {4.0, None}
     assert {item.difference.seed_freedom for item in trained} == {None}
 
@@ -171,6 +173,86 @@ def test_best_and_second_only_where_the_verdicts_say_so(study_folder: Callable[.
     alike = inference_of(study_folder(quality={"good": 0.6, "also-good": 0.6}))
     undecided = {str(alike.study.rows.at[key, "label"]) for key in rankings.leaders(alike, OVERALL)}
     assert undecided <= {"good", "also-good"}
+
+
+def test_with_two_seeds_nothing_is_marked_as_best(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder(seeds=2, quality={"good": 0.5, "poor": 1.5})
+    inference = inference_of(folder)
+    assert rankings.leaders(inference, OVERALL) == {}
+    [page] = build(folder, folder.parent / "out", ReportOptions())
+    notes = (page.parent / "tables" / "main.md").read_text(encoding="utf-8")
+    assert "No method is marked as best: that takes 3 seeds." in notes
+    assert "No method is marked as best" not in (
+        build(study_folder(seeds=3, quality={"good": 0.5, "poor": 1.5}), folder.parent / "more", ReportOptions())[
+            0
+        ].parent
+        / "tables"
+        / "main.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_rows_that_agree_to_the_last_digit_are_equivalent_whatever_else_varies(
+    study_folder: Callable[..., Path],
+) -> None:
+    folder = study_folder(quality={"good": 0.6, "wild": 1.4, "poor": 0.9}, spread=0.2)
+    for seed in range(1, 5):
+        source = folder / f"good-{seed}"
+        record = replace(read_record(source / RECORD_FILE), run_id=f"twin-{seed}", label="twin")
+        found = pd.read_parquet(source / EXAMPLES_FILE)
+
+        def leave(target: Path, record: Record = record, found: pd.DataFrame = found) -> None:
+            dump_json(to_dict(record), target / RECORD_FILE)
+            found.to_parquet(target / EXAMPLES_FILE, index=False)
+
+        write_sealed(folder / f"twin-{seed}", leave)
+    inference = inference_of(folder, margin=0.0001)
+    for column in inference.columns:
+        assert named(inference, "good", "twin", column) == "equivalent"
+
+
+def variance_and_pairs(folder: Path) -> tuple[float, dict[str, str | None]]:
+    inference = inference_of(folder)
+    keys = list(row_names(inference.study, "method"))
+    pairs = {f"{one} {other}": named(inference, one, other) for one, other in combinations(QUALITY, 2)}
+    return inference.residual_variance(keys, OVERALL)[0], pairs
+
+
+def test_a_row_that_keeps_one_seed_takes_no_errors_from_the_others(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    before, pairs = variance_and_pairs(folder)
+    for seed in (2, 3, 4):
+        shutil.rmtree(folder / f"poor-{seed}")
+    after, fewer = variance_and_pairs(folder)
+    assert after == pytest.approx(before, rel=1.0) and after > 0
+    assert fewer["good also-good"] == pairs["good also-good"]
+    assert fewer["good poor"] == "undecided"
+
+
+def test_a_run_that_lacks_a_task_takes_it_from_no_other(study_folder: Callable[..., Path]) -> None:
+    folder = study_folder()
+    whole = {column: named(inference_of(folder), "good", "poor", column) for column in inference_of(folder).columns}
+    record = read_record(folder / "also-good-2" / RECORD_FILE)
+    found = pd.read_parquet(folder / "also-good-2" / EXAMPLES_FILE)
+    less = replace(
+        record,
+        tasks={name: facts for name, facts in record.tasks.items() if name != "Search"},
+        scores={name: scores for name, scores in record.scores.items() if name != "Search"},
+    )
+
+    def leave(target: Path) -> None:
+        dump_json(to_dict(less), target / RECORD_FILE)
+        found[found["task"] != "Search"].to_parquet(target / EXAMPLES_FILE, index=False)
+
+    write_sealed(folder / "also-good-2", leave)
+    inference = inference_of(folder)
+    assert {column: named(inference, "good", "poor", column) for column in inference.columns} == whole
+    keys = {str(row["label"]): str(key) for key, row in inference.study.rows.iterrows()}
+    seeds = {column: inference.runs(keys["also-good"], column).keys() for column in inference.columns}
+    assert seeds["Search"] == seeds["Retrieval"] == seeds[OVERALL] == {1, 3, 4}
+    assert seeds["STS"] == {1, 2, 3, 4}
+    item = inference.comparison(keys["good"], keys["also-good"], "Search")
+    assert item is not None and item.difference.seeds == 3 and np.isfinite(item.difference.error)
+    build(folder, folder.parent / "out", ReportOptions())
 
 
 def test_ranks_are_between_one_and_the_number_of_methods(study_folder: Callable[..., Path]) -> None:

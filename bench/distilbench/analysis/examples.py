@@ -14,15 +14,16 @@ AGREEMENT = 2e-5
 
 
 def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[TaskExamples]]:
-    """Task -> its splits, with the runs in the order of `scores` (runs x tasks).
+    """Task -> its splits, with the runs that have a score of it, in the order of `scores` (runs x tasks).
 
-    `examples`: run_id, task, split, example, gold, value. Only tasks that all runs were scored on with the same
+    `examples`: run_id, task, split, example, gold, value. Only tasks that these runs were scored on with the same
     examples, and whose recorded score the examples give again: others cannot be compared by example.
     """
     tasks = {}
     for task, part in examples.groupby("task", sort=False):
-        splits = by_split(part, list(scores.index))
-        if splits and np.allclose(metric(splits), scores[str(task)].to_numpy(), rtol=0, atol=AGREEMENT):
+        scored = scores[str(task)].dropna()
+        splits = by_split(part, list(scored.index))
+        if splits and np.allclose(metric(splits), scored.to_numpy(), rtol=0, atol=AGREEMENT):
             tasks[str(task)] = splits
     return tasks
 

@@ -34,13 +34,16 @@ class Inference:
     alpha: float = ALPHA
     _known: dict[str, dict[tuple[str, str], Comparison]] = field(default_factory=dict, init=False)
     _variances: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, init=False)
+    _whole: dict[str, set[str]] = field(default_factory=dict, init=False)
+    """Column -> the runs that have all of its tasks."""
 
     @classmethod
     def of(cls, study: StudyFrames, examples: pd.DataFrame, resamples: int = RESAMPLES) -> Inference:
         """Resample the examples of a study; see `distilbench.records.frames.read_examples`."""
         known = aligned(examples, study.scores)
         tasks = [task for task in study.scores if task in known]
-        resampled = replicates({task: known[task] for task in tasks}, resamples, np.random.default_rng(SEED))
+        found = replicates({task: known[task] for task in tasks}, resamples, np.random.default_rng(SEED))
+        resampled = {task: _spread(part_RB, study.scores[task]) for task, part_RB in found.items()}
         return cls(study, study.scores[tasks], resampled)
 
     @cached_property
@@ -56,8 +59,8 @@ class Inference:
 
     def contrast(self, weights: Mapping[str, float], column: str) -> stats.Estimate | None:
         """A weighted sum of the scores of some rows, over the seeds that all of them have; None without any."""
-        runs = self._common(list(weights))
-        if not runs or column not in self.columns:
+        runs = self._common(list(weights), column) if column in self.columns else []
+        if not runs:
             return None
         parts = [
             (weight, *self.values(mine, column))
@@ -70,15 +73,19 @@ class Inference:
         return stats.estimate(values_S, replicates_SB)
 
     def residual_variance(self, keys: Sequence[str], column: str) -> tuple[float, float]:
-        """What a run of some trained rows varies by beyond row and seed, over the seeds that all of them have.
+        """What a run of some trained rows varies by beyond row and seed, over the seeds that each of them has.
 
         With its degrees of freedom, which are 0 where there is nothing to take it from.
         """
-        runs = self._common(keys)
-        if len(runs) < 2 or len(keys) < 2:
+        runs = {key: self.runs(key, column) for key in keys}
+        seeds = sorted({seed for mine in runs.values() for seed in mine})
+        if len(seeds) < 2 or len(keys) < 2:
             return np.nan, 0.0
-        rows = zip(*runs, strict=True)
-        return stats.residual_variance(np.stack([self.values(mine, column)[0] for mine in rows]))
+        values_KS = np.full((len(keys), len(seeds)), np.nan)
+        for row, mine in enumerate(runs.values()):
+            places = [seeds.index(seed) for seed in mine]
+            values_KS[row, places] = self._by_task(list(mine.values()), column).mean(axis=0)
+        return stats.residual_variance(values_KS)
 
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
@@ -100,9 +107,12 @@ class Inference:
         item = self.comparison(one, other, column)
         return None if item is None else item.verdict
 
-    def runs(self, key: str) -> dict[int, str]:
-        """Seed -> completed run of a row."""
-        return self._runs.get(key, {})
+    def runs(self, key: str, column: str = OVERALL) -> dict[int, str]:
+        """Seed -> completed run of a row that has all of a column's tasks."""
+        if column not in self._whole:
+            whole = self.scores[self.columns.get(column, [])].notna().all(axis=1)
+            self._whole[column] = set(map(str, whole.index[whole]))
+        return {seed: run for seed, run in self._runs.get(key, {}).items() if run in self._whole[column]}
 
     def values(self, runs: Sequence[str], column: str) -> tuple[Array, Array]:
         """Score of each run on a column, [S], and its replicates, [S, B]."""
@@ -119,7 +129,8 @@ class Inference:
         rows = self.study.rows
         keys = [str(key) for key in rows.index[rows["role"] != "ceiling"]]
         letters = self.study.runs.groupby("key")["letters"].first()
-        pairs = [pair for pair in combinations(keys, 2) if letters[pair[0]] == letters[pair[1]] and self._common(pair)]
+        alike = [pair for pair in combinations(keys, 2) if letters[pair[0]] == letters[pair[1]]]
+        pairs = [pair for pair in alike if self._common(pair, column)]
         differences = [self._difference(*pair, column) for pair in pairs]
         tested = [
             self._steadied(difference, pair, str(letters[pair[0]]), column)
@@ -127,7 +138,7 @@ class Inference:
         ]
         judged = judge(tested, self.study.margin, self.alpha)
         for pair, difference, steadied, judgement in zip(pairs, differences, tested, judged, strict=True):
-            values = [self._by_task(side, column).T for side in zip(*self._common(pair), strict=True)]
+            values = [self._by_task(side, column).T for side in zip(*self._common(pair, column), strict=True)]
             spread = float((values[0] - values[1]).mean(axis=1).std(ddof=1)) if difference.seeds > 1 else np.nan
             effect = difference.mean / spread if spread else np.nan
             yield Comparison(*pair, difference, steadied, effect, stats.improvement(*values), **vars(judgement))
@@ -139,7 +150,7 @@ class Inference:
 
     def _steadied(self, item: stats.Estimate, pair: tuple[str, str], letters: str, column: str) -> stats.Estimate:
         """The difference as it is judged: it varies between seeds at least as all trained rows do."""
-        if self._constant.intersection(pair):
+        if self._constant.intersection(pair) or item.is_of_equals:
             return item
         variance, freedom = self._pooled(letters, column)
         # Two runs differ by what each of them varies.
@@ -153,9 +164,9 @@ class Inference:
             self._variances[letters, column] = self.residual_variance([str(key) for key in keys], column)
         return self._variances[letters, column]
 
-    def _common(self, keys: Sequence[str]) -> list[tuple[str, ...]]:
+    def _common(self, keys: Sequence[str], column: str) -> list[tuple[str, ...]]:
         """For each seed that all rows have, the run of each; a row that no seed changes has one run for all."""
-        runs = [self.runs(key) for key in keys]
+        runs = [self.runs(key, column) for key in keys]
         if not all(runs):
             return []
         varying = [set(mine) for key, mine in zip(keys, runs, strict=True) if key not in self._constant]
@@ -188,3 +199,10 @@ class Inference:
     @cached_property
     def _constant(self) -> set[str]:
         return {str(key) for key, role in self.study.rows["role"].items() if role in CONSTANT}
+
+
+def _spread(part_RB: Array, scores: pd.Series[float]) -> Array:
+    """The replicates of the runs that have a score of a task, and not-a-number for the others, [R, B]."""
+    found_RB = np.full((len(scores), part_RB.shape[1]), np.nan)
+    found_RB[scores.notna().to_numpy()] = part_RB
+    return found_RB

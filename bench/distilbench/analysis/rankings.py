@@ -10,6 +10,9 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.analysis.inference import CONSTANT, SEED, Inference
 
+FEWEST_SEEDS = 3
+"""With which a method may be marked as the best."""
+
 
 def half_widths(inference: Inference) -> pd.DataFrame:
     """Rows x columns: half of each score's interval; not-a-number where one seed leaves it unknown."""
@@ -43,18 +46,26 @@ def interquartile_means(inference: Inference) -> pd.DataFrame:
 
 
 def leaders(inference: Inference, column: str) -> dict[str, Literal["best", "second"]]:
-    """The method that is better than all others, and the one that is better than all but that one, if any."""
+    """The method that is better than all others, and the one that is better than all but that one, if any.
+
+    With fewer than three seeds nothing is: the error of two is known too badly for the best of many pairs.
+    """
     rows = inference.study.rows
     left = [str(key) for key in rows.index[rows["role"] == "method"]]
     leading: dict[str, Literal["best", "second"]] = {}
     places: tuple[Literal["best", "second"], ...] = ("best", "second")
     for place in places:
-        ahead = [one for one in left if all(inference.verdict(one, x, column) == "better" for x in left if x != one)]
+        ahead = [one for one in left if all(_is_ahead(inference, one, x, column) for x in left if x != one)]
         if len(left) < 2 or not ahead:
             break
         leading[ahead[0]] = place
         left.remove(ahead[0])
     return leading
+
+
+def _is_ahead(inference: Inference, one: str, other: str, column: str) -> bool:
+    item = inference.comparison(one, other, column)
+    return item is not None and item.verdict == "better" and item.difference.seeds >= FEWEST_SEEDS
 
 
 def ranks(inference: Inference, column: str) -> pd.DataFrame:
@@ -63,7 +74,7 @@ def ranks(inference: Inference, column: str) -> pd.DataFrame:
     Of the largest set of rows that are comparable with each other, those that have all the seeds; empty where
     there are none, or seeds too few to resample.
     """
-    runs = {key: inference.runs(key) for key in _largest_set(inference)}
+    runs = {key: inference.runs(key, column) for key in _largest_set(inference)}
     seeds = sorted(set().union(*runs.values()))
     whole = [key for key, mine in runs.items() if len(mine) == len(seeds)]
     frame = pd.DataFrame(columns=["mean", "low", "high"], dtype="float64")

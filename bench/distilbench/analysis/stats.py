@@ -38,6 +38,11 @@ class Estimate:
     """Degrees of freedom of the seeds' part, where more than these seeds went into it; unset: seeds - 1."""
 
     @property
+    def is_of_equals(self) -> bool:
+        """Whether it is the difference of what agrees to the last digit, with every seed and on every example."""
+        return self.mean == self.seed_variance == self.example_variance == 0
+
+    @property
     def error(self) -> float:
         """Standard error of the mean over seeds and examples."""
         return math.sqrt(self.seed_variance + self.example_variance)
@@ -164,10 +169,17 @@ def _own_variance(replicates_SB: Array) -> float:
 
 
 def residual_variance(values_KS: Array) -> tuple[float, float]:
-    """Variance of K rows over S seeds that neither row nor seed explains, and its degrees of freedom (K-1)(S-1)."""
-    centred = values_KS - values_KS.mean(axis=1, keepdims=True) - values_KS.mean(axis=0) + values_KS.mean()
-    freedom = float((len(values_KS) - 1) * (values_KS.shape[1] - 1))
-    return float((centred**2).sum()) / freedom if freedom else math.nan, freedom
+    """Variance of K rows over S seeds that neither row nor seed explains, and its degrees of freedom.
+
+    These are (K-1)(S-1) where every row has every seed; what a row lacks is not-a-number.
+    """
+    there_KS = np.isfinite(values_KS)
+    row_N, seed_N = np.nonzero(there_KS)
+    effects = np.hstack([np.eye(len(values_KS))[row_N], np.eye(values_KS.shape[1])[seed_N]])
+    values_N = values_KS[there_KS]
+    fitted, _, rank, _ = np.linalg.lstsq(effects, values_N, rcond=None)
+    freedom = float(len(values_N) - rank)
+    return float(((values_N - effects @ fitted) ** 2).sum()) / freedom if freedom else math.nan, freedom
 
 
 def fixed(value: float, replicates_B: Array) -> Estimate:

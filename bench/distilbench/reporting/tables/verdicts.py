@@ -9,7 +9,7 @@ from statistics import median
 
 from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.rankings import leaders
+from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
 from distilbench.analysis.stats import POWER, Estimate
 from distilbench.analysis.verdicts import Comparison
 from distilbench.reporting.cells import Cell, decimal_cell, difference_cell, p_value, study_table
@@ -130,10 +130,12 @@ def emphasis(table: Table, study: StudyFrames, inference: Inference, columns: di
         for heading, column in columns.items()
         for key, mark in leaders(inference, column).items()
     }
+    few = all(item.difference.seeds < FEWEST_SEEDS for item in inference.comparisons())
+    unmarked = f"that takes {FEWEST_SEEDS} seeds" if few else "none is shown to be better than all others"
     note = (
         "Best and second are marked only where the verdicts say that they are better than all methods behind them."
         if marks
-        else "No method is marked as best: none is shown to be better than all others."
+        else f"No method is marked as best: {unmarked}."
     )
     return replace(table, notes=[*table.notes, note], emphasis=marks)
 
