@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sentence_transformers import SentenceTransformer
 
 from distilbench.cli.app import main, parsers
 from distilbench.evaluation.tasks import content
@@ -381,8 +382,8 @@ def test_a_list_of_examples_is_a_row_of_its_own(cli: Cli, tmp_path: Path) -> Non
 
 @shows("check", "--confirm")
 def test_a_drop_counts_where_other_seeds_show_it_too(cli: Cli, worse: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def planted(scores: Scores, *rest: Any) -> CheckResult:
-        result = check(scores, *rest)
+    def planted(scores: Scores, *rest: Any, **more: Any) -> CheckResult:
+        result = check(scores, *rest, **more)
         verdict: Verdict = "regressed" if 7 in set(scores.runs["seed"]) else "pass"
         return replace(result, verdict=verdict, lines=[replace(line, verdict=verdict) for line in result.lines])
 
@@ -524,6 +525,21 @@ def test_a_column_is_encoded_with_the_prompt_of_its_side(cli: Cli, teacher_folde
         expected = encode([before + text for text in texts])
         np.testing.assert_allclose(np.stack(list(frame["vector"])), expected, atol=1e-5, rtol=0)
     assert cli(*given, "--out", tmp_path / "query")[0] == 2
+
+
+@shows("encode", "--prompt", "--dtype")
+def test_a_prompt_and_a_dtype_take_the_place_of_the_models(cli: Cli, teacher_folder: Path, tmp_path: Path) -> None:
+    texts = ["the dog", "a red stone"]
+    (tmp_path / "text.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    common = ("encode", "--model", teacher_folder, "--text", tmp_path / "text.txt", "--prompt", "now ")
+    assert cli(*common, "--side", "other", "--out", tmp_path / "a")[0] == 0
+    stored = pd.read_parquet(tmp_path / "a" / "vectors.parquet")
+    assert list(stored["side"]) == ["other"] * 2
+    theirs = SentenceTransformer(str(teacher_folder), device="cpu").encode(texts, prompt="now ")
+    np.testing.assert_allclose(np.stack(list(stored["vector"])), theirs, atol=1e-5, rtol=0)
+    assert cli(*common, "--dtype", "bf16", "--out", tmp_path / "b")[0] == 0
+    rough = np.stack(list(pd.read_parquet(tmp_path / "b" / "vectors.parquet")["vector"]))
+    assert 1e-5 < np.abs(rough - theirs).max() < 0.1 * np.abs(theirs).max()
 
 
 @shows("encode", "--config", "--split")

@@ -23,6 +23,7 @@ from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.score import score, score_key
 from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.profiles import EMBEDDED_RETRIEVAL, EMBEDDED_STS, PROFILES, expand
+from distilbench.models import model_folder
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
 
@@ -207,12 +208,12 @@ def test_a_model_that_is_replaced_after_it_was_hashed_gets_no_score(
     model = StoredModel("x", tmp_path / "model")
     shutil.copytree(teacher_folder, model.folder)
 
-    def replace_and_load(folder: Path) -> Any:
+    def replace_and_load(folder: Path, **options: Any) -> Any:
         config = folder / "tokenizer_config.json"
         config.write_text(config.read_text() + "\n")
-        return load_encoder(folder)
+        return load_encoder(folder, **options)
 
-    monkeypatch.setattr(scoring, "load_encoder", replace_and_load)
+    monkeypatch.setattr(model_folder, "load_encoder", replace_and_load)
     with pytest.raises(UserError, match=r"the model in .*model was changed while it was read; run the same command"):
         score(model, [sts], tmp_path / "cache", "cpu")
     assert not any((tmp_path / "cache" / "scores").iterdir())

@@ -30,6 +30,7 @@ from distilbench.evaluation.score import score, score_key
 from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.embedded import SickTest
 from distilbench.evaluation.tasks.profiles import DESCRIPTIONS, PROFILES, SENTEVAL7, STS7
+from distilbench.models import model_folder
 from distilbench.models.encoder import Dense
 from distilbench.models.export import export
 from distilbench.models.model_folder import StoredModel, load_encoder
@@ -173,11 +174,11 @@ def test_traps_6_7_and_8_one_encoder_with_a_name_for_all_tasks(
 ) -> None:
     loaded: list[Path] = []
 
-    def load(folder: Path) -> Any:
+    def load(folder: Path, **options: Any) -> Any:
         loaded.append(folder)
-        return load_encoder(folder)
+        return load_encoder(folder, **options)
 
-    monkeypatch.setattr(scoring, "load_encoder", load)
+    monkeypatch.setattr(model_folder, "load_encoder", load)
     found = score(model, [pairs, search], tmp_path, "cpu")
     assert len(loaded) == 1
     assert len({item.key for item in found}) == 2

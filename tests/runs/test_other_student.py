@@ -89,7 +89,7 @@ def test_each_model_reads_the_text_in_its_own_way(
     student = {"model": str(student_folder), "prompts": OWN}
     inputs = make(decoder_folder, student, text=text)
     store = store_for(inputs, Needs(teacher_final=True))
-    texts, rows = list(texts_of(tmp_path / "cache", inputs.text.key)), np.arange(12)
+    texts, rows = list(texts_of(tmp_path / "cache", inputs.text.corpus.key)), np.arange(12)
     store.ensure(rows)
     loaded = SentenceTransformer(str(decoder_folder), device="cpu")
     loaded.max_seq_length = 48

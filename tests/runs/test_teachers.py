@@ -373,17 +373,3 @@ def test_a_truncation_beyond_the_width_is_said(
         code, out, errors = cli("run", path, "--out", tmp_path / "results")
         assert (code, out) == (2, "")
         assert f"teacher.truncate 99 is more than the {width} numbers" in errors
-
-
-def test_encode_takes_a_prompt_and_a_dtype(cli: Cli, decoder_folder: Path, text_file: Path, tmp_path: Path) -> None:
-    common = ("encode", "--model", decoder_folder, "--text", text_file)
-    code, _, errors = cli(*common, "--prompt", "now ", "--side", "other", "--out", tmp_path / "a")
-    assert code == 0, errors
-    stored = pd.read_parquet(tmp_path / "a" / "vectors.parquet")
-    assert set(stored["side"]) == {"other"}
-    theirs = SentenceTransformer(str(decoder_folder), device="cpu").encode(list(stored["text"][:8]), prompt="now ")
-    np.testing.assert_allclose(np.stack(list(stored["vector"][:8])), theirs, atol=1e-5, rtol=0)
-    code, _, errors = cli(*common, "--prompt", "now ", "--dtype", "bf16", "--out", tmp_path / "b")
-    assert code == 0, errors
-    rough = np.stack(list(pd.read_parquet(tmp_path / "b" / "vectors.parquet")["vector"][:8]))
-    assert 1e-4 < np.abs(rough - theirs).max() < 3e-2

@@ -16,6 +16,12 @@ from distilbench_methods.mse import MSE
 from tests.conftest import Cli, Writes
 
 
+@pytest.fixture(autouse=True)
+def nothing_tried(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests have tried does not count here."""
+    monkeypatch.setattr(trial, "tried_folder", lambda cache: cache / "tried")
+
+
 def fails_in_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(*_: Any) -> dict[str, torch.Tensor]:
         raise RuntimeError("sizes 3 and 4\nand more")

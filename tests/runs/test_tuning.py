@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -157,6 +158,7 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Inputs, monk
 def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Inputs, labelled_file: Path) -> None:
     class Task:
         name, is_retrieval = "Shared", False
+        instance = SimpleNamespace(column_names=("sentence1", "sentence2"))
 
         def splits(self) -> Any:
             table = pd.read_csv(labelled_file)

@@ -38,11 +38,6 @@ class Estimate:
     """Degrees of freedom of the seeds' part, where more than these seeds went into it; unset: seeds - 1."""
 
     @property
-    def is_of_equals(self) -> bool:
-        """Whether it is the difference of what agrees to the last digit, with every seed and on every example."""
-        return self.mean == self.seed_variance == self.example_variance == 0
-
-    @property
     def error(self) -> float:
         """Standard error of the mean over seeds and examples."""
         return math.sqrt(self.seed_variance + self.example_variance)
@@ -106,6 +101,11 @@ class Estimate:
         if not is_found(MOST_SEEDS):
             return None
         return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_found)
+
+
+def is_of_equals(item: Estimate) -> bool:
+    """Whether it is the difference of what agrees to the last digit, with every seed and on every example."""
+    return item.mean == item.seed_variance == item.example_variance == 0
 
 
 def negated(item: Estimate) -> Estimate:
