@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mteb
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
 from sentence_transformers import SentenceTransformer
 
 from distilbench.cli.app import main, parsers
@@ -455,6 +459,38 @@ def test_methods_are_listed_shown_and_written_as_a_page(cli: Cli) -> None:
 def test_tasks_are_listed(cli: Cli) -> None:
     assert "sts7" in cli("tasks")[1]
     assert "sts7" in {row["profile"] for row in json.loads(cli("tasks", "--json")[1])}
+
+
+@shows("tasks", "--find", "--language")
+def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    german = {row["name"]: row for row in json.loads(cli("tasks", "--find", "sts", "--language", "deu", "--json")[1])}
+    for row in german.values():
+        task = mteb.get_task(row["name"])
+        in_german = [
+            subset
+            for subset, scripts in task.metadata.hf_subsets_to_langscripts.items()
+            if set(scripts) == {"deu-Latn"}
+        ]
+        assert row["subsets"] == [subset for subset in in_german if subset != "default"]
+        assert in_german
+        assert row["type"] in ("STS", "Retrieval")
+    # Its only pairs with German are with English.
+    assert "STS22.v2" in german and "STS17" not in german
+    every = {row["name"] for row in json.loads(cli("tasks", "--find", "", "--json")[1])}
+    assert {"STS17", "NFCorpus", "STS22.v2"} < every
+    assert every == {
+        task.metadata.name
+        for task in mteb.get_tasks(task_types=["STS", "Retrieval"], exclude_superseded=False)
+        if isinstance(task, AbsTaskSTS | AbsTaskRetrieval)
+    }
+    code, out, err = cli("tasks", "--find", "biosses")
+    assert code == 0 and "BIOSSES" in out and "1 tasks" in err
+    code, out, err = cli("tasks", "--language", "german")
+    assert (code, out) == (2, "") and "unknown language 'german'" in err
 
 
 @shows("studies", "--json")

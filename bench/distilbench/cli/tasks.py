@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, print_json, print_rows
+from distilbench.cli.output import FINE, print_json, print_rows, say
 
 HELP = "list the tasks there are"
+MOST_NAMED = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--find", metavar="WORDS", help="search mteb's catalogue: names, types and descriptions")
+    parser.add_argument("--language", metavar="CODE", help="search it for tasks, or subsets, in a language, as in deu")
     add_json(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
+    if arguments.find is not None or arguments.language is not None:
+        return _search(arguments)
     from distilbench.evaluation.tasks.profiles import DESCRIPTIONS, PROFILES
 
     rows = [
@@ -24,5 +30,36 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows)
     else:
-        print_rows(rows, "Task profiles (or any STS or retrieval task of mteb by its name)")
+        print_rows(rows, "Task profiles (or any STS or retrieval task of mteb by its name: --find WORDS)")
     return FINE
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from distilbench.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    from distilbench.evaluation.tasks.catalogue import find_tasks
+
+    found = find_tasks(arguments.find or "", arguments.language)
+    if arguments.json:
+        print_json([asdict(task) for task in found])
+        return FINE
+    rows = [
+        {
+            "task": task.name,
+            "type": task.type,
+            "languages": _some(task.languages),
+            "subsets": _some(task.subsets),
+            "metric": task.metric,
+        }
+        for task in found
+    ]
+    if rows:
+        print_rows(rows, "STS and retrieval tasks of mteb")
+    say(f"{len(found)} tasks; --json has all of what is known of them")
+    return FINE
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"

@@ -1,0 +1,74 @@
+"""Which tasks mteb has that students can be scored on: found by words and languages, without their data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mteb
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.sts import AbsTaskSTS
+
+from distilbench.core.errors import UserError, one_of
+from distilbench.evaluation.tasks.subsets import WHOLE
+
+
+@dataclass(frozen=True)
+class KnownTask:
+    """A task as mteb's catalogue has it."""
+
+    name: str
+    type: str
+    languages: tuple[str, ...]
+    """ISO 639-3 codes of what is in it, or in those of its subsets that are in the language that was asked for."""
+    subsets: tuple[str, ...]
+    """Those subsets; empty for a task that has one."""
+    metric: str
+    dataset: str
+    """Its id on the Hub, and its place in a mirror."""
+    about: str
+
+
+def find_tasks(words: str = "", language: str | None = None) -> list[KnownTask]:
+    """The tasks whose name, type or description has all of some words, in mteb's order.
+
+    With a language, those that have subsets in that language alone. Raises `UserError` for a language that no task is
+    in.
+    """
+    tasks = [task for task in mteb.get_tasks(exclude_superseded=False) if _is_scored(task)]
+    if language is not None and language not in (known := {code for task in tasks for code in _codes(task)}):
+        raise UserError(f"--language: {one_of('language', language, known)}; write it as ISO 639-3 does")
+    found = [_known(task, language) for task in tasks if _has(task, words.lower().split())]
+    return [task for task in found if language is None or task.languages]
+
+
+def _is_scored(task: Any) -> bool:
+    return isinstance(task, AbsTaskSTS | AbsTaskRetrieval) and task.metadata.type in ("STS", "Retrieval")
+
+
+def _has(task: Any, words: list[str]) -> bool:
+    said = f"{task.metadata.name} {task.metadata.type} {task.metadata.description}".lower()
+    return all(word in said for word in words)
+
+
+def _codes(task: Any) -> set[str]:
+    scripts = task.metadata.hf_subsets_to_langscripts.values()
+    return {script.partition("-")[0] for some in scripts for script in some}
+
+
+def _known(task: Any, language: str | None) -> KnownTask:
+    metadata = task.metadata
+    by_subset = {
+        subset: {script.partition("-")[0] for script in scripts}
+        for subset, scripts in metadata.hf_subsets_to_langscripts.items()
+    }
+    wanted = {subset: codes for subset, codes in by_subset.items() if language is None or codes == {language}}
+    return KnownTask(
+        name=metadata.name,
+        type=metadata.type,
+        languages=tuple(sorted(set().union(*wanted.values()))),
+        subsets=tuple(subset for subset in wanted if subset != WHOLE),
+        metric=metadata.main_score,
+        dataset=metadata.dataset["path"],
+        about=" ".join(metadata.description.split()),
+    )
