@@ -488,7 +488,7 @@ def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
         if isinstance(task, AbsTaskSTS | AbsTaskRetrieval)
     }
     code, out, err = cli("tasks", "--find", "biosses")
-    assert code == 0 and "BIOSSES" in out and "1 tasks" in err
+    assert code == 0 and "BIOSSES" in out and "; --json has all" in err
     code, out, err = cli("tasks", "--language", "german")
     assert (code, out) == (2, "") and "unknown language 'german'" in err
 

@@ -56,7 +56,7 @@ def _search(arguments: argparse.Namespace) -> int:
     ]
     if rows:
         print_rows(rows, "STS and retrieval tasks of mteb")
-    say(f"{len(found)} tasks; --json has all of what is known of them")
+    say(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them")
     return FINE
 
 
