@@ -23,10 +23,11 @@ from sentence_transformers import SentenceTransformer
 from distilbench.cli.app import main, parsers
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
+from distilbench.gate import blessing
 from distilbench.gate import run as gate_run
 from distilbench.gate.baseline import Scores
 from distilbench.gate.candidate import encoder_of
-from distilbench.gate.check import CheckResult, Verdict, check
+from distilbench.gate.check import CheckLine, CheckResult, Verdict, check
 from distilbench.records.record import Record, read_study
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
@@ -358,6 +359,24 @@ def test_results_pass_against_what_was_blessed_from_them(cli: Cli) -> None:
 def test_what_is_blessed_is_written(cli: Cli, tmp_path: Path) -> None:
     assert cli("check", "results/tiny", "--baseline", tmp_path / "new.json", "--bless")[0] == 0
     assert cli("check", "results/tiny", "--baseline", tmp_path / "new.json")[0] == 0
+
+
+@shows("check", "--accept-regression")
+def test_a_reason_for_a_drop_is_kept_where_one_is_given(
+    cli: Cli, worse: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def planted(*given: Any, **more: Any) -> CheckResult:
+        line = CheckLine("mse", "Overall", True, "regressed")
+        return replace(check(*given, **more), verdict="regressed", lines=[line])
+
+    monkeypatch.setattr(blessing, "check", planted)
+    baseline = tmp_path / "own.json"
+    assert cli("check", "results/tiny", "--baseline", baseline, "--bless")[0] == 0
+    before, again = baseline.read_bytes(), ("check", worse, "--baseline", baseline, "--bless")
+    assert cli(*again)[0] == 1
+    assert baseline.read_bytes() == before
+    assert cli(*again, "--accept-regression", "half the size")[0] == 0
+    assert json.loads(baseline.read_text())["history"][0]["why"] == "half the size"
 
 
 @shows("check", "--margin", "--alpha", "--plan")

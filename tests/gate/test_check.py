@@ -496,3 +496,49 @@ def test_a_candidate_that_cannot_be_blessed_leaves_the_baseline_as_it_was(make: 
     with pytest.raises(UserError, match="some vectors"):
         bless(broken, baseline)
     assert {file: file.read_bytes() for file in baseline.parent.iterdir()} == files
+
+
+def test_blessing_says_what_changes_and_keeps_it(
+    make: Make, baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_baseline(baseline)
+    better = make("better", {"mse": 0.5, "simcse": 0.6}, stream=1)
+    assert main(["check", str(better), "--baseline", str(baseline), "--bless"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * 3
+    old, new = (side.scores["STS-A"][side.runs["label"] == "mse"].mean() * 100 for side in (before, scores_of(better)))
+    assert f"mse on STS-A: {old:.2f} -> {new:.2f} ({new - old:+.2f})" in lines
+    assert any(line.startswith("ckd on Search: ") and line.endswith(" -> none") for line in lines)
+    assert any(line.startswith("simcse on Search: none -> ") for line in lines)
+    (entry,) = read_baseline(baseline).history
+    assert entry["candidate"] == str(better)
+    assert entry["scores"]["mse"]["STS-A"] == pytest.approx([old / 100, new / 100])
+    # What changes nothing leaves no entry.
+    written = baseline.read_bytes()
+    assert main(["check", str(better), "--baseline", str(baseline), "--bless"]) == 0
+    assert capsys.readouterr().out == ""
+    assert baseline.read_bytes() == written
+
+
+def test_a_worse_candidate_is_blessed_for_a_reason_only(
+    make: Make, baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, worse = baseline.read_bytes(), make("worse", {"mse": 0.9, "ckd": 0.7}, stream=1)
+    bless_it = ["check", str(worse), "--baseline", str(baseline), "--bless"]
+    assert main(bless_it) == 1
+    told = capsys.readouterr()
+    assert "mse on STS-A" in told.out and "REGRESSED: mse" in told.err and "--accept-regression" in told.err
+    assert baseline.read_bytes() == written
+    assert main([*bless_it, "--accept-regression", "half the size"]) == 0
+    (entry,) = read_baseline(baseline).history
+    assert (entry["verdict"], entry["why"]) == ("regressed", "half the size")
+    assert against(worse, baseline).verdict == "pass"
+    # And the entry stays when the next candidate comes.
+    assert main(["check", str(make("mended")), "--baseline", str(baseline), "--bless"]) == 0
+    assert [item["why"] for item in read_baseline(baseline).history] == ["half the size", ""]
+
+
+def test_a_baseline_that_cannot_be_read_is_replaced(make: Make, baseline: Path) -> None:
+    baseline.write_text("{", encoding="utf-8")
+    assert main(["check", str(make("again")), "--baseline", str(baseline), "--bless"]) == 0
+    assert read_baseline(baseline).history == []

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.cli.options import add_device, add_json, add_margin, add_mirror, share
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, Verdict, print_json, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, Verdict, print_json, print_line, say
 from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
+    from distilbench.gate.blessing import Blessing
     from distilbench.gate.check import CheckResult
 
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, a run's, or a model's")
     parser.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
     parser.add_argument("--bless", action="store_true", help="write the candidate as the baseline instead")
+    parser.add_argument("--accept-regression", metavar="WHY", help="bless a candidate that is shown to be worse")
     add_margin(parser, "drop to tolerate")
     parser.add_argument("--alpha", type=share, default=0.05, metavar="A", help="error of each claim (default: 0.05)")
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks of the baseline")
@@ -63,13 +65,11 @@ def action(arguments: argparse.Namespace) -> int:
         mirror=arguments.mirror,
         device=arguments.device,
         confirm=arguments.confirm,
+        accept_regression=arguments.accept_regression,
         slices=arguments.slices,
     )
     if arguments.bless:
-        for note in bless_candidate(arguments.candidate, arguments.baseline, options):
-            say(note)
-        say(f"{arguments.baseline} and its tables are written; review and commit them")
-        return FINE
+        return _bless(bless_candidate(arguments.candidate, arguments.baseline, options), arguments.baseline)
     outcome = check_candidate(arguments.candidate, arguments.baseline, options)
     if arguments.plan:
         from distilbench.gate.plan import plan
@@ -83,6 +83,21 @@ def action(arguments: argparse.Namespace) -> int:
         sys.stdout.write(to_text(outcome))
     say(f"distilbench check: {outcome.verdict}")
     return Verdict(code) if code == outcome.exit_code else code
+
+
+def _bless(blessing: Blessing, baseline: Path) -> int:
+    for change in blessing.changes:
+        print_line(change)
+    if blessing.refused is not None:
+        say(
+            f"distilbench check: {blessing.refused}; {baseline} is left as it was. Mend the candidate, or say why it "
+            'may be worse with --accept-regression "..."'
+        )
+        return Verdict(REGRESSED)
+    for note in blessing.notes:
+        say(note)
+    say(f"{baseline} and its tables are written; review and commit them")
+    return FINE
 
 
 def _files(outcome: CheckResult, arguments: argparse.Namespace) -> Iterator[tuple[str, Path, Callable[[Path], object]]]:

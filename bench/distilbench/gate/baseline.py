@@ -65,6 +65,8 @@ class Scores:
     """The pinned texts of the drift stage."""
     vectors: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
     """Run -> vectors of these texts, [N, W]."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Of a baseline: what it was changed by; see `distilbench.gate.blessing`."""
     lost: list[LostRun] = field(default_factory=list)
     """Runs of a candidate beside those that were scored."""
 
@@ -190,6 +192,7 @@ def _write(candidate: Scores, path: Path) -> None:
             for run, row in runs.iterrows()
         },
         "provenance": candidate.provenance,
+        **({"history": candidate.history} if candidate.history else {}),
         "examples_sha256": file_sha256(path.with_suffix(".parquet")),
         "vectors_sha256": file_sha256(vectors) if candidate.vectors else None,
     }
@@ -250,6 +253,7 @@ def read_baseline(path: Path) -> Scores:
             provenance=content["provenance"],
             texts=texts,
             vectors=vectors,
+            history=content.get("history", []),
         )
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise UserError(f"{path} is no baseline ({type(error).__name__}: {error}); bless it again") from None

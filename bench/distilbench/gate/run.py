@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.evaluation.collapse import CollapseError
-from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
+from distilbench.gate.baseline import Scores, read_baseline, scores_of, scores_to_bless
+from distilbench.gate.blessing import Blessing, replace_baseline
 from distilbench.gate.candidate import (
     Encode,
     blessed_weights,
@@ -45,12 +46,14 @@ class CheckOptions:
     device: str = "auto"
     confirm: Path | None = None
     """Results of the same code on other seeds: a regression counts only if they show it, too."""
+    accept_regression: str | None = None
+    """Why a candidate that is shown to be worse may become the baseline."""
     slices: Path | None = None
     """A list of examples that are to be rows of their own: see `distilbench.gate.slices.read_list`."""
 
 
-def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> list[str]:
-    """Write a candidate as the baseline, with the user's slices; returns what the user should know about it.
+def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Blessing:
+    """Write a candidate as the baseline, with the user's slices, unless it is shown to be worse than the one there.
 
     Raises `UserError` for a model folder without tasks to score it on.
     """
@@ -67,9 +70,12 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> list
         scores = scores_to_bless(folder)
         models = models_of(scores.runs) if options.drift else {}
     scores = _with_slices(scores, options)
-    bless(with_vectors(scores, models, _device(options)) if models else scores, baseline)
+    if models:
+        scores = with_vectors(scores, models, _device(options))
+    how = (options.margin, options.alpha, options.accept_regression)
+    blessing = replace_baseline(scores, baseline, str(folder), *how, as_models=is_model(folder))
     lacking = "It has no vectors, so there is no drift stage; --drift adds them from models in the cache"
-    return [] if models else [lacking]
+    return blessing if models else replace(blessing, notes=[*blessing.notes, lacking])
 
 
 def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> CheckResult:
