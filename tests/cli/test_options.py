@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 from distilbench.cli.app import main, parsers
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
-from distilbench.gate import blessing
+from distilbench.gate import history as gate_history
 from distilbench.gate import run as gate_run
 from distilbench.gate.baseline import Scores
 from distilbench.gate.candidate import encoder_of
@@ -369,7 +369,7 @@ def test_a_reason_for_a_drop_is_kept_where_one_is_given(
         line = CheckLine("mse", "Overall", True, "regressed")
         return replace(check(*given, **more), verdict="regressed", lines=[line])
 
-    monkeypatch.setattr(blessing, "check", planted)
+    monkeypatch.setattr(gate_history, "check", planted)
     baseline = tmp_path / "own.json"
     assert cli("check", "results/tiny", "--baseline", baseline, "--bless")[0] == 0
     before, again = baseline.read_bytes(), ("check", worse, "--baseline", baseline, "--bless")

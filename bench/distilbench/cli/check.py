@@ -14,8 +14,8 @@ from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, Verdict,
 from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
-    from distilbench.gate.blessing import Blessing
     from distilbench.gate.check import CheckResult
+    from distilbench.gate.history import Blessing
 
 
 HELP = "compare results with a blessed baseline"

@@ -66,7 +66,7 @@ class Scores:
     vectors: dict[str, npt.NDArray[np.floating]] = field(default_factory=dict)
     """Run -> vectors of these texts, [N, W]."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Of a baseline: what it was changed by; see `distilbench.gate.blessing`."""
+    """Of a baseline: what it was changed by; see `distilbench.gate.history`."""
     lost: list[LostRun] = field(default_factory=list)
     """Runs of a candidate beside those that were scored."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from distilbench.core.errors import UserError, one_of
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.gate.baseline import Scores, read_baseline, scores_of, scores_to_bless
-from distilbench.gate.blessing import Blessing, replace_baseline
 from distilbench.gate.candidate import (
     Encode,
     blessed_weights,
@@ -22,6 +21,7 @@ from distilbench.gate.candidate import (
 )
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
 from distilbench.gate.columns import OVERALL
+from distilbench.gate.history import Blessing, replace_baseline
 from distilbench.gate.slices import read_list, with_list
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
