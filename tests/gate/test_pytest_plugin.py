@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,6 +13,8 @@ from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import Scores, bless
 
 pytest_plugins = ["pytester"]
+# What a pytest within loads first is dropped after it, and loaded anew: this cannot register with arrow twice.
+import_module("pandas.core.arrays.arrow.extension_types")
 
 ENCODER = """
 import zlib
