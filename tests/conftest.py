@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Read when huggingface_hub is imported, so set before anything else.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -192,6 +193,21 @@ def write_beir(text_file: Path) -> Writes:
         return folder
 
     return write
+
+
+def shut_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Shut every way to the network; gives where somebody has tried to go since."""
+    tried: list[Any] = []
+
+    def refuse(*where: Any, **_: Any) -> NoReturn:
+        tried.append(where)
+        raise OSError("the network is shut")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    return tried
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import Layout
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.training.checkpoints import Checkpoints
-from tests.conftest import sentences
+from tests.conftest import sentences, shut_network
 
 Cli = Callable[..., tuple[int, str, str]]
 TASK = "DistilbenchSTS"
@@ -482,10 +481,7 @@ def test_tasks_are_listed(cli: Cli) -> None:
 
 @shows("tasks", "--find", "--language")
 def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    tried = shut_network(monkeypatch)
     german = {row["name"]: row for row in json.loads(cli("tasks", "--find", "sts", "--language", "deu", "--json")[1])}
     for row in german.values():
         task = mteb.get_task(row["name"])
@@ -510,6 +506,7 @@ def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
     assert code == 0 and "BIOSSES" in out and "; --json has all" in err
     code, out, err = cli("tasks", "--language", "german")
     assert (code, out) == (2, "") and "unknown language 'german'" in err
+    assert tried == []
 
 
 @shows("studies", "--json")

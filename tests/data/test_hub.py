@@ -6,12 +6,11 @@ import gzip
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import datasets
 import pandas as pd
@@ -26,7 +25,7 @@ from distilbench.core.sealed import damage
 from distilbench.data.text import numbers, open_source, read_column, read_sentences, source_key
 from distilbench.records.record import read_study
 from distilbench.study.sections.texts import DevSpec, LabelledSpec, TextSpec
-from tests.conftest import Cli, Writes, sentences
+from tests.conftest import Cli, Writes, sentences, shut_network
 from tests.data.fake_hub import COMMIT, GATED, fake_hub
 
 TEXTS = sentences(12)
@@ -39,16 +38,7 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "on_hub" in request.fixturenames:
         yield
         return
-    tried: list[Any] = []
-
-    def refuse(*where: Any, **_: Any) -> NoReturn:
-        tried.append(where)
-        raise OSError("the network is shut")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
+    tried = shut_network(monkeypatch)
     yield
     assert tried == []
 

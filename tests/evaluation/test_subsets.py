@@ -5,10 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +27,7 @@ from distilbench.evaluation.tasks.fetch import store_task
 from distilbench.models.model_folder import StoredModel
 from distilbench.study.sections.texts import PartOfTask
 from distilbench.study.study import Study
+from tests.conftest import shut_network
 
 Frames = dict[str, pd.DataFrame]
 Writes = Callable[..., Path]
@@ -37,12 +37,7 @@ THREE = ("en-en", "es-es", "ko-ko")
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise OSError("the network is shut")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    shut_network(monkeypatch)
 
 
 @pytest.fixture

@@ -384,6 +384,10 @@ def test_a_model_is_compared_as_the_model_that_it_is(make: Make, single: Path) -
     worse = scores_of(make("worse", {"mse": 0.7}, seeds=1, stream=1))
     outcome = check(worse, read_baseline(single), 0.005, 0.05, as_models=True)
     assert outcome.verdict == "regressed"
+    # Of a model's seed there is nothing to say.
+    worse.runs["seed"] = 0
+    outcome = check(worse, read_baseline(single), 0.005, 0.05, as_models=True)
+    assert not any("counterpart" in note for note in outcome.notes)
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

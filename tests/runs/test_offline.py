@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 import yaml
 
 from distilbench.cli.app import main
 from distilbench.records.record import LISTS, read_study
+from tests.conftest import shut_network
 
 Writes = Callable[..., Path]
 
@@ -26,16 +25,7 @@ def test_a_study_needs_no_network(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tried: list[Any] = []
-
-    def refuse(*where: Any, **_: Any) -> NoReturn:
-        tried.append(where)
-        raise OSError("the network is shut")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
+    tried = shut_network(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
     study = {

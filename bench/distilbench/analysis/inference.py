@@ -150,7 +150,7 @@ class Inference:
 
     def _steadied(self, item: stats.Estimate, pair: tuple[str, str], letters: str, column: str) -> stats.Estimate:
         """The difference as it is judged: it varies between seeds at least as all trained rows do."""
-        if self._constant.intersection(pair) or stats.is_of_equals(item):
+        if self._constant.intersection(pair) or stats.is_exactly_zero(item):
             return item
         variance, freedom = self._pooled(letters, column)
         # Two runs differ by what each of them varies.

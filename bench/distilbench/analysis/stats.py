@@ -103,8 +103,8 @@ class Estimate:
         return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_found)
 
 
-def is_of_equals(item: Estimate) -> bool:
-    """Whether it is the difference of what agrees to the last digit, with every seed and on every example."""
+def is_exactly_zero(item: Estimate) -> bool:
+    """Whether both sides of a difference agree to the last digit, with every seed and on every example."""
     return item.mean == item.seed_variance == item.example_variance == 0
 
 

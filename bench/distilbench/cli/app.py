@@ -18,7 +18,7 @@ from distilbench.cli.output import (
     OUR_ERROR,
     WRONG_USE,
     LastingStream,
-    Verdict,
+    VerdictCode,
     fill_closed_descriptors,
     say,
 )
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"distilbench: error: the output could not be written{out.trouble}")
         err.flush()
     cut_short = [stream for stream in (out, err) if stream.trouble is not None]
-    stands = isinstance(code, Verdict) and all(stream.is_unread for stream in cut_short)
+    stands = isinstance(code, VerdictCode) and all(stream.is_unread for stream in cut_short)
     return COULD_NOT_EVALUATE if code == FINE and cut_short and not stands else code
 
 

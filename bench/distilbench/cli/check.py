@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.cli.options import add_device, add_json, add_margin, add_mirror, share
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, Verdict, print_json, print_line, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, VerdictCode, print_json, print_line, say
 from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def action(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(to_text(outcome))
     say(f"distilbench check: {outcome.verdict}")
-    return Verdict(code) if code == outcome.exit_code else code
+    return VerdictCode(code) if code == outcome.exit_code else code
 
 
 def _bless(blessing: Blessing, baseline: Path) -> int:
@@ -93,7 +93,7 @@ def _bless(blessing: Blessing, baseline: Path) -> int:
             f"distilbench check: {blessing.refused}; {baseline} is left as it was. Mend the candidate, or say why it "
             'may be worse with --accept-regression "..."'
         )
-        return Verdict(REGRESSED)
+        return VerdictCode(REGRESSED)
     for note in blessing.notes:
         say(note)
     say(f"{baseline} and its tables are written; review and commit them")

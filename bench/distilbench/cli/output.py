@@ -21,7 +21,7 @@ FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2
 """1 is for what a gate found, and for a method that does not conform; 70 for an error of distilbench itself."""
 
 
-class Verdict(int):
+class VerdictCode(int):
     """An exit code that was the work to be done: it stands even if whoever read the output has stopped."""
 
 
@@ -113,6 +113,6 @@ def print_tables(tables: Iterable[Table], *, as_json: bool) -> None:
 
     for table in tables:
         if as_json:
-            print_json(json.loads(to_json(table)))
+            sys.stdout.write(to_json(table))
         else:
             console().print(to_rich(table, len(table.text.columns)))

@@ -69,11 +69,11 @@ def score_key(hashes: dict[str, str], task: Task, device: str = "cpu", precision
 
 
 def score(model: Source, tasks: list[Task], cache: Path, device: str, precision: Precision = "fp32") -> list[TaskScore]:
-    """Score a model folder, or stored vectors, on tasks; what lies in the cache under the same key is not computed
-    again.
+    """Score a model folder, or stored vectors, on tasks.
 
-    Raises `CollapseError` for vectors, or a main score, that say nothing, and `UserError` for a model that changes
-    meanwhile, or texts without a stored vector. Global random state is left as it was.
+    What lies in the cache under the same key is not computed again. Raises `CollapseError` for vectors, or a main
+    score, that say nothing, and `UserError` for a model that changes meanwhile, or texts without a stored vector.
+    Global random state is left as it was.
     """
     hashes = model.hashes()
     encoder = functools.cache(lambda: _encoder(model, hashes, cache, device, precision))

@@ -120,7 +120,8 @@ def check(
             for item in compared.slices
             if item.reason
         ]
-    notes = [note for label in both if (note := _unpaired(label, *compared.sides(label)))]
+    trained = [] if as_models else both
+    notes = [note for label in trained if (note := _unpaired(label, *compared.sides(label)))]
     return CheckResult(overall(lines), lines, margin, alpha, [*notes, *_notes(candidate, baseline)])
 
 

@@ -212,5 +212,5 @@ def _sentence(row: str, task: str, before: float | None, after: float | None) ->
 
 def _notes(compared: CheckResult) -> list[str]:
     not_judged = ("not comparable", "not evaluated", "inconclusive")
-    told: dict[str, Any] = dict.fromkeys(compared.notes)
-    return [f"against the baseline before: {headline(compared)}", *told] if compared.verdict in not_judged else []
+    said = f"against the baseline before: {headline(compared)}"
+    return [said, *compared.notes] if compared.verdict in not_judged else []

@@ -10,7 +10,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
-from distilbench.evaluation.tasks.subsets import WHOLE
+from distilbench.evaluation.tasks.subsets import WHOLE, language_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ def find_tasks(words: str = "", language: str | None = None) -> list[KnownTask]:
     in.
     """
     tasks = [task for task in mteb.get_tasks(exclude_superseded=False) if _is_scored(task)]
-    if language is not None and language not in (known := {code for task in tasks for code in _codes(task)}):
+    known = {code for task in tasks for codes in _languages(task).values() for code in codes}
+    if language is not None and language not in known:
         raise UserError(f"--language: {one_of('language', language, known)}; write it as ISO 639-3 does")
     found = [_known(task, language) for task in tasks if _has(task, words.lower().split())]
     return [task for task in found if language is None or task.languages]
@@ -51,18 +52,15 @@ def _has(task: Any, words: list[str]) -> bool:
     return all(word in said for word in words)
 
 
-def _codes(task: Any) -> set[str]:
-    scripts = task.metadata.hf_subsets_to_langscripts.values()
-    return {script.partition("-")[0] for some in scripts for script in some}
+def _languages(task: Any) -> dict[str, set[str]]:
+    """Subset -> the languages in it."""
+    by_subset = task.metadata.hf_subsets_to_langscripts
+    return {subset: set(map(language_of, scripts)) for subset, scripts in by_subset.items()}
 
 
 def _known(task: Any, language: str | None) -> KnownTask:
     metadata = task.metadata
-    by_subset = {
-        subset: {script.partition("-")[0] for script in scripts}
-        for subset, scripts in metadata.hf_subsets_to_langscripts.items()
-    }
-    wanted = {subset: codes for subset, codes in by_subset.items() if language is None or codes == {language}}
+    wanted = {subset: codes for subset, codes in _languages(task).items() if language is None or codes == {language}}
     return KnownTask(
         name=metadata.name,
         type=metadata.type,

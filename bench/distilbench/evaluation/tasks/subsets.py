@@ -63,9 +63,11 @@ def _in_languages(spec: PartOfTask, known: dict[str, list[str]]) -> set[str]:
     asked = set(spec.languages or ())
     there = {script for scripts in known.values() for script in scripts}
     for language in asked:
-        if language not in there | {_code(script) for script in there}:
-            raise UserError(f"tasks: {spec.name}: {one_of('language', language, set(map(_code, there)))}")
-    found = {subset for subset, scripts in known.items() if all({script, _code(script)} & asked for script in scripts)}
+        if language not in there | {language_of(script) for script in there}:
+            raise UserError(f"tasks: {spec.name}: {one_of('language', language, set(map(language_of, there)))}")
+    found = {
+        subset for subset, scripts in known.items() if all({script, language_of(script)} & asked for script in scripts)
+    }
     if not found:
         raise UserError(
             f"tasks: {spec.name}: none of its subsets is in {listed(sorted(asked))} alone; its subsets are "
@@ -74,6 +76,6 @@ def _in_languages(spec: PartOfTask, known: dict[str, list[str]]) -> set[str]:
     return found
 
 
-def _code(script: str) -> str:
+def language_of(script: str) -> str:
     """`eng` of `eng-Latn`."""
     return script.partition("-")[0]
