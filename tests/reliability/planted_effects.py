@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from distilbench.analysis.effects import Effect, effects
+from distilbench.analysis.designs.effects import Effect, effects
 from distilbench.analysis.frame import ALPHA, OVERALL
 from tests.reporting.planted import Quality, factorial, simulate
 

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilbench.analysis.effects import effects
-from distilbench.analysis.frame import OVERALL, make_study, row_names
+from distilbench.analysis.designs.effects import effects
+from distilbench.analysis.frame import OVERALL, make_study
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.stats import with_seeds
 from distilbench.records.design import Ablation, AblationRow, Design, read_design
 from distilbench.records.record import read_study
 from distilbench.reporting.figures.design import ablation, interactions
@@ -99,24 +98,17 @@ def test_cells_of_other_settings_are_compared_only_where_the_ablation_changes_th
     assert table is not None and list(table.text["Verdict"])[1] == "a cell is missing"
 
 
-def test_a_variance_that_is_small_by_chance_is_steadied_by_the_other_cells(planted: Simulated) -> None:
+def test_the_variance_of_an_effect_is_half_its_own_and_half_that_of_the_cells(planted: Simulated) -> None:
     inference = planted.inference(100, np.random.default_rng(0))
-    keys = list(row_names(inference.study, "method"))
-    variance, freedom = inference.residual_variance(keys, OVERALL)
-    assert freedom == 3 * 5
-    table = inference.study.averages[OVERALL].to_numpy().reshape(6, 4).T
-    rows, seeds = np.indices(table.shape)
-    dummies = np.stack([*(rows.ravel() == row for row in range(4)), *(seeds.ravel() == seed for seed in range(1, 6))])
-    design = dummies.T.astype(float)
-    left = table.ravel() - design @ np.linalg.lstsq(design, table.ravel(), rcond=None)[0]
-    assert variance == pytest.approx(float(left @ left) / freedom)
+    priors = []
     for item in effects(inference, [ABLATION]):
         weights = {f"method:{label}:": weight for label, weight in item.labels.items()}
         own, found = inference.contrast(weights, OVERALL), item.estimates[OVERALL]
-        assert own is not None and found.mean == own.mean
-        pooled = variance * sum(w**2 for w in weights.values()) / 6
-        assert found.seed_variance == pytest.approx(max(own.seed_variance, pooled))
-        assert found.freedom >= freedom and with_seeds(found, 11).seed_freedom == 30
+        assert own is not None and found.mean == pytest.approx(own.mean)
+        assert found.seed_freedom is not None and 5 < found.seed_freedom <= 10
+        rest = found.seed_variance * found.seed_freedom - own.seed_variance * 5
+        priors.append(rest / (found.seed_freedom - 5) / sum(weight**2 for weight in weights.values()))
+    assert priors == pytest.approx([priors[0]] * len(priors)) and priors[0] > 0
 
 
 def test_table_and_figures(planted: Simulated, tmp_path: Path) -> None:

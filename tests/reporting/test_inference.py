@@ -96,8 +96,7 @@ def test_intervals_cover_and_equal_methods_are_told_apart_seldom(sd: dict[str, f
     covered = np.mean([abs(item.mean) <= item.half_width() for item in found])
     false_alarms = np.mean([item.p_differs() < 0.05 for item in found])
     # With 800 simulations the share has a standard error of 0.8 points.
-    # Of what two seeds tell apart from examples the degrees of freedom are a guess.
-    assert (0.91 if seeds == 2 else 0.925) <= covered <= 0.99
+    assert 0.93 <= covered <= 0.995
     assert false_alarms == pytest.approx(1 - covered)
 
 
@@ -109,15 +108,6 @@ def test_power_is_as_predicted() -> None:
     assert np.mean([item.p_differs() < 0.05 for item in found]) == pytest.approx(stats.POWER, abs=0.05)
 
 
-def test_a_small_variance_gives_way_to_the_pooled_one_and_a_large_one_keeps_its_freedom() -> None:
-    own = stats.Estimate(0.1, 3, 1.0, 0.0)
-    small = own.steadied(4.0, 14.0, alike=False)
-    assert (small.seed_variance, small.freedom) == (4.0, 14.0) == (own.steadied(4.0, 14.0).seed_variance, 14.0)
-    assert own.steadied(0.5, 14.0, alike=False) == own
-    assert (own.steadied(0.5, 14.0).seed_variance, own.steadied(0.5, 14.0).freedom) == (1.0, 14.0)
-    assert own.steadied(math.nan, 0.0) == own
-
-
 def test_an_estimate_by_hand() -> None:
     # Seeds 1, 2, 3: variance 1, of the mean 1/3. No examples' part: t(2).
     item = stats.estimate(np.array([1.0, 2.0, 3.0]), np.tile([[1.0], [2.0], [3.0]], (1, 9)))
@@ -125,11 +115,11 @@ def test_an_estimate_by_hand() -> None:
     assert item.error == pytest.approx(1 / math.sqrt(3))
     assert item.half_width() == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
     theirs = scipy_stats.ttest_1samp([1.0, 2.0, 3.0], 0)
-    assert item.p_differs() == pytest.approx(theirs.pvalue)
-    assert item.p_above(0) == pytest.approx(theirs.pvalue / 2)
-    assert item.p_below(0) == pytest.approx(1 - theirs.pvalue / 2)
+    assert item.p_differs() == pytest.approx(theirs.pvalue, rel=1e-3)
+    assert item.p_above(0) == pytest.approx(theirs.pvalue / 2, rel=1e-3)
+    assert item.p_below(0) == pytest.approx(1 - theirs.pvalue / 2, rel=1e-3)
     lower, upper = (scipy_stats.ttest_1samp([1.0, 2.0, 3.0], bound).pvalue / 2 for bound in (-5, 5))
-    assert item.p_within(5.0) == pytest.approx(max(lower, upper))
+    assert item.p_within(5.0) == pytest.approx(max(lower, upper), rel=1e-3)
 
 
 def test_what_is_shared_by_seeds_and_examples_counts_once() -> None:
@@ -163,6 +153,28 @@ def test_more_seeds_help_only_where_seeds_are_the_cause() -> None:
         stats.with_seeds(seeds, needed).detectable(0.05) <= 0.1 < stats.with_seeds(seeds, needed - 1).detectable(0.05)
     )
     assert stats.Estimate(0.1, 3, 0.01, 0.01).seeds_needed(0.1, 0.05) is None
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.0, 4.0, 29.0, math.inf])
+@pytest.mark.parametrize("variances", [(1.0, 0.0), (1.0, 1.0), (0.01, 1.0), (1.0, 0.01), (0.0, 1.0)], ids=str)
+def test_the_normal_deviate_is_that_of_the_interval_which_just_reaches(
+    freedom: float, variances: tuple[float, float]
+) -> None:
+    item = stats.Estimate(0.0, 3, *variances, freedom)
+    for level in (0.1, 0.5, 0.95, 0.999, 1 - 1e-8):
+        reaching = stats.shifted(item, item.half_width(level))
+        assert reaching.deviate() == pytest.approx(scipy_stats.norm.ppf((1 + level) / 2), rel=2e-3)
+        assert stats.negated(reaching).deviate() == -reaching.deviate()
+    squares = [scipy_stats.t(min(freedom, 1e9)).ppf(0.975) ** 2 * variances[0], 1.959964**2 * variances[1]]
+    assert item.half_width() == pytest.approx(math.sqrt(sum(squares)), rel=1e-5)
+
+
+def test_the_highest_deviate_of_many_is_found_without_the_others() -> None:
+    rng = np.random.default_rng(4)
+    distance = rng.normal(size=(60, 30, 4))
+    known = (distance, rng.chisquare(3, distance.shape) * 0.1, rng.integers(1, 5, (30, 4)) * 1.0, rng.random((30, 4)))
+    expected = stats.normal_deviate(*map(np.asarray, known)).max(axis=(1, 2))
+    np.testing.assert_array_equal(stats.highest_deviate(*map(np.asarray, known)), expected)
 
 
 def test_holm_by_hand() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from distilbench.analysis.dev_curves import curves, reached
+from distilbench.analysis.designs.dev_curves import curves, reached
 from distilbench.analysis.frame import make_study
 from distilbench.records.record import Record
 from distilbench.reporting.tables.response import response_table

@@ -38,7 +38,7 @@ def test_main_table_by_hand(plain: list[Record]) -> None:
     # STS: seeds 0.55 and 0.50, half-width 12.706 * 0.035355 / sqrt(2); overall 1.4/3 and 1.3/3.
     assert row["STS average"] == "52.50 ± 31.77"
     assert row["Retrieval average"] == "30.00 ± 0.00"
-    assert row["Overall"] == "45.00 ± 21.18"
+    assert row["Mean (Task)"] == "45.00 ± 21.18"
     # Floor 0.2 in both seeds, ceiling 0.8: (0.26667 + 0.23333) / 2 / 0.6.
     assert row["Gap closed (%)"] == "41.7 ± 35.3"
     assert (row["n"], row["Status"]) == ("2", "2/2 completed")
@@ -62,7 +62,7 @@ def test_gap_falls_back_to_the_mean_floor_and_says_so(plain: list[Record], make:
 def test_one_seed_has_no_interval(make: Make) -> None:
     table = tables.main_table(make_study("demo", [make("mse", 1, (0.6, 0.7, 0.5))]))
 
-    assert cells(table).at["mse", "Overall"] == "60.00"
+    assert cells(table).at["mse", "Mean (Task)"] == "60.00"
     assert cells(table).at["mse", "Gap closed (%)"] == "—"
     assert any("student before training comparable with it was not evaluated" in note for note in table.notes)
 
@@ -76,7 +76,12 @@ def test_diverged_failed_and_missing_runs_are_shown(plain: list[Record], make: M
     assert status["mse"] == "2/3 completed, 1/3 diverged"
     assert status["simcse"] == "2/3 completed, 1/3 missing"
     assert status["codir"] == "1/3 failed, 2/3 missing"
-    assert list(cells(table).loc["codir", ["Overall", "Gap closed (%)", "n", "Training (s)"]]) == ["—", "—", "0", "—"]
+    assert list(cells(table).loc["codir", ["Mean (Task)", "Gap closed (%)", "n", "Training (s)"]]) == [
+        "—",
+        "—",
+        "0",
+        "—",
+    ]
     assert any("codir: 1/3 failed, 2/3 missing" in note for note in table.notes)
 
 
@@ -91,7 +96,7 @@ def test_unequal_task_sets_are_not_averaged(plain: list[Record], make: Make) -> 
     table = tables.main_table(make_study("demo", [*plain, make("short", 1, (0.9, 0.9)), make("short", 2, (0.9, 0.9))]))
 
     assert cells(table).at["short", "STS average"] == "90.00 ± 0.00"
-    assert list(cells(table).loc["short", ["Overall", "Retrieval average"]]) == ["—", "—"]
+    assert list(cells(table).loc["short", ["Mean (Task)", "Retrieval average"]]) == ["—", "—"]
     assert any("short (seed 1) lacks Search" in note for note in table.notes)
 
 
@@ -100,8 +105,8 @@ def test_mixed_settings_are_split_and_explained(plain: list[Record], make: Make)
     study = make_study("demo", [*plain, other])
     table = tables.main_table(study)
 
-    assert cells(table).at["mse [a]", "Overall"] == "60.00 ± 0.00"
-    assert cells(table).at["mse [b]", "Overall"] == "90.00"
+    assert cells(table).at["mse [a]", "Mean (Task)"] == "60.00 ± 0.00"
+    assert cells(table).at["mse [b]", "Mean (Task)"] == "90.00"
     assert {"ceiling (teacher)", "floor (student before training)"} <= set(table.text["Method"])
     for made in (table, tables.task_table(study), tables.cost_table(study)):
         assert any("budget amount: [a] 12800, [b] 25600" in note for note in made.notes)
@@ -160,10 +165,10 @@ def test_csv_frames_are_unrounded(plain: list[Record]) -> None:
     runs = pd.read_csv(io.StringIO(tables.run_frame(study).to_csv())).set_index("run_id")
     scores = tables.score_frame(study)
 
-    assert main.at["simcse", "average:Overall:mean"] == pytest.approx(0.45, abs=1e-15)
-    assert main.at["simcse", "average:Overall:half_width"] == pytest.approx(0.21177007893624, abs=1e-12)
+    assert main.at["simcse", "average:Mean (Task):mean"] == pytest.approx(0.45, abs=1e-15)
+    assert main.at["simcse", "average:Mean (Task):half_width"] == pytest.approx(0.21177007893624, abs=1e-12)
     assert len(runs) == len(plain)
-    assert runs.at["simcse-1", "average:Overall"] == pytest.approx(1.4 / 3, abs=1e-15)
+    assert runs.at["simcse-1", "average:Mean (Task)"] == pytest.approx(1.4 / 3, abs=1e-15)
     assert runs.at["simcse-1", "student_flops"] == 4e12
     assert len(scores) == 3 * len(plain)
 

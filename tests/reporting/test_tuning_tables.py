@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from distilbench.analysis.best_of_k import best_of, curve
+from distilbench.analysis.designs.best_of_k import best_of, curve
 from distilbench.analysis.frame import make_study
 from distilbench.records.design import Ablation, AblationRow, Design, Trial, Tuned, Tuning
 from distilbench.reporting.figures.design import best_of_k

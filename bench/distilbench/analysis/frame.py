@@ -14,7 +14,8 @@ from distilbench.analysis import comparable, stats
 from distilbench.core.errors import UserError
 from distilbench.records.record import ROLE_ORDER, Record
 
-OVERALL = "Overall"
+OVERALL, BY_TYPE = "Mean (Task)", "Mean (TaskType)"
+"""The means of mteb's leaderboard: over tasks, and over the means of the task types."""
 ALPHA, MARGIN, RESAMPLES = 0.05, 0.005, 2000
 """Family-wise error; the difference below which two methods count as equivalent, as a fraction; bootstrap resamples."""
 TYPE_ORDER = {"STS": 0, "Retrieval": 1}
@@ -59,6 +60,8 @@ class StudyFrames:
     """Below it two methods count as equivalent."""
     half_widths: pd.DataFrame | None = None
     """Rows x (tasks and groups): of the intervals over seeds and examples, where examples are known."""
+    gap_half_widths: pd.DataFrame | None = None
+    """Likewise, of the shares of the gap closed."""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -71,24 +74,17 @@ class StudyFrames:
     @cached_property
     def score(self) -> SeedSummary:
         """Of `scores`."""
-        return self._with_examples(over_seeds(self.runs, self.scores))
+        return _with_examples(over_seeds(self.runs, self.scores), self.half_widths)
 
     @cached_property
     def average(self) -> SeedSummary:
         """Of `averages`."""
-        return self._with_examples(over_seeds(self.runs, self.averages))
+        return _with_examples(over_seeds(self.runs, self.averages), self.half_widths)
 
     @cached_property
     def gap(self) -> SeedSummary:
         """Of `gaps`."""
-        return over_seeds(self.runs, self.gaps)
-
-    def _with_examples(self, summary: SeedSummary) -> SeedSummary:
-        """With the wider intervals that cover the choice of examples too, where there are some."""
-        if self.half_widths is None:
-            return summary
-        wider = self.half_widths.reindex(index=summary.half_width.index, columns=summary.half_width.columns)
-        return replace(summary, half_width=wider.where(wider.notna(), summary.half_width))
+        return _with_examples(over_seeds(self.runs, self.gaps), self.gap_half_widths)
 
 
 def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> StudyFrames:
@@ -104,7 +100,7 @@ def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> 
     ids = pd.Index([record.run_id for record in completed], name="run_id")
     main = [{task: scores["main_score"] for task, scores in record.scores.items()} for record in completed]
     scores = pd.DataFrame(main, index=ids, columns=list(tasks.index), dtype="float64")
-    averages = pd.DataFrame({name: scores[list(of)].mean(axis=1, skipna=False) for name, of in groups(tasks).items()})
+    averages = pd.DataFrame({name: _average(scores, weights) for name, weights in groups(tasks).items()})
     gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
     costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
     return StudyFrames(name, by_id, runs, tasks, scores, averages, gaps, costs, differences, margin)
@@ -127,10 +123,19 @@ def median_costs(study: StudyFrames) -> pd.DataFrame:
     return medians.reindex(study.runs["key"].unique())
 
 
-def groups(tasks: pd.DataFrame) -> dict[str, list[str]]:
-    """Name of an average -> its tasks: one per task type, then all tasks."""
-    by_type = {str(kind): list(part.index) for kind, part in tasks.groupby("type", sort=False)}
-    return {**by_type, OVERALL: list(tasks.index)}
+def groups(tasks: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Name of an average -> weight of its tasks: one per task type, then the mean over tasks.
+
+    Where there are several types, the mean over their means follows.
+    """
+    by_type = {
+        str(kind): dict.fromkeys(map(str, part.index), 1 / len(part))
+        for kind, part in tasks.groupby("type", sort=False)
+    }
+    means = {OVERALL: dict.fromkeys(map(str, tasks.index), 1 / max(len(tasks), 1))}
+    if len(by_type) > 1:
+        means[BY_TYPE] = {task: weight / len(by_type) for part in by_type.values() for task, weight in part.items()}
+    return {**by_type, **means}
 
 
 def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> SeedSummary:
@@ -143,6 +148,20 @@ def over_seeds(runs: pd.DataFrame, values: pd.DataFrame) -> SeedSummary:
         return frame.reindex(runs["key"].unique())
 
     return SeedSummary(apply(lambda part: part.mean(axis=0)), apply(stats.sample_sd), apply(stats.half_width))
+
+
+def _average(scores: pd.DataFrame, weights: dict[str, float]) -> pd.Series[float]:
+    """Not-a-number where a run lacks a task, and without tasks."""
+    total = (scores[list(weights)] * list(weights.values())).sum(axis=1, skipna=False)
+    return total if weights else total * np.nan
+
+
+def _with_examples(summary: SeedSummary, wider: pd.DataFrame | None) -> SeedSummary:
+    """With the intervals that cover the choice of examples too, where there are some."""
+    if wider is None:
+        return summary
+    wider = wider.reindex(index=summary.half_width.index, columns=summary.half_width.columns)
+    return replace(summary, half_width=wider.where(wider.notna(), summary.half_width))
 
 
 def references(record: Record, role: str, completed: Sequence[Record]) -> list[str]:

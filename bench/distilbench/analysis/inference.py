@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, replicates
 from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, groups
-from distilbench.analysis.verdicts import Comparison, Verdict, judge
+from distilbench.analysis.simultaneous import ALONE, CONSTANT, Family, ScoreMatrix, family
+from distilbench.analysis.verdicts import Comparison, Judgement, Verdict, judge, without_survivors
 
-CONSTANT = ("ceiling", "reference")
-"""Roles that no seed changes."""
+CONSTANT_ROLES = ("ceiling", "reference")
+"""Of rows that no seed changes."""
 SEED = 20240
 """Of the bootstrap, so that the same records give the same report."""
 
@@ -33,7 +35,6 @@ class Inference:
     """Task -> its score in every resample, [R, B], runs as in `scores`."""
     alpha: float = ALPHA
     _known: dict[str, dict[tuple[str, str], Comparison]] = field(default_factory=dict, init=False)
-    _variances: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict, init=False)
     _whole: dict[str, set[str]] = field(default_factory=dict, init=False)
     """Column -> the runs that have all of its tasks."""
 
@@ -47,11 +48,15 @@ class Inference:
         return cls(study, study.scores[tasks], resampled)
 
     @cached_property
-    def columns(self) -> dict[str, list[str]]:
-        """Column -> its tasks: single tasks, groups, and all; those of which every task can be compared."""
-        named: dict[str, list[str]] = {str(task): [str(task)] for task in self.scores}
-        named |= groups(self.study.tasks)
-        return {name: tasks for name, tasks in named.items() if set(tasks) <= set(self.scores)}
+    def columns(self) -> dict[str, dict[str, float]]:
+        """Column -> the weights of its tasks: single tasks and averages, those of which every task can be compared."""
+        named = {str(task): {str(task): 1.0} for task in self.scores} | groups(self.study.tasks)
+        return {name: tasks for name, tasks in named.items() if tasks.keys() <= set(self.scores)}
+
+    def judged_with(self, column: str) -> list[str]:
+        """The columns that are one family with a column: all averages, or all single tasks."""
+        averages = [name for name in map(str, self.study.averages) if name in self.columns]
+        return averages if column in averages else [name for name in self.columns if name not in averages]
 
     def score(self, key: str, column: str) -> stats.Estimate | None:
         """A row's score; None for rows without completed runs, and columns that cannot be compared."""
@@ -68,30 +73,79 @@ class Inference:
         ]
         values_S = np.sum([weight * part for weight, part, _ in parts], axis=0)
         replicates_SB = np.sum([weight * part for weight, _, part in parts], axis=0)
-        if self._constant.issuperset(weights):
+        if self.constant.issuperset(weights):
             return stats.fixed(float(values_S[0]), replicates_SB[0])
         return stats.estimate(values_S, replicates_SB)
 
-    def residual_variance(self, keys: Sequence[str], column: str) -> tuple[float, float]:
-        """What a run of some trained rows varies by beyond row and seed, over the seeds that each of them has.
+    def judged(
+        self,
+        contrasts: Sequence[Mapping[str, float]],
+        columns: Sequence[str],
+        *,
+        beside: Sequence[str] = (),
+        alike: bool = False,
+    ) -> tuple[Family, list[list[Judgement | None]]]:
+        """Contrasts of rows, each with weights that sum to 0, judged as one family on some columns, [P][C].
 
-        With its degrees of freedom, which are 0 where there is nothing to take it from.
+        The rows `beside` are in no contrast, but say how much rows vary from seed to seed; all that were trained do so
+        where they are `alike`, else those of the same settings. None where no seed has all rows of a contrast.
         """
-        runs = {key: self.runs(key, column) for key in keys}
-        seeds = sorted({seed for mine in runs.values() for seed in mine})
-        if len(seeds) < 2 or len(keys) < 2:
-            return np.nan, 0.0
-        values_KS = np.full((len(keys), len(seeds)), np.nan)
-        for row, mine in enumerate(runs.values()):
-            places = [seeds.index(seed) for seed in mine]
-            values_KS[row, places] = self._by_task(list(mine.values()), column).mean(axis=0)
-        return stats.residual_variance(values_KS)
+        keys = list(dict.fromkeys([*(key for weights in contrasts for key in weights), *beside]))
+        weights_PK = np.array([[weights.get(key, 0.0) for key in keys] for weights in contrasts])
+        found = family(self.matrix(keys, columns, alike=alike), weights_PK, self.alpha, np.random.default_rng(SEED))
+        judged = [
+            [None if item is None else judge(item, found, self.study.margin) for item in line]
+            for line in found.estimates
+        ]
+        return found, judged
+
+    def matrix(self, keys: Sequence[str], columns: Sequence[str], *, alike: bool = False) -> ScoreMatrix:
+        """The scores of some rows on some columns, with how they vary over the choice of examples."""
+        runs = {(key, column): self.runs(key, column) for key in keys for column in columns}
+        seeds = sorted({seed for (key, _), mine in runs.items() for seed in mine if key not in self.constant}) or [0]
+        values_KSC = np.full((len(keys), len(seeds), len(columns)), np.nan)
+        replicates = np.zeros((len(seeds), len(keys), len(columns), self._resamples), dtype=np.float32)
+        for k, key in enumerate(keys):
+            for c, column in enumerate(columns):
+                mine = runs[key, column]
+                if key in self.constant and mine:
+                    mine = dict.fromkeys(seeds, next(iter(mine.values())))
+                if not mine:
+                    continue
+                places = [seeds.index(seed) for seed in mine]
+                values_S, replicates_SB = self.values(list(mine.values()), column)
+                values_KSC[k, places, c] = values_S
+                replicates[places, k, c] = replicates_SB - replicates_SB.mean(axis=1, keepdims=True)
+        covariance = _example_covariance(replicates.reshape(len(seeds), -1, self._resamples), values_KSC)
+        shape = (len(keys), len(columns)) * 2
+        groups_K = np.array([self._group(key) for key in keys])
+        return ScoreMatrix(values_KSC, covariance.reshape(shape), np.minimum(groups_K, 0) if alike else groups_K)
+
+    @property
+    def _resamples(self) -> int:
+        return next((part.shape[1] for part in self.resampled.values()), 0)
+
+    def _group(self, key: str) -> int:
+        """Rows of one group were trained under the same settings."""
+        if key in self.constant:
+            return CONSTANT
+        first = self._first_runs
+        return int(first["group"].loc[key]) if first["role"].loc[key] == "method" else ALONE
+
+    @cached_property
+    def _first_runs(self) -> pd.DataFrame:
+        first = self.study.runs.groupby("key").first()[["role", "letters"]]
+        return first.assign(group=pd.factorize(first["letters"])[0])
+
+    def diverged(self, key: str) -> int:
+        """How many runs of a row diverged."""
+        runs = self.study.runs
+        return int(((runs["key"] == key) & (runs["status"] == "diverged")).sum())
 
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
         if column not in self._known:
-            items = self._compare(column) if column in self.columns else ()
-            self._known[column] = {(item.one, item.other): item for item in items}
+            self._known |= self._compare(self.judged_with(column)) if column in self.columns else {column: {}}
         return list(self._known[column].values())
 
     def comparison(self, one: str, other: str, column: str = OVERALL) -> Comparison | None:
@@ -110,70 +164,59 @@ class Inference:
     def runs(self, key: str, column: str = OVERALL) -> dict[int, str]:
         """Seed -> completed run of a row that has all of a column's tasks."""
         if column not in self._whole:
-            whole = self.scores[self.columns.get(column, [])].notna().all(axis=1)
+            whole = self.scores[list(self.columns.get(column, {}))].notna().all(axis=1)
             self._whole[column] = set(map(str, whole.index[whole]))
         return {seed: run for seed, run in self._runs.get(key, {}).items() if run in self._whole[column]}
 
     def values(self, runs: Sequence[str], column: str) -> tuple[Array, Array]:
         """Score of each run on a column, [S], and its replicates, [S, B]."""
         places = [self._places[run] for run in runs]
-        values: Array = self._by_task(runs, column).mean(axis=0)
-        return values, np.mean([self.resampled[task][places] for task in self.columns[column]], axis=0)
+        weights = self.columns[column]
+        values: Array = np.array(list(weights.values())) @ self._by_task(runs, column)
+        return values, np.sum([weight * self.resampled[task][places] for task, weight in weights.items()], axis=0)
 
     def _by_task(self, runs: Sequence[str], column: str) -> Array:
         """Score of each run on each task of a column, [T, S]."""
         places = [self._places[run] for run in runs]
         return np.stack([self._task_scores[task][places] for task in self.columns[column]])
 
-    def _compare(self, column: str) -> Iterator[Comparison]:
+    def _compare(self, columns: list[str]) -> dict[str, dict[tuple[str, str], Comparison]]:
+        """Column -> pair of rows -> what can be said of it."""
         rows = self.study.rows
         keys = [str(key) for key in rows.index[rows["role"] != "ceiling"]]
-        letters = self.study.runs.groupby("key")["letters"].first()
+        letters = self._first_runs["letters"]
         alike = [pair for pair in combinations(keys, 2) if letters[pair[0]] == letters[pair[1]]]
-        pairs = [pair for pair in alike if self._common(pair, column)]
-        differences = [self._difference(*pair, column) for pair in pairs]
-        tested = [
-            self._steadied(difference, pair, str(letters[pair[0]]), column)
-            for difference, pair in zip(differences, pairs, strict=True)
-        ]
-        judged = judge(tested, self.study.margin, self.alpha)
-        for pair, difference, steadied, judgement in zip(pairs, differences, tested, judged, strict=True):
-            values = [self._by_task(side, column).T for side in zip(*self._common(pair, column), strict=True)]
-            spread = float((values[0] - values[1]).mean(axis=1).std(ddof=1)) if difference.seeds > 1 else np.nan
-            effect = difference.mean / spread if spread else np.nan
-            yield Comparison(*pair, difference, steadied, effect, stats.improvement(*values), **vars(judgement))
+        pairs = [pair for pair in alike if any(self._common(pair, column) for column in columns)]
+        if not pairs:
+            return {column: {} for column in columns}
+        found, judged = self.judged([{one: 1.0, other: -1.0} for one, other in pairs], columns)
+        made: dict[str, dict[tuple[str, str], Comparison]] = {column: {} for column in columns}
+        for pair, estimates, judgements in zip(pairs, found.estimates, judged, strict=True):
+            for column, estimate, judgement in zip(columns, estimates, judgements, strict=True):
+                if estimate is not None and judgement is not None:
+                    made[column][pair] = self._comparison(pair, column, estimate, judgement)
+        return made
 
-    def _difference(self, one: str, other: str, column: str) -> stats.Estimate:
-        difference = self.contrast({one: 1.0, other: -1.0}, column)
-        assert difference is not None
-        return difference
-
-    def _steadied(self, item: stats.Estimate, pair: tuple[str, str], letters: str, column: str) -> stats.Estimate:
-        """The difference as it is judged: it varies between seeds at least as all trained rows do."""
-        if self._constant.intersection(pair) or stats.is_exactly_zero(item):
-            return item
-        variance, freedom = self._pooled(letters, column)
-        # Two runs differ by what each of them varies.
-        return item.steadied(2 * variance / item.seeds, freedom, alike=False)
-
-    def _pooled(self, letters: str, column: str) -> tuple[float, float]:
-        """The residual variance of all trained rows that were run under the same settings."""
-        if (letters, column) not in self._variances:
-            runs = self.study.runs
-            keys = runs.loc[(runs["letters"] == letters) & (runs["role"] == "method"), "key"].unique()
-            self._variances[letters, column] = self.residual_variance([str(key) for key in keys], column)
-        return self._variances[letters, column]
+    def _comparison(
+        self, pair: tuple[str, str], column: str, difference: stats.Estimate, judgement: Judgement
+    ) -> Comparison:
+        values = [self._by_task(side, column).T for side in zip(*self._common(pair, column), strict=True)]
+        spread = np.sqrt(difference.seed_variance * difference.seeds)
+        effect = difference.mean / spread if spread else np.nan
+        diverged = (self.diverged(pair[0]), self.diverged(pair[1]))
+        judgement = replace(judgement, verdict=without_survivors(judgement.verdict, diverged))
+        return Comparison(*pair, difference, effect, stats.improvement(*values), **vars(judgement), diverged=diverged)
 
     def _common(self, keys: Sequence[str], column: str) -> list[tuple[str, ...]]:
         """For each seed that all rows have, the run of each; a row that no seed changes has one run for all."""
         runs = [self.runs(key, column) for key in keys]
         if not all(runs):
             return []
-        varying = [set(mine) for key, mine in zip(keys, runs, strict=True) if key not in self._constant]
+        varying = [set(mine) for key, mine in zip(keys, runs, strict=True) if key not in self.constant]
         seeds = sorted(set.intersection(*varying)) if varying else [0]
         return [
             tuple(
-                next(iter(mine.values())) if key in self._constant else mine[seed]
+                next(iter(mine.values())) if key in self.constant else mine[seed]
                 for key, mine in zip(keys, runs, strict=True)
             )
             for seed in seeds
@@ -197,8 +240,30 @@ class Inference:
         return {str(task): self.scores[task].to_numpy(dtype=np.float64) for task in self.scores}
 
     @cached_property
-    def _constant(self) -> set[str]:
-        return {str(key) for key, role in self.study.rows["role"].items() if role in CONSTANT}
+    def constant(self) -> set[str]:
+        """The rows that no seed changes."""
+        return {str(key) for key, role in self.study.rows["role"].items() if role in CONSTANT_ROLES}
+
+
+def _example_covariance(replicates_SNB: npt.NDArray[np.float32], values_KSC: Array) -> Array:
+    """Covariance over the choice of examples of N = K x C mean scores, from the centred replicates of their runs.
+
+    What seeds and examples make together is in the variance between seeds already. Products of two different runs do
+    not hold it, so that means over those are taken; a row of one run has no other, and keeps it.
+    """
+    there_SN = np.isfinite(values_KSC).transpose(1, 0, 2).reshape(len(replicates_SNB), -1).astype(np.float64)
+    count_N = np.maximum(there_SN.sum(axis=0), 1)
+    degrees = max(replicates_SNB.shape[2] - 1, 1)
+    mean_NB = replicates_SNB.sum(axis=0, dtype=np.float64) / count_N[:, None]
+    of_means = mean_NB @ mean_NB.T / degrees
+    same_run = sum(
+        (part.astype(np.float64) @ part.T.astype(np.float64) for part in replicates_SNB),
+        np.zeros((len(count_N), len(count_N))),
+    )
+    products = np.outer(count_N, count_N) - there_SN.T @ there_SN
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = (np.outer(count_N, count_N) * of_means - same_run / degrees) / products
+    return np.asarray(np.where(products > 0, apart, of_means))
 
 
 def _spread(part_RB: Array, scores: pd.Series[float]) -> Array:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from distilbench.analysis import stats
-from distilbench.analysis.inference import CONSTANT, SEED, Inference
+from distilbench.analysis.frame import records_of, references
+from distilbench.analysis.inference import CONSTANT_ROLES, SEED, Inference
 
 FEWEST_SEEDS = 3
 """With which a method may be marked as the best."""
@@ -21,6 +22,33 @@ def half_widths(inference: Inference) -> pd.DataFrame:
         scores = {column: inference.score(key, column) for column in inference.columns}
         widths[key] = {column: np.nan if item is None else item.half_width() for column, item in scores.items()}
     return pd.DataFrame.from_dict(widths, orient="index", columns=list(inference.columns), dtype="float64")
+
+
+def gap_half_widths(inference: Inference) -> pd.DataFrame:
+    """Rows x columns: half of the interval of the share of the gap closed, by the delta method.
+
+    Not-a-number where the row has no floor and ceiling, or one seed leaves it unknown.
+    """
+    study, widths = inference.study, {}
+    completed = [study.records[str(run_id)] for run_id in study.scores.index]
+    for key in map(str, study.rows.index):
+        record = next((record for record in records_of(study, key) if record.status == "completed"), None)
+        ends = [references(record, role, completed) for role in ("floor", "ceiling")] if record else [[], []]
+        floor, ceiling = (str(study.runs.at[runs[0], "key"]) if runs else None for runs in ends)
+        if floor and ceiling and key not in (floor, ceiling):
+            found = {column: _gap_half_width(inference, key, floor, ceiling, column) for column in inference.columns}
+            widths[key] = found
+    return pd.DataFrame.from_dict(widths, orient="index", columns=list(inference.columns), dtype="float64")
+
+
+def _gap_half_width(inference: Inference, key: str, floor: str, ceiling: str, column: str) -> float:
+    scores = [inference.score(row, column) for row in (key, floor, ceiling)]
+    means = [item.mean for item in scores if item is not None]
+    if len(means) < 3 or means[2] <= means[1]:
+        return np.nan
+    share, gap = (means[0] - means[1]) / (means[2] - means[1]), means[2] - means[1]
+    found = inference.contrast({key: 1 / gap, floor: (share - 1) / gap, ceiling: -share / gap}, column)
+    return np.nan if found is None else found.half_width()
 
 
 def interquartile_means(inference: Inference) -> pd.DataFrame:
@@ -39,7 +67,7 @@ def interquartile_means(inference: Inference) -> pd.DataFrame:
         resampled_TSB = np.take_along_axis(runs_TSB, drawn_SB[None], axis=1)
         means_B = stats.interquartile_mean(resampled_TSB.reshape(-1, runs_TSB.shape[2]))
         low, high = np.quantile(means_B, [0.025, 0.975])
-        known = len(places) > 1 or role in CONSTANT
+        known = len(places) > 1 or role in CONSTANT_ROLES
         mean = stats.interquartile_mean(scores.iloc[places].to_numpy(dtype=np.float64).ravel())
         means[key] = {"mean": float(mean), "half_width": (high - low) / 2 if known else np.nan}
     return pd.DataFrame.from_dict(means, orient="index", columns=["mean", "half_width"], dtype="float64")
@@ -69,29 +97,25 @@ def _is_ahead(inference: Inference, one: str, other: str, column: str) -> bool:
 
 
 def ranks(inference: Inference, column: str) -> pd.DataFrame:
-    """Methods x (mean, low, high): rank by score over resampled seeds and examples, with 95 % intervals.
+    """Methods x (rank, low, high): place by mean score, and the places that the verdicts leave open.
 
-    Of the largest set of rows that are comparable with each other, those that have all the seeds; empty where
-    there are none, or seeds too few to resample.
+    Those are a confidence set: a row has at least the rank of one more than there are rows that are better than it
+    (Mogstad, Romano, Shaikh & Wilhelm 2024, doi:10.1093/restud/rdad006). Of the largest set of rows that are
+    comparable with each other; empty where they were not compared.
     """
-    runs = {key: inference.runs(key, column) for key in _largest_set(inference)}
-    seeds = sorted(set().union(*runs.values()))
-    whole = [key for key, mine in runs.items() if len(mine) == len(seeds)]
-    frame = pd.DataFrame(columns=["mean", "low", "high"], dtype="float64")
-    if column not in inference.columns or len(seeds) < 2 or not whole:
+    scores = {key: item.mean for key in largest_set(inference) if (item := inference.score(key, column)) is not None}
+    frame = pd.DataFrame(columns=["rank", "low", "high"], dtype="float64")
+    if len(scores) < 2 or not inference.comparisons(column):
         return frame
-    values = np.stack([inference.values([runs[key][seed] for seed in seeds], column)[1] for key in whole])
-    rng = np.random.default_rng(SEED)
-    weights_SB = rng.multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), values.shape[2]).T
-    scores_MB = (values * weights_SB).sum(axis=1)
-    ranks_MB = pd.DataFrame(-scores_MB).rank().to_numpy()
-    frame["mean"] = pd.Series(ranks_MB.mean(axis=1), index=whole)
-    frame["low"], frame["high"] = np.quantile(ranks_MB, [0.025, 0.975], axis=1)
+    frame["rank"] = pd.Series(scores).rank(ascending=False)
+    for key in scores:
+        verdicts = [inference.verdict(key, other, column) for other in scores if other != key]
+        frame.loc[key, ["low", "high"]] = 1 + verdicts.count("worse"), len(scores) - verdicts.count("better")
     return frame
 
 
-def _largest_set(inference: Inference) -> list[str]:
-    """The methods of the letter that most of them have, the first of equals."""
+def largest_set(inference: Inference) -> list[str]:
+    """The largest set of methods that were run under the same settings, the first of equals."""
     study = inference.study
     rows = study.runs[study.runs["role"] == "method"].drop_duplicates("key").set_index("key")
     methods = [str(key) for key in study.rows.index if key in rows.index]

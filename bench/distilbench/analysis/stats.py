@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 Array = npt.NDArray[np.float64]
 
@@ -44,15 +45,32 @@ class Estimate:
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom (Satterthwaite 1946): infinite for the examples' part."""
-        if self.seed_variance == 0:
-            return math.inf
-        of_seeds = self.seeds - 1 if self.seed_freedom is None else self.seed_freedom
-        return of_seeds * (1 + self.example_variance / self.seed_variance) ** 2
+        """Degrees of freedom of the variance between seeds; that over examples counts as known."""
+        return float(self.seeds - 1) if self.seed_freedom is None else self.seed_freedom
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half of the confidence interval."""
-        return _t_quantile((1 + level) / 2, self.freedom) * self.error
+        """Half of the confidence interval.
+
+        The squares of the two parts' own half-widths are added (MOVER; Zou & Donner 2008, doi:10.1002/sim.3095), which
+        keeps its level at one degree of freedom, where Satterthwaite's approximation is too narrow.
+        """
+        return math.hypot(*self._parts((1 + level) / 2))
+
+    def _parts(self, share: float) -> tuple[float, float]:
+        """Quantile of the seeds' part of the error and of the examples' part."""
+        deviate = float(ndtri(share))
+        of_seeds = 0.0 if self.seed_variance == 0 else _t_quantile(share, self.freedom) * math.sqrt(self.seed_variance)
+        return of_seeds, deviate * math.sqrt(self.example_variance)
+
+    def deviate(self, bound: float = 0.0) -> float:
+        """How far the mean is from a bound, on the scale of a standard normal deviate, with its sign.
+
+        The interval at which it is just reached has the level of the normal interval of this many standard errors.
+        Not-a-number where one seed leaves the error unknown.
+        """
+        distance = self.mean - bound
+        known = np.array([distance, self.seed_variance, self.freedom, self.example_variance])
+        return math.copysign(float(normal_deviate(*known)), distance)
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of the hypothesis that the true value is at most `bound`.
@@ -63,7 +81,7 @@ class Estimate:
             return 1.0
         if self.error == 0:
             return float(self.mean <= bound)
-        return 1 - _t_share((self.mean - bound) / self.error, self.freedom)
+        return float(ndtr(-self.deviate(bound)))
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of the hypothesis that the true value is at least `bound`; likewise."""
@@ -77,20 +95,9 @@ class Estimate:
         """p-value of the hypothesis that the true value is `margin` or more away from 0 (two one-sided tests)."""
         return max(self.p_above(-margin), self.p_below(margin))
 
-    def steadied(self, variance: float, freedom: float, *, alike: bool = True) -> Estimate:
-        """With a variance between seeds that is pooled over several differences in the place of a smaller own one.
-
-        Few seeds often give too small a variance by chance. Where all are `alike` in what they vary by, a larger own
-        one is chance too, and has the pooled one's degrees of freedom; otherwise it has its own, so that a difference
-        that varies more than the others is not helped by them.
-        """
-        if not freedom or (self.seed_variance >= variance and not alike):
-            return self
-        return replace(self, seed_variance=max(self.seed_variance, variance), seed_freedom=freedom)
-
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
-        return (_t_quantile(1 - alpha / 2, self.freedom) + _t_quantile(power, self.freedom)) * self.error
+        return math.hypot(*self._parts(1 - alpha / 2)) + math.hypot(*self._parts(power))
 
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
         """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough."""
@@ -111,6 +118,11 @@ def is_exactly_zero(item: Estimate) -> bool:
 def negated(item: Estimate) -> Estimate:
     """The difference the other way round."""
     return replace(item, mean=-item.mean)
+
+
+def shifted(item: Estimate, by: float) -> Estimate:
+    """The same difference, larger."""
+    return replace(item, mean=item.mean + by)
 
 
 def with_seeds(item: Estimate, seeds: int) -> Estimate:
@@ -168,20 +180,6 @@ def _own_variance(replicates_SB: Array) -> float:
     return max(0.0, (of_each - of_mean) * seeds / (seeds - 1))
 
 
-def residual_variance(values_KS: Array) -> tuple[float, float]:
-    """Variance of K rows over S seeds that neither row nor seed explains, and its degrees of freedom.
-
-    These are (K-1)(S-1) where every row has every seed; what a row lacks is not-a-number.
-    """
-    there_KS = np.isfinite(values_KS)
-    row_N, seed_N = np.nonzero(there_KS)
-    effects = np.hstack([np.eye(len(values_KS))[row_N], np.eye(values_KS.shape[1])[seed_N]])
-    values_N = values_KS[there_KS]
-    fitted, _, rank, _ = np.linalg.lstsq(effects, values_N, rcond=None)
-    freedom = float(len(values_N) - rank)
-    return float(((values_N - effects @ fitted) ** 2).sum()) / freedom if freedom else math.nan, freedom
-
-
 def fixed(value: float, replicates_B: Array) -> Estimate:
     """The score of a model that no seed changes."""
     return Estimate(value, 1, 0.0, float(replicates_B.var(ddof=1)))
@@ -235,9 +233,83 @@ def gap_share(score: Array, floor: Array, ceiling: Array) -> Array:
     return np.asarray((score - floor) / gap, dtype=np.float64)
 
 
+def normal_deviate(distance: Array, seed_variance: Array, freedom: Array, example_variance: Array) -> Array:
+    """The standard normal deviate whose interval just reaches a distance; the arrays have one shape or broadcast.
+
+    It is z where distance^2 = t(z)^2 * seed_variance + z^2 * example_variance, t(z) the Student quantile of the level
+    of z. Infinite where nothing varies and the distance is not 0; not-a-number where the variance is.
+    """
+    return _by_freedom(_deviate, distance, seed_variance, freedom, example_variance)
+
+
+def highest_deviate(distance: Array, seed_variance: Array, freedom: Array, example_variance: Array) -> Array:
+    """The largest `normal_deviate` of each line, [M], of arrays that broadcast to [M, ...]; the rest counts as 0."""
+
+    def lines(part: Array) -> Array:
+        return np.asarray(np.nan_to_num(np.broadcast_to(part, distance.shape).reshape(len(distance), -1)))
+
+    far, of_seeds, free, of_examples = (lines(part) for part in (distance, seed_variance, freedom, example_variance))
+    # A bound is cheap, and only what may be the largest needs its value.
+    bounds = np.sqrt(_by_freedom(_bound, far, of_seeds, free, of_examples))
+    first = np.arange(len(bounds)), bounds.argmax(axis=1)
+    highest = normal_deviate(far[first], of_seeds[first], free[first], of_examples[first])
+    further = np.nonzero(bounds > highest[:, None])
+    found = normal_deviate(far[further], of_seeds[further], free[further], of_examples[further])
+    np.maximum.at(highest, further[0], found)
+    return highest
+
+
+def _by_freedom(
+    solve: Callable[[Array, Array, Array, float], Array],
+    distance: Array,
+    of_seeds: Array,
+    freedom: Array,
+    of_examples: Array,
+) -> Array:
+    """A function of squared distances and variances at each number of degrees of freedom."""
+    shape = np.broadcast_shapes(*(np.shape(part) for part in (distance, of_seeds, freedom, of_examples)))
+    found, freedom = np.empty(shape), np.broadcast_to(freedom, shape)
+    given = [np.broadcast_to(part, shape) for part in (np.square(distance), of_seeds, of_examples)]
+    for value in np.unique(freedom):
+        chosen = freedom == value
+        found[chosen] = solve(*(part[chosen] for part in given), min(float(value), 1e6))
+    return found
+
+
+def _bound(squared: Array, of_seeds: Array, of_examples: Array, freedom: float) -> Array:
+    """What z^2 cannot exceed: what it would be if only one of the two parts varied."""
+    squares_N, logs_N, _ = _student_logs(freedom)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        from_seeds = np.interp(np.log1p(squared / (freedom * of_seeds)), logs_N, squares_N)
+        return np.where(squared == 0, 0.0, np.fmin(from_seeds, squared / of_examples))
+
+
+def _deviate(squared: Array, of_seeds: Array, of_examples: Array, freedom: float) -> Array:
+    """By Newton's method on z^2, from above, where the sum of the two parts is convex."""
+    squares_N, logs_N, slopes_N = _student_logs(freedom)
+    square = _bound(squared, of_seeds, of_examples, freedom)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        for _ in range(STEPS):
+            grown = freedom * of_seeds * np.exp(np.interp(square, squares_N, logs_N))
+            excess = grown - freedom * of_seeds + of_examples * square - squared
+            slope = grown * np.interp(square, squares_N, slopes_N) + of_examples
+            square = np.clip(np.where(slope > 0, square - excess / slope, square), 0, squares_N[-1])
+        found = np.sqrt(square)
+    nothing = of_seeds + of_examples == 0
+    return np.where(nothing, np.where(squared == 0, 0.0, np.inf), np.where(np.isnan(of_seeds), np.nan, found))
+
+
+STEPS, MOST_DEVIATE = 8, 12.0
+
+
+@lru_cache(maxsize=256)
+def _student_logs(freedom: float) -> tuple[Array, Array, Array]:
+    """A grid of squares z^2, log(1 + t^2 / freedom) there, and its slope."""
+    deviates = np.linspace(0, MOST_DEVIATE, 601)
+    quantiles = -stdtrit(freedom, ndtr(-deviates))
+    squares, logs = deviates**2, np.log1p(quantiles**2 / freedom)
+    return squares, logs, np.gradient(logs, squares)
+
+
 def _t_quantile(share: float, freedom: float) -> float:
     return float(stdtrit(min(freedom, 1e9), share))
-
-
-def _t_share(value: float, freedom: float) -> float:
-    return float(stdtr(min(freedom, 1e9), value))

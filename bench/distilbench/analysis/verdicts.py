@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from distilbench.analysis import stats
+from distilbench.analysis.simultaneous import Family
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 REVERSED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
@@ -14,31 +15,31 @@ REVERSED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
 
 @dataclass(frozen=True)
 class Judgement:
-    """What can be said of one of several differences that are tested together."""
+    """What can be said of one of several differences that are judged together."""
 
     p_differs: float
-    """Adjusted for all of them (Holm)."""
+    """Adjusted for all of them: how often the largest statistic of equal methods would be as large."""
     p_within: float
     """Likewise, of the hypothesis that the difference is the margin or more."""
     verdict: Verdict
     alpha: float
-    """What is left of the error for it at the first step of Holm's procedure."""
+    """Error of a single two-sided test with the family's critical value."""
 
 
-def judge(differences: Sequence[stats.Estimate], margin: float, alpha: float) -> list[Judgement]:
-    """What can be said of each difference, with family-wise error `alpha`."""
-    differs = stats.holm([item.p_differs() for item in differences])
-    within = stats.holm([item.p_within(margin) for item in differences])
-    return [
-        Judgement(p_differs, p_within, _verdict(item.mean, p_differs, p_within, alpha), alpha / len(differences))
-        for item, p_differs, p_within in zip(differences, differs, within, strict=True)
-    ]
+def judge(item: stats.Estimate, family: Family, margin: float) -> Judgement:
+    """What can be said of a difference of a family: all of it follows from its simultaneous interval."""
+    if stats.is_exactly_zero(item):
+        return Judgement(1.0, 0.0, "equivalent", family.single_alpha)
+    room = margin - abs(item.mean)
+    differs = family.adjusted(abs(item.deviate()))
+    within = family.adjusted(replace(item, mean=room).deviate()) if room > 0 else 1.0
+    return Judgement(differs, within, _verdict(item.mean, differs, within, family.alpha), family.single_alpha)
 
 
 def _verdict(mean: float, p_differs: float, p_within: float, alpha: float) -> Verdict:
-    if p_within < alpha:
+    if p_within <= alpha:
         return "equivalent"
-    if p_differs < alpha:
+    if p_differs <= alpha:
         return "better" if mean > 0 else "worse"
     return "undecided"
 
@@ -50,19 +51,24 @@ class Comparison:
     one: str
     other: str
     difference: stats.Estimate
-    tested: stats.Estimate
-    """The same with a variance between seeds that few of them have not made too small by chance: what is judged."""
     effect: float
-    """Mean difference over its standard deviation between seeds (Cohen's d of paired values)."""
+    """Difference over the standard deviation of a difference between seeds (Cohen's d of paired values)."""
     improvement: float
     """Probability that a run of the one beats a run of the other on a task drawn at random."""
     p_differs: float
-    """Adjusted for all comparisons of the column (Holm)."""
+    """Adjusted for all comparisons of the family."""
     p_within: float
     """Likewise, of the hypothesis that the difference is the margin or more."""
     verdict: Verdict
     alpha: float
-    """What is left of the error for this comparison at the first step of Holm's procedure."""
+    """Error of a single two-sided test with the family's critical value."""
+    diverged: tuple[int, int] = (0, 0)
+    """Runs of each row that diverged, and are not in the difference."""
+
+    @property
+    def half_width(self) -> float:
+        """Half of the simultaneous interval: all intervals of the family hold together."""
+        return self.difference.half_width(1 - self.alpha) if self.alpha > 0 else math.nan
 
     def turned(self) -> Comparison:
         """The other row less the one."""
@@ -71,8 +77,18 @@ class Comparison:
             one=self.other,
             other=self.one,
             difference=stats.negated(self.difference),
-            tested=stats.negated(self.tested),
             effect=-self.effect,
             improvement=1 - self.improvement,
             verdict=REVERSED.get(self.verdict, self.verdict),
+            diverged=self.diverged[::-1],
         )
+
+
+def without_survivors(verdict: Verdict, diverged: tuple[int, int]) -> Verdict:
+    """What is left of a verdict where runs diverged: those that did not are no fair sample of their row.
+
+    A row that loses more runs than the other is neither better than it nor equivalent.
+    """
+    one, other = diverged
+    spoilt = (verdict == "equivalent" and one != other) or (verdict == "better" and one > other)
+    return "undecided" if spoilt or (verdict == "worse" and other > one) else verdict

@@ -62,9 +62,9 @@ def count_cell(count: int) -> Cell:
     return str(count), count
 
 
-def difference_cell(estimate: Estimate | None) -> Cell:
-    """A difference in points (x100) with its interval; a dash where it is unknown."""
+def difference_cell(estimate: Estimate | None, alpha: float) -> Cell:
+    """A difference in points (x100) with its interval of level 1 - alpha; a dash where it is unknown."""
     if estimate is None:
         return DASH, math.nan
     points = estimate.mean * 100
-    return plus_minus(points, estimate.half_width() * 100, signed=True), points
+    return plus_minus(points, estimate.half_width(1 - alpha) * 100, signed=True), points

@@ -100,8 +100,8 @@ def _covered(study: StudyFrames) -> str:
     if study.half_widths is None or study.half_widths.isna().all(axis=None):
         return "it covers seeds only, not the choice of examples, and is left out where n < 2."
     return (
-        "it covers seeds (Student's t) and the choice of examples (bootstrap), for the share of the gap seeds only, "
-        "and is left out for students with n < 2."
+        "it covers seeds (Student's t) and the choice of examples (bootstrap), holds for each score alone, and is left "
+        "out for students with n < 2."
     )
 
 

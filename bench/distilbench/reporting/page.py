@@ -104,7 +104,7 @@ def _run_table(study: StudyFrames) -> Table:
             "Method": run["row"],
             "Seed": (str(run["seed"]), run["seed"]),
             "Status": run["status"],
-            "Overall": decimal_cell(overall.get(run_id, math.nan)),
+            OVERALL: decimal_cell(overall.get(run_id, math.nan)),
             "Training (s)": (number(seconds.get(run_id, math.nan)), seconds.get(run_id, math.nan)),
             "Run": str(run_id),
         }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from distilbench.analysis.frame import ALPHA, RESAMPLES, StudyFrames, groups, row_names
+from distilbench.analysis.frame import ALPHA, BY_TYPE, OVERALL, RESAMPLES, StudyFrames, groups, row_names
 from distilbench.records.record import Record
 from distilbench.reporting.cells import number
 from distilbench.reporting.notes import caution, difference_notes, smoke_mark, status_counts
@@ -69,7 +69,8 @@ def _training(one: Lookup) -> str:
 
 
 def _evaluation(study: StudyFrames) -> str:
-    tasks = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in list(groups(study.tasks).items())[:-1])
+    kinds = {kind: names for kind, names in groups(study.tasks).items() if kind not in (OVERALL, BY_TYPE)}
+    tasks = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
     metrics = ", ".join(study.tasks["metric"].unique())
     precisions = _values(facts["precision"] for record in study.records.values() for facts in record.tasks.values())
     precision = "" if precisions in ("", "fp32") else f" in {precisions}"
@@ -96,10 +97,11 @@ def _intervals(study: StudyFrames) -> str:
     return (
         "intervals over seeds (Student's t) and over the tasks' examples (bootstrap with the metric computed anew in "
         f"each of {RESAMPLES} resamples). Tasks are taken as given. Differences between methods are paired over seeds "
-        "(equal batches and initial weights) and over examples, tested two-sided, and adjusted by Holm's procedure "
-        f"over all pairs of rows (family-wise error {ALPHA:g}); methods whose difference is shown to be below "
-        f"{study.margin * 100:g} points (two one-sided tests, adjusted likewise) count as equivalent; what is neither "
-        "is undecided."
+        "(equal batches and initial weights) and over examples. Their variance between seeds is moderated: half of its "
+        "degrees of freedom are the difference's own, half those of the median row. Intervals hold together for all "
+        f"pairs of rows and averages (family-wise error {ALPHA:g}, by a parametric bootstrap of the largest "
+        "statistic); a difference is real where its interval excludes 0, and methods whose interval lies within "
+        f"{study.margin * 100:g} points are equivalent; what is neither is undecided."
     )
 
 

@@ -11,7 +11,7 @@ from distilbench.analysis.frame import OVERALL, StudyFrames, median_costs, recor
 from distilbench.analysis.inference import Inference
 from distilbench.reporting.cells import DASH, Cell, decimals, number, plus_minus, study_table
 from distilbench.reporting.render import Table
-from distilbench.reporting.tables.verdicts import power_notes
+from distilbench.reporting.tables.verdicts import power_notes, seeds_to_settle
 
 
 def rankings(study: StudyFrames, inference: Inference, keys: list[str]) -> Iterator[Table]:
@@ -92,9 +92,7 @@ def _machine(environment: dict[str, Any]) -> str:
 def _seeds(inference: Inference, one: str, other: str) -> int | None:
     """Seeds that would tell two rows apart, if their difference is the observed one; None where none would."""
     item = inference.comparison(one, other)
-    if item is None or math.isnan(item.tested.error):
-        return None
-    return item.tested.seeds_needed(item.tested.mean, item.alpha)
+    return None if item is None else seeds_to_settle(item)
 
 
 def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:

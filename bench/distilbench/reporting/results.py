@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distilbench.analysis.inference import Inference
     from distilbench.reporting.figures.drawn import FigureData
 
-MARGIN = 0.5
+MARGIN, AVERAGE = 0.5, "Mean (Task)"
 """Points (x100) below which two rows count as equivalent."""
 
 
@@ -81,15 +81,16 @@ class Results:
         """
         return tidy.costs(self._study)
 
-    def compare(self, reference: str | None = None, *, column: str = "Overall", margin: float = MARGIN) -> pd.DataFrame:
+    def compare(self, reference: str | None = None, *, column: str = AVERAGE, margin: float = MARGIN) -> pd.DataFrame:
         """The report's verdicts: of each row against `reference` (its name or label), or of all pairs of rows.
 
-        `column` is a task, a type of tasks, or `Overall`. `margin` is in points (x100): rows that are shown to differ
-        by less are equivalent. The teacher is not compared.
+        `column` is a task, a type of tasks, `Mean (Task)` or `Mean (TaskType)`. `margin` is in points (x100): rows that
+        are shown to differ by less are equivalent. The teacher is not compared.
 
         Columns: row (str), other (str), points (float64: the row's score less the other's, x100), low and high
-        (float64: its 95 % interval; not-a-number where one seed leaves it unknown), p_differs and p_within (float64:
-        p-values of no difference, and of one beyond the margin, adjusted for all pairs by Holm's procedure), verdict
+        (float64: its interval, which holds together with those of all pairs and averages, or pairs and tasks, with
+        95 % confidence; not-a-number where one seed leaves it unknown), p_differs and p_within (float64: p-values of no
+        difference, and of one beyond the margin, adjusted for the same pairs), verdict
         (str: better, worse, equivalent or undecided). Raises `UserError` for an unknown row or column, and where there
         is nothing to compare.
         """

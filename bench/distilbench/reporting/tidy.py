@@ -51,7 +51,7 @@ def verdicts(study: StudyFrames, inference: Inference, reference: str | None, co
         item = pair.turned() if pair.other not in chosen else pair
         if item.other in chosen:
             names = (study.rows.at[item.one, "row"], study.rows.at[item.other, "row"])
-            points, half = 100 * item.difference.mean, 100 * item.difference.half_width()
+            points, half = 100 * item.difference.mean, 100 * item.half_width
             interval = (points, points - half, points + half)
             lines.append((*names, *interval, item.p_differs, item.p_within, item.verdict))
     columns = ["row", "other", "points", "low", "high", "p_differs", "p_within", "verdict"]

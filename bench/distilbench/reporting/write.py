@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from distilbench.analysis.effects import effects
+from distilbench.analysis.designs.effects import effects
 from distilbench.analysis.frame import StudyFrames, make_study
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.rankings import half_widths, interquartile_means
+from distilbench.analysis.rankings import gap_half_widths, half_widths, interquartile_means
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
 from distilbench.records.frames import read_curves, read_examples
@@ -59,7 +59,8 @@ def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inferenc
     inference = Inference.of(study, read_examples(completed, folder))
     if not inference.columns:
         return study, inference
-    return replace(study, half_widths=half_widths(inference)), inference
+    widths, of_gaps = half_widths(inference), gap_half_widths(inference)
+    return replace(study, half_widths=widths, gap_half_widths=of_gaps), inference
 
 
 def _tables(

@@ -57,27 +57,28 @@ FIGURES = {
     ),
     "score_vs_cost": FigureKind(
         score_vs_cost,
-        "Overall score against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
+        "Mean over tasks against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
         "joins the methods that no other beats at the same cost or less.",
         needs="a completed run of a method",
     ),
     "differences": FigureKind(
         differences,
-        "Differences to one method, paired over seeds and examples, with 95 % intervals (not adjusted): filled where "
-        "the verdict is better or worse, square where equivalent, hollow where undecided; the band is the margin.",
+        "Differences to one method, paired over seeds and examples, with intervals that hold together at 95 %: filled "
+        "where the verdict is better or worse, square where equivalent, hollow where undecided. The band is the "
+        "margin.",
         needs="two methods with scored examples of the same tasks",
     ),
     "ranks": FigureKind(
         ranks,
-        "Ranks by overall score over resampled seeds and examples, with 95 % intervals, of the largest set of rows "
-        "that are comparable with each other; a bar joins methods of which none is shown to be better than another.",
+        "Ranks by the mean over tasks, of the largest set of rows that are comparable with each other, with the places "
+        "that the verdicts leave open; a bar joins methods of which none is shown to be better than another.",
         needs="three methods with scored examples, and two seeds or more of each",
     ),
     "ablation": FigureKind(
         ablation,
-        "What each change of an ablation does to the overall score, paired over seeds and examples, with 95 % "
-        "intervals (not adjusted): filled where the verdict is better or worse, square where equivalent, hollow where "
-        "undecided.",
+        "What each change of an ablation does to the mean over tasks, paired over seeds and examples, with intervals "
+        "that hold together at 95 %: filled where the verdict is better or worse, square where equivalent, hollow "
+        "where undecided.",
         needs="a study with `ablate`",
     ),
     "interactions": FigureKind(
@@ -116,7 +117,7 @@ FIGURES = {
     ),
     "seed_spread": FigureKind(
         seed_spread,
-        "Overall score by seed: methods of one seed began with the same weights and saw the same batches.",
+        "Mean over tasks by seed: methods of one seed began with the same weights and saw the same batches.",
         needs="two seeds or more",
     ),
     "learning_curves": FigureKind(

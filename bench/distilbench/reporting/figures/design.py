@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 from matplotlib.figure import Figure
 
-from distilbench.analysis.best_of_k import curve
-from distilbench.analysis.effects import Effect, changed_settings, effects, keys_of, with_levels
+from distilbench.analysis.designs.best_of_k import curve
+from distilbench.analysis.designs.effects import Effect, changed_settings, effects, keys_of, with_levels
 from distilbench.analysis.frame import OVERALL
 from distilbench.analysis.stats import Estimate
 from distilbench.records.design import Ablation
@@ -23,7 +23,7 @@ from distilbench.reporting.figures.style import COLOURS, MARKERS, new_figure, sh
 
 
 def ablation(given: FigureData) -> Figure | None:
-    """One panel per ablation: each effect on the overall score with its interval, against the margin."""
+    """One panel per ablation: each effect on the mean over tasks with its interval, against the margin."""
     estimated = [item for item in effects(given.inference, given.design.ablations) if item.estimates]
     names = list(dict.fromkeys(item.ablation for item in estimated))
     if not names:
@@ -37,11 +37,12 @@ def ablation(given: FigureData) -> Figure | None:
         equivalence_band(axes, given.study.margin)
         for y, item in enumerate(part):
             colour = COLOURS[3] if item.interaction else COLOURS[0]
-            judged_difference(axes, y, item.estimates[OVERALL], item.verdict, colour, markersize=4, capsize=2)
+            if item.judgement is not None:
+                judged_difference(axes, y, item.estimates[OVERALL], item.judgement, colour, markersize=4, capsize=2)
         axes.set_yticks(range(len(part)), [_line_name(item) for item in part])
         axes.set(title=short(name), ylim=(len(part) - 0.4, -0.6))
         axes.grid(axis="y", visible=False)
-    panels[-1].set_xlabel("difference of the overall score (points)")
+    panels[-1].set_xlabel("difference of the mean over tasks (points)")
     return figure
 
 
@@ -71,7 +72,7 @@ def interactions(given: FigureData) -> Figure | None:
                 x, means, yerr=widths, color=colour, marker=marker, capsize=2, markersize=4, label=short(level)
             )
         axes.set_xticks(range(len(item.factors[one])), [short(level) for level in item.factors[one]])
-        axes.set(xlabel=short(one), ylabel="overall score x 100", title=short(item.name))
+        axes.set(xlabel=short(one), ylabel="mean over tasks x 100", title=short(item.name))
         axes.legend(title=short(other), fontsize=6, title_fontsize=6)
     return figure
 

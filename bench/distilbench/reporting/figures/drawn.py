@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from distilbench.analysis.frame import StudyFrames, row_names
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.stats import Estimate
+from distilbench.analysis.verdicts import Comparison, Judgement
 from distilbench.records.design import Design
 from distilbench.reporting.figures.style import GREY, new_figure
 
@@ -69,9 +70,11 @@ def equivalence_band(axes: Axes, margin: float) -> None:
     axes.axvline(0, color=GREY, linewidth=0.8)
 
 
-def judged_difference(axes: Axes, y: int, estimate: Estimate, verdict: str | None, colour: str, **look: Any) -> None:
-    """A difference in points with its interval: square where equivalent, hollow where undecided."""
-    width = estimate.half_width() * 100
+def judged_difference(
+    axes: Axes, y: int, estimate: Estimate, judged: Comparison | Judgement, colour: str, **look: Any
+) -> None:
+    """A difference in points with its simultaneous interval: square where equivalent, hollow where undecided."""
+    width, verdict = estimate.half_width(1 - judged.alpha) * 100, judged.verdict
     axes.errorbar(
         estimate.mean * 100,
         y,

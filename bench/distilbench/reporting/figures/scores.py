@@ -38,7 +38,7 @@ def scores(given: FigureData) -> Figure | None:
 
 
 def score_vs_cost(given: FigureData) -> Figure | None:
-    """Overall score against training seconds and student FLOPs: interval upwards, range of the cost sideways."""
+    """Mean over tasks against training seconds and student FLOPs: interval upwards, range of the cost sideways."""
     study = given.study
     methods = scored_methods(study)
     if not methods or not {"seconds_train", "student_flops"} <= set(study.costs):
@@ -52,7 +52,7 @@ def score_vs_cost(given: FigureData) -> Figure | None:
         _pareto_front(axes, study, methods, median_costs(study)[cost] / divisor)
         _reference_lines(axes.axhline, study, OVERALL)
         axes.set(xlabel=label)
-    panels[0].set_ylabel("overall score x 100")
+    panels[0].set_ylabel("mean over tasks x 100")
     legend(figure, panels[0])
     return figure
 
@@ -85,7 +85,7 @@ def tasks(given: FigureData) -> Figure | None:
 
 
 def seed_spread(given: FigureData) -> Figure | None:
-    """Overall score by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
+    """Mean over tasks by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
     study, methods = given.study, scored_methods(given.study)
     runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
     by_seed = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
@@ -93,11 +93,11 @@ def seed_spread(given: FigureData) -> Figure | None:
         return None
     figure = new_figure(3.0)
     axes = figure.subplots()
-    # A row that lacks a task has no overall score, and no column.
+    # A row that lacks a task has no mean over tasks, and no column.
     for key, name in ((key, name) for key, name in methods.items() if key in by_seed):
         colour, marker = looks(study.runs)[key]
         axes.plot(by_seed.index.astype(str), by_seed[key], marker=marker, color=colour, markersize=4, label=short(name))
-    axes.set(xlabel="seed", ylabel="overall score x 100")
+    axes.set(xlabel="seed", ylabel="mean over tasks x 100")
     legend(figure, axes)
     return figure
 

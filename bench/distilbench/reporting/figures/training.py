@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distilbench.analysis.dev_curves import dev_scores
+from distilbench.analysis.designs.dev_curves import dev_scores
 from distilbench.analysis.frame import row_names
 from distilbench.reporting.figures.drawn import FigureData, grid_of_panels, legend
 from distilbench.reporting.figures.style import COLOURS, logarithmic, looks, new_figure, short

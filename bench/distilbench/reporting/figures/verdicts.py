@@ -33,7 +33,7 @@ def differences(given: FigureData) -> Figure | None:
         for y, key in enumerate(others):
             if item := given.inference.comparison(key, reference, column):
                 colour, _ = looks(given.study.runs)[key]
-                judged_difference(axes, y, item.difference, item.verdict, colour, capsize=2.5)
+                judged_difference(axes, y, item.difference, item, colour, capsize=2.5)
         axes.set(title=short(column), xlabel="difference (points)", ylim=(len(others) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(others)), [short(name) for name in others.values()])
@@ -51,8 +51,8 @@ def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
 
 
 def ranks(given: FigureData) -> Figure | None:
-    """Critical-difference diagram: mean ranks with intervals, and bars over what is not told apart."""
-    intervals = rank_intervals(given.inference, OVERALL).sort_values("mean")
+    """Ranks with the places that the verdicts leave open, and bars over what is not told apart."""
+    intervals = rank_intervals(given.inference, OVERALL).sort_values("rank")
     count = len(intervals)
     if count < 3:
         return None
@@ -62,13 +62,13 @@ def ranks(given: FigureData) -> Figure | None:
     axes = figure.subplots()
     for y, (key, row) in enumerate(intervals.iterrows()):
         colour, marker = looks(given.study.runs)[str(key)]
-        error = reach(row["mean"], row["low"], row["high"])
-        axes.errorbar(row["mean"], y, xerr=error, fmt=marker, color=colour, capsize=2.5)
+        error = reach(row["rank"], row["low"], row["high"])
+        axes.errorbar(row["rank"], y, xerr=error, fmt=marker, color=colour, capsize=2.5)
     for line, (first, last) in enumerate(groups):
-        ends = intervals["mean"].iloc[[first, last]]
+        ends = intervals["rank"].iloc[[first, last]]
         axes.plot(ends, [count + line] * 2, color="black", linewidth=2.5, solid_capstyle="butt")
     axes.set_yticks(range(count), [short(names[str(key)]) for key in intervals.index])
-    axes.set(xlabel="rank (1 is best)", ylim=(count + len(groups) - 0.5, -0.5), xlim=(0.7, count + 0.3))
+    axes.set(xlabel=f"rank by {OVERALL} (1 is best)", ylim=(count + len(groups) - 0.5, -0.5), xlim=(0.7, count + 0.3))
     return figure
 
 

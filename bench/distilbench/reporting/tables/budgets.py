@@ -24,7 +24,7 @@ def siblings(folder: Path) -> list[Path]:
 
 
 def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | None:
-    """Overall scores under each study's budget; None without another study that differs from `study` in it alone."""
+    """Means over tasks under each study's budget; None without another study that differs from `study` in it alone."""
     if study.differences:
         return None
     columns, refused = {_budget(study): study}, []
@@ -40,7 +40,7 @@ def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | N
     for heading, other in columns.items():
         builder.add_estimate(heading, other.average, OVERALL, 2)
     notes = [
-        "Overall scores (x100) of studies that differ in their budgets alone. Equal sentences, equal FLOPs and equal "
+        "Means over tasks (x100) of studies that differ in their budgets alone. Equal sentences, equal FLOPs and equal "
         "seconds are different questions: a method that spends more on each sentence sees fewer under the last two.",
         *refused,
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from distilbench.analysis.effects import Effect
-from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.designs.effects import Effect
+from distilbench.analysis.frame import ALPHA, OVERALL, StudyFrames
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.verdicts import Verdict
 from distilbench.reporting.cells import DASH, Cell, decimal_cell, difference_cell, p_value, study_table
@@ -33,14 +33,14 @@ def effect_table(study: StudyFrames, inference: Inference, effects: Sequence[Eff
 
 def _line(item: Effect, groups: list[str]) -> Mapping[str, Cell]:
     judged, overall = item.judgement, item.estimates.get(OVERALL)
-    unknown = (DASH, math.nan)
+    unknown, alpha = (DASH, math.nan), judged.alpha if judged else ALPHA
     return {
         "Ablation": item.ablation,
         "Factor": item.factor,
         "Change": item.change,
-        "Difference": difference_cell(overall),
-        **{group: difference_cell(item.estimates.get(group)) for group in groups},
-        "p (Holm)": (p_value(judged.p_differs), judged.p_differs) if judged else unknown,
+        "Difference": difference_cell(overall, alpha),
+        **{group: difference_cell(item.estimates.get(group), alpha) for group in groups},
+        "p (adjusted)": (p_value(judged.p_differs), judged.p_differs) if judged else unknown,
         "Detectable": decimal_cell(overall.detectable(judged.alpha) * 100) if judged and overall else unknown,
         "n": (str(overall.seeds), float(overall.seeds)) if overall else unknown,
         "Verdict": _verdict(item),
@@ -55,11 +55,12 @@ def _verdict(item: Effect) -> str:
 
 def _notes(study: StudyFrames, inference: Inference, effects: Sequence[Effect]) -> list[str]:
     notes = [
-        "Difference: score (x100) with the change less score without it, with its 95 % interval, paired over seeds and "
-        "examples. Where a component is left out, one that helps shows a negative difference. The variance between "
-        "seeds is the effect's own or, where larger, that of all cells of the ablation (cells by seeds, residual).",
-        f"Verdicts on {OVERALL}, adjusted by Holm's procedure over all lines of an ablation (family-wise error "
-        f"{inference.alpha:g}); equivalent: shown to differ by less than {study.margin * 100:g} points; undecided: "
+        "Difference: score (x100) with the change less score without it, paired over seeds and examples, with an "
+        f"interval: all intervals of an ablation hold together with {1 - inference.alpha:.0%} confidence. Where a "
+        "component is left out, one that helps shows a negative difference. The variance between seeds is half the "
+        "effect's own and half what the cells of the ablation vary by in the middle.",
+        f"Verdicts on {OVERALL} follow from the intervals; equivalent: shown to differ by less than "
+        f"{study.margin * 100:g} points; undecided: "
         "neither that nor a difference could be shown, which does not mean that the component does nothing. "
         "Detectable: the true difference that this design finds with probability 0.8.",
     ]

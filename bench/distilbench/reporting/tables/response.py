@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.dev_curves import curves, reached
+from distilbench.analysis.designs.dev_curves import curves, reached
 from distilbench.analysis.frame import StudyFrames, row_names
 from distilbench.reporting.cells import DASH, decimals
 from distilbench.reporting.render import Table

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import OVERALL, SeedSummary, StudyFrames, median_costs
+from distilbench.analysis.frame import BY_TYPE, OVERALL, SeedSummary, StudyFrames, median_costs
 from distilbench.reporting.cells import number, plus_minus
 from distilbench.reporting.notes import caution, difference_notes, notes, status_counts, status_text
 from distilbench.reporting.render import Table
@@ -89,7 +89,7 @@ class TableBuilder:
 
 def average_heading(group: object) -> str:
     """How the tables head the average of a group."""
-    return f"{group} average" if group != OVERALL else OVERALL
+    return str(group) if group in (OVERALL, BY_TYPE) else f"{group} average"
 
 
 def main_table(study: StudyFrames, further_notes: Sequence[str] = ()) -> Table:

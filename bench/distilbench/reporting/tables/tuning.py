@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 
 from distilbench.analysis import stats
-from distilbench.analysis.best_of_k import curve
-from distilbench.analysis.effects import keys_of
-from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.designs.best_of_k import curve
+from distilbench.analysis.designs.effects import keys_of
+from distilbench.analysis.frame import ALPHA, OVERALL, StudyFrames
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.verdicts import judge
+from distilbench.analysis.verdicts import Judgement
 from distilbench.records.design import Trial, Tuned, Tuning
 from distilbench.reporting.cells import (
     DASH,
@@ -35,22 +35,26 @@ def tuning_tables(study: StudyFrames, inference: Inference, tuning: Tuning | Non
 
 
 def _gains(study: StudyFrames, inference: Inference, tuning: Tuning) -> Table:
-    gains = [_gain(study, inference, item) for item in tuning.methods]
-    judged = iter(judge([gain for gain in gains if gain is not None], study.margin, inference.alpha))
-    verdicts = ["not run" if gain is None else next(judged).verdict for gain in gains]
-    lines = [_line(*given) for given in zip(tuning.methods, gains, verdicts, strict=True)]
+    contrasts = [_gain(study, inference, item) for item in tuning.methods]
+    asked = [contrast for contrast in contrasts if contrast is not None]
+    found = inference.judged(asked, [OVERALL], alike=True) if asked else None
+    known = iter(zip(found[0].estimates, found[1], strict=True) if found else ())
+    lines = []
+    for item, contrast in zip(tuning.methods, contrasts, strict=True):
+        [gain], [judgement] = next(known) if contrast is not None else ([None], [None])
+        lines.append(_line(item, gain, judgement))
     notes = [
         f"{tuning.trials} {tuning.sampler} trials (Optuna {tuning.optuna}) for each method, each trained once for each "
         f"of the seeds {', '.join(map(str, tuning.seeds))} and scored on {tuning.dev} alone, which shares no pair with "
         "a task. No trial is stopped early. The final runs have other seeds; their ledger has the trainings spent.",
         f"Gain: {OVERALL} (x100) at the chosen settings less that at the method's own, paired over seeds and examples, "
-        "with its 95 % interval; verdicts adjusted by Holm's procedure over the methods. Mean dev is what a single "
+        "with its interval; all intervals hold together, and the verdicts follow from them. Mean dev is what a single "
         "trial gives on average.",
     ]
     return study_table(study, "tuning", "what tuning found and brought", lines, notes)
 
 
-def _line(item: Tuned, gain: stats.Estimate | None, verdict: str) -> Mapping[str, Cell]:
+def _line(item: Tuned, gain: stats.Estimate | None, judgement: Judgement | None) -> Mapping[str, Cell]:
     chosen, means = item.chosen, curve(item)[0]
     best = math.nan if chosen is None or chosen.score is None else chosen.score * 100
     return {
@@ -62,15 +66,17 @@ def _line(item: Tuned, gain: stats.Estimate | None, verdict: str) -> Mapping[str
         "Mean dev": decimal_cell(float(means[0]) * 100 if len(means) else math.nan),
         "Best dev": decimal_cell(best),
         "TFLOPs": decimal_cell(sum(trial.flops for trial in item.trials) / TERA),
-        "Gain": difference_cell(gain),
+        "Gain": difference_cell(gain, judgement.alpha if judgement else ALPHA),
         "n": (DASH, math.nan) if gain is None else count_cell(gain.seeds),
-        "Verdict": verdict,
+        "Verdict": judgement.verdict if judgement else "not run",
     }
 
 
-def _gain(study: StudyFrames, inference: Inference, item: Tuned) -> stats.Estimate | None:
+def _gain(study: StudyFrames, inference: Inference, item: Tuned) -> dict[str, float] | None:
+    """The tuned row less the row at the method's own settings, where both were run."""
     keys = keys_of(study, [item.tuned, item.label], ["tuning trials"])
-    return inference.contrast({keys[item.tuned]: 1.0, keys[item.label]: -1.0}, OVERALL) if keys else None
+    weights = {keys[item.tuned]: 1.0, keys[item.label]: -1.0} if keys else None
+    return weights if weights and inference.contrast(weights, OVERALL) is not None else None
 
 
 def _settings(trial: Trial | None) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
-from distilbench.analysis.stats import POWER, Estimate
+from distilbench.analysis.stats import POWER, Estimate, half_width
 from distilbench.analysis.verdicts import Comparison
-from distilbench.reporting.cells import Cell, decimal_cell, difference_cell, p_value, study_table
+from distilbench.reporting.cells import Cell, decimal_cell, decimals, difference_cell, p_value, study_table
 from distilbench.reporting.render import Emphasis, Table
 
 SHORT = {"better": ">", "worse": "<", "equivalent": "=", "undecided": "?"}
@@ -25,21 +27,25 @@ def verdict_table(study: StudyFrames, inference: Inference, column: str = OVERAL
         {
             "Method": _name(study, item.one),
             "Against": _name(study, item.other),
-            "Difference": difference_cell(item.difference),
-            "p (Holm)": (p_value(item.p_differs), item.p_differs),
+            "Difference": difference_cell(item.difference, item.alpha),
+            "p (adjusted)": (p_value(item.p_differs), item.p_differs),
             "d": decimal_cell(item.effect),
             "P(improvement)": decimal_cell(item.improvement),
-            "Detectable": decimal_cell(item.tested.detectable(item.alpha) * 100),
+            **_by_task(inference, item),
+            "Detectable": decimal_cell(item.difference.detectable(item.alpha) * 100),
             "Verdict": item.verdict,
         }
         for item in inference.comparisons(column)
     ]
     notes = [
-        f"Differences of {column} in points (x100), the first less the second, with 95 % intervals over seeds and "
-        "examples, both paired. d: mean difference over its standard deviation between seeds. P(improvement): that a "
-        "run of the first beats one of the second on a task drawn at random.",
-        f"Equivalent: shown to differ by less than {study.margin * 100:g} points. Undecided: neither that nor a "
-        "difference could be shown; it does not mean equal. Adjusted for all pairs by Holm's procedure.",
+        f"Differences of {column} in points (x100), the first less the second, over seeds and examples, both paired, "
+        f"with intervals that hold together for all pairs and averages with {1 - inference.alpha:.0%} confidence. "
+        f"Better, worse: the interval lies on one side of 0. Equivalent: within {study.margin * 100:g} points. "
+        "Undecided: neither could be shown; it does not mean equal.",
+        "p: adjusted for all pairs and averages. d: difference over the standard deviation of a difference between "
+        "seeds. P(improvement): that a run of the first beats one of the second on a task drawn at random.",
+        *_task_notes(inference),
+        *_divergence_notes(study, inference, column),
         *power_notes(inference, column),
     ]
     return study_table(study, "verdicts", f"which differences are real ({column})", lines, notes)
@@ -56,7 +62,7 @@ def verdict_matrix(study: StudyFrames, inference: Inference, column: str = OVERA
         lines.append({"Method": names[one], **signs})
     notes = [
         "Read along a line: > better than, < worse than, = equivalent to the method of the column, ? undecided.",
-        f"By {column}; family-wise error {inference.alpha:g} (Holm); equivalent means within "
+        f"By {column}; family-wise error {inference.alpha:g} over all pairs and averages; equivalent means within "
         f"{study.margin * 100:g} points.",
     ]
     return study_table(study, "verdict_matrix", f"verdicts ({column})", lines, notes)
@@ -70,14 +76,14 @@ def power_table(study: StudyFrames, inference: Inference, delta: float | None = 
     lines: list[Mapping[str, Cell]] = []
     for item in inference.comparisons(column):
         wanted = abs(item.difference.mean) if delta is None else delta / 100
-        seeds = item.tested.seeds_needed(wanted, item.alpha)
+        seeds = item.difference.seeds_needed(wanted, item.alpha)
         lines.append(
             {
                 "Method": _name(study, item.one),
                 "Against": _name(study, item.other),
                 "Difference": decimal_cell(item.difference.mean * 100),
-                "Detectable": decimal_cell(item.tested.detectable(item.alpha) * 100),
-                "Of the variance, seeds (%)": decimal_cell(_seed_share(item.tested) * 100, 0),
+                "Detectable": decimal_cell(item.difference.detectable(item.alpha) * 100),
+                "Of the variance, seeds (%)": decimal_cell(_seed_share(item.difference) * 100, 0),
                 "Seeds needed": (str(seeds), float(seeds)) if seeds else (MORE_EXAMPLES, math.inf),
                 "Verdict": item.verdict,
             }
@@ -94,7 +100,7 @@ def power_table(study: StudyFrames, inference: Inference, delta: float | None = 
 def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
     """The power of the design in a sentence; nothing where there are no comparisons."""
     items = inference.comparisons(column)
-    detectable = [value for item in items if math.isfinite(value := item.tested.detectable(item.alpha) * 100)]
+    detectable = [value for item in items if math.isfinite(value := item.difference.detectable(item.alpha) * 100)]
     if not items:
         return []
     if not detectable:
@@ -109,17 +115,62 @@ def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
 
 
 def _settling(undecided: list[Comparison]) -> str:
-    seeds = [item.tested.seeds_needed(item.tested.mean, item.alpha) for item in undecided]
+    seeds = [seeds_to_settle(item) for item in undecided]
     reachable = [count for count in seeds if count is not None]
     parts = []
+    unknown = sum(math.isnan(item.difference.error) for item in undecided)
     if reachable:
         parts.append(f"{len(reachable)} would be settled by {min(reachable)} to {max(reachable)} seeds")
-    if len(reachable) < len(seeds):
-        parts.append(f"{len(seeds) - len(reachable)} only by more examples")
+    if unknown:
+        parts.append(f"{unknown} need a second seed before anything can be said")
+    if unknown + len(reachable) < len(seeds):
+        parts.append(f"{len(seeds) - len(reachable) - unknown} only by more examples")
     return (
         f"Of {len(undecided)} undecided pairs, if their true difference is the observed one, {' and '.join(parts)}; "
         "distilbench power lists them."
     )
+
+
+def seeds_to_settle(item: Comparison) -> int | None:
+    """Seeds with which an undecided pair would be told apart or be equivalent, if it differs by what was observed.
+
+    None where no number of seeds does it, or one seed leaves the error unknown.
+    """
+    return None if math.isnan(item.difference.error) else item.difference.seeds_needed(item.difference.mean, item.alpha)
+
+
+def _by_task(inference: Inference, item: Comparison) -> dict[str, Cell]:
+    """On how many tasks each of the two is better, and the interval of a difference over tasks drawn at random."""
+    tasks = list(inference.scores)
+    found = [known for task in tasks if (known := inference.comparison(item.one, item.other, str(task)))]
+    if len(found) < 2:
+        return {}
+    verdicts = [known.verdict for known in found]
+    ahead, behind = verdicts.count("better"), verdicts.count("worse")
+    differences = np.array([known.difference.mean for known in found])[:, None] * 100
+    low, high = differences.mean() - half_width(differences)[0], differences.mean() + half_width(differences)[0]
+    return {
+        "Tasks ahead": (f"{ahead} : {behind} of {len(found)}", ahead - behind),
+        "Tasks as random": (f"{decimals(low)} to {decimals(high)}", low),
+    }
+
+
+def _task_notes(inference: Inference) -> list[str]:
+    if len(list(inference.scores)) < 2:
+        return []
+    return [
+        "Tasks ahead: on how many tasks the first is better, and the second; these verdicts are a family of their own, "
+        "of all pairs and single tasks, with the same error. Tasks as random: Student's interval of the mean "
+        "difference if the tasks were drawn from many alike; it stands alone, without seeds, examples or adjustment."
+    ]
+
+
+def _divergence_notes(study: StudyFrames, inference: Inference, column: str) -> list[str]:
+    lost = {key: runs for key in map(str, study.rows.index) if (runs := inference.diverged(key))}
+    if not lost or not inference.comparisons(column):
+        return []
+    named = ", ".join(f"{_name(study, key)} ({runs})" for key, runs in lost.items())
+    return [f"Runs diverged: {named}. Who lost more runs than another is neither better than it nor equivalent."]
 
 
 def emphasis(table: Table, study: StudyFrames, inference: Inference, columns: dict[str, str]) -> Table:

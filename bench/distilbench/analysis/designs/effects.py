@@ -12,7 +12,7 @@ from distilbench.analysis import stats
 from distilbench.analysis.comparable import conflicts, settings_of
 from distilbench.analysis.frame import OVERALL, StudyFrames, records_of
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.verdicts import Judgement, Verdict, judge
+from distilbench.analysis.verdicts import Judgement, Verdict
 from distilbench.records.design import Ablation, AblationRow
 
 TIMES = " x "
@@ -53,29 +53,26 @@ def _judged(inference: Inference, ablation: Ablation) -> list[Effect]:
     keys = [whole or keys_of(study, list(item.labels), changed_settings(ablation)) for item in asked]
     cells = list(dict.fromkeys(key for of_effect in keys if of_effect for key in of_effect.values()))
     columns = [column for column in map(str, study.averages) if column in inference.columns]
-    spread = {column: inference.residual_variance(cells, column) for column in columns}
-    estimated = [
-        replace(item, estimates=_estimates(inference, item, of_effect, spread) if of_effect else {})
+    weighted = [
+        {of_effect[label]: weight for label, weight in item.labels.items()}
         for item, of_effect in zip(asked, keys, strict=True)
+        if of_effect
     ]
-    overall = [item.estimates[OVERALL] for item in estimated if item.estimates]
-    judged = iter(judge(overall, study.margin, inference.alpha))
-    return [replace(item, judgement=next(judged)) if item.estimates else item for item in estimated]
+    if not weighted:
+        return asked
+    found, judged = inference.judged(weighted, columns, beside=cells, alike=True)
+    lines = iter(zip(found.estimates, judged, strict=True))
+    return [
+        _with_estimates(item, columns, *next(lines)) if known else item for item, known in zip(asked, keys, strict=True)
+    ]
 
 
-def _estimates(
-    inference: Inference, effect: Effect, keys: dict[str, str], spread: dict[str, tuple[float, float]]
-) -> dict[str, stats.Estimate]:
-    """The effect on each column; its error between seeds is at least what that of all cells makes likely."""
-    weights = {keys[label]: weight for label, weight in effect.labels.items()}
-    estimates = {}
-    for column, (variance, freedom) in spread.items():
-        item = inference.contrast(weights, column)
-        if item is not None and item.seeds > 1:
-            item = item.steadied(variance * sum(weight**2 for weight in weights.values()) / item.seeds, freedom)
-        if item is not None:
-            estimates[column] = item
-    return estimates
+def _with_estimates(
+    item: Effect, columns: list[str], estimates: list[stats.Estimate | None], judged: list[Judgement | None]
+) -> Effect:
+    known = {column: found for column, found in zip(columns, estimates, strict=True) if found is not None}
+    judgement = judged[columns.index(OVERALL)]
+    return item if judgement is None else replace(item, estimates=known, judgement=judgement)
 
 
 def _asked(ablation: Ablation) -> Iterator[Effect]:

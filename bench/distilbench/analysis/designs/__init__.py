@@ -1,0 +1,1 @@
+"""What the designs of a study found: ablations, tuning by dev scores, dev scores along a run. Pure functions."""
