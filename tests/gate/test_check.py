@@ -24,7 +24,8 @@ from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, s
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.plan import plan
 from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, Status, dump_json, to_dict
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.records.schema import Status
 from tests.reporting.conftest import make_facts
 
 Make = Callable[..., Path]
@@ -57,12 +58,12 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
         hyperparameters={},
         status="completed",
         seed=seed,
-        teacher={"sha256": "t"},
-        student={"layers": 2},
-        text={"sha256": "x"},
+        teacher={"name": "teacher", "sha256": "t", "output_width": 24},
+        student={"layers": 2, "width": 16, "output_width": 16, "parameters": 1000},
+        text={"source": "text", "sentences": 16, "sha256": "x"},
         train={"batch_size": 16},
         budget={"currency": "steps", "amount": 4},
-        ledger={"steps": 4, "tuning_trials": 0, "seconds": {}},
+        ledger={"steps": 4, "sentences": 64, "tuning_trials": 0, "seconds": {}},
         tasks={n: make_facts(n, kind) for n, kind in kinds.items()},
         scores={name: {"main_score": score} for name, score in scores.items()},
         identity={
@@ -70,7 +71,8 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
             "batches": f"batches {seed} {stream}",
             "weights": f"weights {label} {seed} {stream}",
         },
-        environment={"mteb": "2.0"},
+        environment={"mteb": "2.0", "torch": "2.0", "transformers": "5.0"}
+        | {"platform": "Linux", "cpu": "a CPU", "threads": 1, "device": "cpu"},
     )
 
 
@@ -182,7 +184,7 @@ def other_data(record: Record) -> Record:
 
 
 def other_mteb(record: Record) -> Record:
-    return replace(record, environment={"mteb": "3.0"})
+    return replace(record, environment={**record.environment, "mteb": "3.0"})
 
 
 def limited(record: Record) -> Record:
@@ -318,7 +320,7 @@ def test_a_model_whose_vectors_have_collapsed_has_regressed(
 
 def test_a_name_that_no_file_can_hold_is_refused(make: Make) -> None:
     folder = make("odd", seeds=1, change=lambda record: replace(record, label="a\ud800"))
-    with pytest.raises(UserError, match=r"record.json cannot be read as a record .*surrogates"):
+    with pytest.raises(UserError, match=r"record.json cannot be read as a record: .*surrogates"):
         scores_of(folder)
 
 

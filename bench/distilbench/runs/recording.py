@@ -25,11 +25,11 @@ from distilbench.records.record import (
     RANKED_FILE,
     RECORD_FILE,
     Record,
-    Status,
     dump_json,
     read_record,
     to_dict,
 )
+from distilbench.records.schema import Status
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger
 
