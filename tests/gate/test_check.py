@@ -20,6 +20,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.evaluation.collapse import CollapseError
+from distilbench.evaluation.tasks.profiles import PROFILES
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.plan import plan
@@ -548,3 +549,39 @@ def test_a_baseline_that_cannot_be_read_is_replaced(make: Make, baseline: Path) 
     baseline.write_text("{", encoding="utf-8")
     assert main(["check", str(make("again")), "--baseline", str(baseline), "--bless"]) == 0
     assert read_baseline(baseline).history == []
+
+
+def test_a_profile_stands_for_its_tasks(make: Make, baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROFILES, "pairs", ("STS-A", "STS-B"))
+    outcome = check_candidate(make("again"), baseline, CheckOptions(tasks=("pairs",)))
+    assert {line.column for line in outcome.lines} & {"STS-A", "STS-B", "Search"} == {"STS-A", "STS-B"}
+    with pytest.raises(UserError, match=r"--tasks: the baseline has no scores of DistilbenchSTS; it has STS-A"):
+        check_candidate(make("once-more"), baseline, CheckOptions(tasks=("embedded",)))
+
+
+def test_a_model_is_blessed_on_the_tasks_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def ask(folder: Path, label: str, tasks: dict[str, str], *_: object) -> None:
+        raise Asked(*tasks)
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("distilbench.gate.run.score_model", ask)
+    with pytest.raises(Asked) as caught:
+        bless_candidate(tmp_path, tmp_path / "b.json", CheckOptions(tasks=("embedded", "STS12")))
+    assert caught.value.args == (*PROFILES["embedded"], "STS12")
+
+
+def test_git_may_have_changed_the_line_ends_of_results_and_baseline(make: Make, baseline: Path) -> None:
+    folder = make("windows")
+    before = against(folder, baseline)
+    files = [baseline, *folder.rglob("*.json"), *folder.rglob("SHA256SUMS")]
+    assert len(files) > 7
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert against(folder, baseline) == before
+    path = folder / "mse-1" / "record.json"
+    path.write_bytes(path.read_bytes().replace(b"mse", b"msf"))
+    with pytest.raises(UserError, match=r"record\.json is not as it was written"):
+        against(folder, baseline)

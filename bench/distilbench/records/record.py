@@ -146,7 +146,7 @@ def read_record(path: Path) -> Record:
 
 def record_damage(folder: Path) -> str | None:
     """What is wrong with a record's folder, in a few words, or None."""
-    return damage(folder, may_lack=LISTS)
+    return damage(folder, may_lack=LISTS, line_ends=True)
 
 
 def run_folders(study: Path) -> list[Path]:
