@@ -168,3 +168,22 @@ def test_disk_trouble_is_told_from_other_errors() -> None:
     assert disk_trouble(OSError(errno.EROFS, os.strerror(errno.EROFS))) == "Read-only file system"
     assert disk_trouble(FileNotFoundError(errno.ENOENT, "No such file")) is None
     assert disk_trouble(ValueError("no")) is None
+
+
+def test_only_text_may_have_the_line_ends_of_another_system(folder: Path) -> None:
+    def fill_both(path: Path) -> None:
+        for name in ("a.json", "b"):
+            (path / name).write_text("1\n2\n")
+
+    write_sealed(folder.parent / "y", fill_both)
+    other = folder.parent / "y"
+    for name in ("a.json", SUMS_FILE):
+        (other / name).write_bytes((other / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert damage(other, line_ends=True) is None and damage(other) is not None
+    (other / "b").write_bytes(b"1\r\n2\r\n")
+    assert damage(other, line_ends=True) == "b is not as it was written"
+    (other / "b").write_bytes(b"1\n2\n")
+    (other / "a.json").write_bytes(b"1\r\n3\r\n")
+    assert damage(other, line_ends=True) == "a.json is not as it was written"
+    (other / "a.json").unlink()
+    assert damage(other, line_ends=True) is not None

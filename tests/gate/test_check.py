@@ -20,11 +20,13 @@ from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.evaluation.collapse import CollapseError
+from distilbench.evaluation.tasks.profiles import PROFILES
 from distilbench.gate.baseline import Scores, bless, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.plan import plan
 from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, Status, dump_json, to_dict
+from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, Record, dump_json, to_dict
+from distilbench.records.schema import Status
 from tests.reporting.conftest import make_facts
 
 Make = Callable[..., Path]
@@ -57,12 +59,12 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
         hyperparameters={},
         status="completed",
         seed=seed,
-        teacher={"sha256": "t"},
-        student={"layers": 2},
-        text={"sha256": "x"},
+        teacher={"name": "teacher", "sha256": "t", "output_width": 24},
+        student={"layers": 2, "width": 16, "output_width": 16, "parameters": 1000},
+        text={"source": "text", "sentences": 16, "sha256": "x"},
         train={"batch_size": 16},
         budget={"currency": "steps", "amount": 4},
-        ledger={"steps": 4, "tuning_trials": 0, "seconds": {}},
+        ledger={"steps": 4, "sentences": 64, "tuning_trials": 0, "seconds": {}},
         tasks={n: make_facts(n, kind) for n, kind in kinds.items()},
         scores={name: {"main_score": score} for name, score in scores.items()},
         identity={
@@ -70,7 +72,8 @@ def record_of(label: str, seed: int, found: pd.DataFrame, stream: int) -> Record
             "batches": f"batches {seed} {stream}",
             "weights": f"weights {label} {seed} {stream}",
         },
-        environment={"mteb": "2.0"},
+        environment={"mteb": "2.0", "torch": "2.0", "transformers": "5.0"}
+        | {"platform": "Linux", "cpu": "a CPU", "threads": 1, "device": "cpu"},
     )
 
 
@@ -182,7 +185,7 @@ def other_data(record: Record) -> Record:
 
 
 def other_mteb(record: Record) -> Record:
-    return replace(record, environment={"mteb": "3.0"})
+    return replace(record, environment={**record.environment, "mteb": "3.0"})
 
 
 def limited(record: Record) -> Record:
@@ -318,7 +321,7 @@ def test_a_model_whose_vectors_have_collapsed_has_regressed(
 
 def test_a_name_that_no_file_can_hold_is_refused(make: Make) -> None:
     folder = make("odd", seeds=1, change=lambda record: replace(record, label="a\ud800"))
-    with pytest.raises(UserError, match=r"record.json cannot be read as a record .*surrogates"):
+    with pytest.raises(UserError, match=r"record.json cannot be read as a record: .*surrogates"):
         scores_of(folder)
 
 
@@ -546,3 +549,39 @@ def test_a_baseline_that_cannot_be_read_is_replaced(make: Make, baseline: Path) 
     baseline.write_text("{", encoding="utf-8")
     assert main(["check", str(make("again")), "--baseline", str(baseline), "--bless"]) == 0
     assert read_baseline(baseline).history == []
+
+
+def test_a_profile_stands_for_its_tasks(make: Make, baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROFILES, "pairs", ("STS-A", "STS-B"))
+    outcome = check_candidate(make("again"), baseline, CheckOptions(tasks=("pairs",)))
+    assert {line.column for line in outcome.lines} & {"STS-A", "STS-B", "Search"} == {"STS-A", "STS-B"}
+    with pytest.raises(UserError, match=r"--tasks: the baseline has no scores of DistilbenchSTS; it has STS-A"):
+        check_candidate(make("once-more"), baseline, CheckOptions(tasks=("embedded",)))
+
+
+def test_a_model_is_blessed_on_the_tasks_of_a_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        pass
+
+    def ask(folder: Path, label: str, tasks: dict[str, str], *_: object) -> None:
+        raise Asked(*tasks)
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("distilbench.gate.run.score_model", ask)
+    with pytest.raises(Asked) as caught:
+        bless_candidate(tmp_path, tmp_path / "b.json", CheckOptions(tasks=("embedded", "STS12")))
+    assert caught.value.args == (*PROFILES["embedded"], "STS12")
+
+
+def test_git_may_have_changed_the_line_ends_of_results_and_baseline(make: Make, baseline: Path) -> None:
+    folder = make("windows")
+    before = against(folder, baseline)
+    files = [baseline, *folder.rglob("*.json"), *folder.rglob("SHA256SUMS")]
+    assert len(files) > 7
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert against(folder, baseline) == before
+    path = folder / "mse-1" / "record.json"
+    path.write_bytes(path.read_bytes().replace(b"mse", b"msf"))
+    with pytest.raises(UserError, match=r"record\.json is not as it was written"):
+        against(folder, baseline)

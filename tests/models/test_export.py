@@ -126,14 +126,19 @@ def run_folder(student: Encoder, teacher_folder: Path, tmp_path: Path) -> Path:
 
     write_sealed(stored, write_model)
     record = {
-        **{name: {} for name in ("hyperparameters", "teacher", "student", "text", "train", "budget")},
+        **{name: {} for name in ("hyperparameters", "train")},
+        "teacher": {"name": "t", "sha256": "0", "output_width": 24},
+        "student": {"layers": 2, "width": 16, "output_width": 16, "parameters": 1000},
+        "text": {"source": "text", "sentences": 3200, "sha256": "0"},
+        "budget": {"currency": "steps", "amount": 50},
         **{"run_id": "abc", "study": "s", "role": "method", "label": "mse", "method": "mse", "status": "completed"},
         "seed": 3,
-        "ledger": {"sentences": 3200, "steps": 50},
-        "tasks": {"STS12": {"main_metric": "cosine_spearman"}},
+        "ledger": {"sentences": 3200, "steps": 50, "tuning_trials": 0, "seconds": {}},
+        "tasks": {"STS12": {"type": "STS", "main_metric": "cosine_spearman", "data_sha256": "0", "precision": "fp32"}},
         "scores": {"STS12": {"main_score": 0.61234}},
         "identity": {"weights": StoredModel("x", stored / "model").hashes()["weights"]},
-        "environment": {"mteb": "2.26"},
+        "environment": {"mteb": "2.26", "torch": "2.0", "transformers": "5.0", "threads": 1}
+        | {"platform": "Linux", "cpu": "a CPU", "device": "cpu"},
         "schema": 1,
     }
     write_sealed(tmp_path / "results" / "abc", lambda folder: dump_json(record, folder / "record.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +19,14 @@ from distilbench.runs import tune as tuning_module
 from distilbench.runs.prepare.inputs import Inputs, make_inputs, with_methods
 from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.progress import ProgressBar, Watch
-from distilbench.runs.trained import training_of
+from distilbench.runs.trained import Training, training_of
 from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.rows import method_entry
 from distilbench.study.search_space import Sampler, at, space_of
 from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study, runs_of
 from distilbench.study.study_file import load_study
+from distilbench.training.dev import DevSet
 from distilbench.training.loop import train
 from distilbench_methods.space import Choice, Span
 
@@ -168,6 +170,37 @@ def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Inputs, labelled_fi
     with pytest.raises(UserError, match="tune: 120 pairs of dev are also in the task Shared"):
         tune(replace(tunable, tasks=lambda: shared), Watch())
     assert not (tunable.settings.out / "tuned" / TUNING_FILE).exists()
+
+
+@pytest.mark.parametrize("how", ["tune", "best-on-dev", "watched"])
+def test_dev_pairs_that_rank_nothing_are_refused_before_anything_is_trained(
+    study: Callable[..., Path], cli: Callable[..., tuple[int, str, str]], labelled_file: Path, tmp_path: Path, how: str
+) -> None:
+    dev = {"source": str(labelled_file), "columns": ["anchor", "positive"], "scores": ["bad"], "points": 1}
+    changes: dict[str, Any] = {"dev": dev}
+    if how == "tune":
+        changes |= {"methods": ["simcse"], "tune": {"trials": 2, "seeds": [7]}}
+    elif how == "best-on-dev":
+        changes |= {"train": {"batch_size": 16, "max_length": 64, "checkpoint": "best-on-dev"}}
+    code, _, said = cli("run", study(**changes))
+    assert code == 2 and "no two pairs with different scores; there is nothing to rank" in said, said
+    assert not list(tmp_path.glob("*/runs/*")) and not list(tmp_path.glob("*/tiny"))
+
+
+def test_an_undefined_dev_score_is_not_called_divergence(tunable: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = with_methods(tunable, tunable.study.methods[:1])
+    monkeypatch.setattr(DevSet, "look", lambda *_: (float("nan"), {}))
+    (item,) = tune(one, Watch()).methods
+    assert {trial.error for trial in item.trials} == {
+        "a dev score is undefined: the student's vectors are all equal, or not finite"
+    }
+    assert item.chosen is None
+
+
+def test_a_training_that_diverged_is_called_so(tunable: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = with_methods(tunable, tunable.study.methods[:1])
+    monkeypatch.setattr(tuning_module, "training_of", lambda run, *_: Training(one.teacher.source, status="diverged"))
+    assert {trial.error for trial in tune(one, Watch()).methods[0].trials} == {"a training diverged"}
 
 
 def test_a_trial_that_fails_is_a_trial(

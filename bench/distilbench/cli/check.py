@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accept-regression", metavar="WHY", help="bless a candidate that is shown to be worse")
     add_margin(parser, "drop to tolerate")
     parser.add_argument("--alpha", type=share, default=0.05, metavar="A", help="error of each claim (default: 0.05)")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks of the baseline")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks, or profiles")
     parser.add_argument(
         "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
     )

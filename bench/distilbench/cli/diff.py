@@ -14,7 +14,7 @@ HELP = "the examples on which two runs differ most"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="RUN_A", type=Path, help="a run's folder, results/<study>/<run_id>")
     parser.add_argument("second", metavar="RUN_B", type=Path, help="gains are those of this one over the other")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks, or profiles")
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="examples to show (default: 20)")
     parser.add_argument("--texts", action="store_true", help="show the texts, from the mirror or the Hub")
     add_mirror(parser)
@@ -22,9 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
+    from distilbench.evaluation.tasks.profiles import expand
     from distilbench.reporting.diff import diff, shown_examples
 
-    differences = diff(arguments.first, arguments.second, arguments.tasks)
+    wanted = list(map(str, expand(arguments.tasks))) if arguments.tasks else None
+    differences = diff(arguments.first, arguments.second, wanted)
     for task, why in differences.left_out.items():
         say(f"{task} is left out: {why}")
     texts = None

@@ -7,6 +7,7 @@ hashes of its files in `SHA256SUMS`, which `sha256sum --check` reads too.
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -22,6 +23,8 @@ from distilbench.core.hashes import file_sha256
 
 SUMS_FILE = "SHA256SUMS"
 REPLACED = ".old"
+TEXT = ".json"
+"""What git takes for text, of the files that are written here."""
 ATTEMPTS = 10
 """Two processes that replace the same folder may have to step aside for each other."""
 
@@ -86,16 +89,19 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SUMS_FILE).is_file()
 
 
-def damage(folder: Path, may_lack: Collection[str] = ()) -> str | None:
+def damage(folder: Path, may_lack: Collection[str] = (), *, line_ends: bool = False) -> str | None:
     """What is wrong with a sealed folder, in a few words, or None. Reads every byte of it.
 
-    `may_lack` names files that a sound folder has as they were written, or not at all.
+    `may_lack` names files that a sound folder has as they were written, or not at all. With `line_ends`, its text may
+    have the line ends of another system, which git gives to it and which change nothing that it says.
     """
     try:
         written = (folder / SUMS_FILE).read_bytes()
+        if line_ends:
+            written = written.replace(b"\r\n", b"\n")
         absent = {name for name in may_lack if not (folder / name).exists()}
         expected = b"".join(line for line in written.splitlines(keepends=True) if _named(line) not in absent)
-        found = _sums(folder).encode()
+        found = _sums(folder, line_ends=line_ends).encode()
     except OSError as error:
         return f"{Path(error.filename or folder).name} cannot be read ({error.strerror})"
     if expected == found:
@@ -104,11 +110,11 @@ def damage(folder: Path, may_lack: Collection[str] = ()) -> str | None:
     return f"{changed[0] if changed else SUMS_FILE} is not as it was written"
 
 
-def is_sound(folder: Path, what: str, may_lack: Collection[str] = ()) -> bool:
+def is_sound(folder: Path, what: str, may_lack: Collection[str] = (), *, line_ends: bool = False) -> bool:
     """Whether a sealed folder is there and undamaged. Damage is logged, with the name of what will be made again."""
     if not is_sealed(folder):
         return False
-    found = damage(folder, may_lack)
+    found = damage(folder, may_lack, line_ends=line_ends)
     if found:
         _log.warning("%s in %s is damaged (%s); it is made again", what, folder, found)
     return found is None
@@ -160,9 +166,17 @@ def _move(temporary: Path, path: Path, replaced: Path) -> None:
             time.sleep(secrets.randbelow(2**attempt) / 1000)
 
 
-def _sums(folder: Path) -> str:
+def _sums(folder: Path, *, line_ends: bool = False) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / SUMS_FILE)
-    return "".join(f"{file_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    sum_of = _sum_as_written if line_ends else file_sha256
+    return "".join(f"{sum_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _sum_as_written(path: Path) -> str:
+    """Of a file as it left here, whatever line ends it has now."""
+    if path.suffix != TEXT:
+        return file_sha256(path)
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _named(line: bytes) -> str:

@@ -10,21 +10,22 @@ Files, for `results/baselines/ci.json`:
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import ConfigDict, Field, model_validator
 
-from distilbench.core.errors import UserError
+from distilbench.core.errors import UserError, shown
+from distilbench.core.escape import one_line
 from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, write_together
+from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, read_object, summed
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.records.frames import read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
@@ -33,7 +34,54 @@ SCHEMA = 1
 PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type", "precision")
 TEXTS = "texts"
 NOT_FINITE = "the loss was not finite"
+EXAMPLE_COLUMNS = ["run", "task", "split", "example", "gold", "value", "slices"]
 PROVENANCE = ("teacher", "student", "text", "train", "budget")
+
+
+class _BlessedTask(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    data_sha256: str
+    main_metric: str
+    type: str
+    precision: str
+
+
+class _BlessedRun(Stored):
+    label: str
+    seed: int
+    batches: str | None
+    weights: str | None
+    scores: dict[str, float]
+
+
+class _BlessedChange(Stored):
+    time: str
+    commit: str | None
+    candidate: str
+    verdict: str
+    why: str
+    scores: dict[str, dict[str, list[float | None]]]
+
+
+class _BaselineShape(Stored):
+    """What `ci.json` must hold."""
+
+    mteb: str
+    limit: int | None
+    tasks: dict[str, _BlessedTask] = Field(min_length=1)
+    runs: dict[str, _BlessedRun] = Field(min_length=1)
+    provenance: dict[str, dict[str, Any]]
+    history: list[_BlessedChange] = Field(default_factory=list)
+    examples_sha256: str
+    vectors_sha256: str | None
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        for name, run in self.runs.items():
+            if run.scores.keys() != self.tasks.keys():
+                raise ValueError(f"runs.{name}.scores are not of the tasks that it names")
+        return self
 
 
 @dataclass(frozen=True)
@@ -196,7 +244,7 @@ def _write(candidate: Scores, path: Path) -> None:
         "examples_sha256": file_sha256(path.with_suffix(".parquet")),
         "vectors_sha256": file_sha256(vectors) if candidate.vectors else None,
     }
-    dump_json({**content, "sha256": _sha256(content)}, path)
+    dump_json(summed(content), path)
 
 
 def _write_vectors(candidate: Scores, path: Path) -> None:
@@ -214,13 +262,7 @@ def _read_vectors(path: Path) -> tuple[list[str], dict[str, npt.NDArray[np.float
 
     with safe_open(path, framework="np") as stored:
         vectors = {run: stored.get_tensor(run) for run in stored.keys()}  # noqa: SIM118
-        return json.loads(stored.metadata()[TEXTS]), vectors
-
-
-def _sha256(content: dict[str, Any]) -> str:
-    """Of a baseline's content, however it is laid out."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+        return list(map(str, parsed(stored.metadata()[TEXTS].encode()))), vectors
 
 
 def read_baseline(path: Path) -> Scores:
@@ -233,33 +275,42 @@ def read_baseline(path: Path) -> Scores:
         if not file.is_file():
             raise UserError(f"the baseline {file} is missing; write one with --bless and commit it")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["schema"] != SCHEMA:
-            raise UserError(f"{path} has schema {content['schema']}, not {SCHEMA}; bless it again")
-        if content.pop("sha256") != _sha256(content):
-            raise UserError(f"{path} was changed after it was written; restore it or bless again")
-        if content["examples_sha256"] != file_sha256(table):
-            raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
-        texts, vectors = _sealed_vectors(path, content["vectors_sha256"])
-        runs = pd.DataFrame.from_dict(content["runs"], orient="index")
-        scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
-        baseline = Scores(
-            runs=runs,
-            scores=scores[list(content["tasks"])],
-            examples=pd.read_parquet(table),
-            tasks=content["tasks"],
-            mteb=content["mteb"],
-            limit=content["limit"],
-            provenance=content["provenance"],
-            texts=texts,
-            vectors=vectors,
-            history=content.get("history", []),
-        )
-    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-        raise UserError(f"{path} is no baseline ({type(error).__name__}: {error}); bless it again") from None
-    if not all(math.isfinite(value) for value in baseline.scores.to_numpy().ravel()):
-        raise UserError(f"{path} holds scores that are no numbers; bless it again")
-    return baseline
+        content = read_object(path)
+        if content.get("schema") != SCHEMA:
+            raise UserError(f"{path} has schema {shown(content.get('schema'))}, not {SCHEMA}; bless it again")
+        check_sum(content)
+        check_shape(_BaselineShape, content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no baseline: {error}; restore it or bless it again") from None
+    if content["examples_sha256"] != file_sha256(table):
+        raise UserError(f"{table} is not the table that {path} was written with; restore both or bless again")
+    texts, vectors = _sealed_vectors(path, content["vectors_sha256"])
+    runs = pd.DataFrame.from_dict(content["runs"], orient="index")
+    scores = pd.DataFrame(list(runs.pop("scores")), index=runs.index, dtype="float64")
+    return Scores(
+        runs=runs,
+        scores=scores[list(content["tasks"])],
+        examples=_table(table, set(content["runs"])),
+        tasks=content["tasks"],
+        mteb=content["mteb"],
+        limit=content["limit"],
+        provenance=content["provenance"],
+        texts=texts,
+        vectors=vectors,
+        history=content.get("history", []),
+    )
+
+
+def _table(path: Path, runs: set[str]) -> pd.DataFrame:
+    """The scored examples. Raises `UserError` for a table of other columns, or of other runs."""
+    try:
+        table = pd.read_parquet(path)
+        examples = table[EXAMPLE_COLUMNS].astype({"gold": "float64", "value": "float64"})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no table of examples ({one_line(str(error))}); bless it again") from None
+    if not set(examples["run"]) <= runs:
+        raise UserError(f"{path} holds examples of runs that are not in the baseline; bless it again")
+    return examples
 
 
 def _sealed_vectors(path: Path, sha256: str | None) -> tuple[list[str], dict[str, npt.NDArray[np.floating]]]:
@@ -270,4 +321,13 @@ def _sealed_vectors(path: Path, sha256: str | None) -> tuple[list[str], dict[str
         raise UserError(f"the baseline's {file} is missing; restore it or bless again")
     if sha256 != file_sha256(file):
         raise UserError(f"{file} is not what {path} was written with; restore both or bless again")
-    return _read_vectors(file)
+    from safetensors import SafetensorError
+
+    try:
+        texts, vectors = _read_vectors(file)
+        sizes = {vectors[run].shape[:1] for run in vectors if vectors[run].ndim == len("NW")}
+    except (OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
+        raise UserError(f"{file} holds no vectors ({one_line(str(error))}); bless it again") from None
+    if sizes - {(len(texts),)} or not vectors:
+        raise UserError(f"{file} does not hold a vector for each of its texts; bless it again")
+    return texts, vectors

@@ -16,6 +16,7 @@ import pandas as pd
 
 from distilbench.analysis import stats
 from distilbench.core.errors import UserError
+from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores
 from distilbench.gate.columns import OVERALL, ColumnDifference, ResampledRuns, paired_seeds
 
@@ -139,11 +140,12 @@ def _lost(candidate: Scores, label: str) -> CheckLine | None:
 
 
 def wanted_tasks(baseline: Scores, tasks: Sequence[str] = ()) -> list[str]:
-    """`tasks`, or all of the baseline's. Raises `UserError` for one that the baseline does not have."""
-    for task in tasks:
+    """`tasks` and those of profiles, or all of the baseline's. Raises `UserError` for one that it does not have."""
+    asked = list(map(str, expand(tasks)))
+    for task in asked:
         if task not in baseline.tasks:
             raise UserError(f"--tasks: the baseline has no scores of {task}; it has {', '.join(baseline.tasks)}")
-    return list(tasks or baseline.tasks)
+    return asked or list(baseline.tasks)
 
 
 def _refusals(candidate: Scores, baseline: Scores, tasks: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from distilbench.core.errors import UserError
+from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, summed
 from distilbench.gate.baseline import Scores, bless, read_baseline
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.output import headline
@@ -72,24 +73,41 @@ def append(path: Path, outcome: CheckResult, candidate: str, baseline: str) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     # One write of one line: two jobs that add at the same time do not cut into each other.
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(entry, allow_nan=False) + "\n")
+        stream.write(json.dumps(summed(entry), allow_nan=False) + "\n")
+
+
+class _LineShape(Stored):
+    label: str
+    column: str
+    verdict: str
+    candidate: float | None
+    half_width: float | None
+
+
+class _CheckShape(Stored):
+    """What a line of the history must hold."""
+
+    time: str
+    commit: str | None
+    verdict: str
+    lines: list[_LineShape]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All checks, the oldest first. Raises `UserError` for a line that is not one of them."""
+    """All checks, the oldest first. Raises `UserError` for a line that is not one of them, or was changed."""
     if not path.is_file():
         raise UserError(f"there is no history {path}; distilbench check --history {path} begins one")
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Other characters that end a line for Python may stand within a name.
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
         try:
-            entry = json.loads(line)
-            (
-                [(item["label"], item["column"], item["candidate"]) for item in entry["lines"]],
-                entry["commit"],
-                entry["time"],
-            )
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path} line {number} is not a check; remove it") from None
+            entry = parsed(line)
+            check_shape(_CheckShape, entry)
+            check_sum(entry)
+        except ValueError as error:
+            raise UserError(f"{path} line {number} is not a check ({error}); restore it, or remove the line") from None
         entries.append(entry)
     return entries
 
@@ -154,9 +172,13 @@ def replace_baseline(
 ) -> Blessing:
     """Write a candidate as the baseline, unless it is shown to be worse than the one there and no reason is given.
 
-    What is there and cannot be read is replaced. `as_models` as of `distilbench.gate.check.check`.
+    What is there and cannot be read is replaced, which is said. `as_models` as of `distilbench.gate.check.check`.
     """
-    before = _there(path)
+    try:
+        before = read_baseline(path) if path.is_file() else None
+    except UserError as error:
+        bless(scores, path)
+        return Blessing([], [f"the baseline that was there was replaced without being compared: {error}"])
     if before is None:
         bless(scores, path)
         return Blessing([])
@@ -175,13 +197,6 @@ def replace_baseline(
     }
     bless(replace(scores, history=[*before.history, *([entry] if changes else [])]), path)
     return Blessing(said, _notes(compared))
-
-
-def _there(path: Path) -> Scores | None:
-    try:
-        return read_baseline(path) if path.is_file() else None
-    except UserError:
-        return None
 
 
 def changes_between(before: Scores, after: Scores) -> Changes:

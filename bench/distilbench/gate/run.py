@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.evaluation.collapse import CollapseError
+from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores, read_baseline, scores_of, scores_to_bless
 from distilbench.gate.candidate import (
     Encode,
@@ -60,7 +61,7 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Bles
     if is_model(folder):
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
-        label, in_full = options.row or folder.resolve().name, dict.fromkeys(options.tasks, "fp32")
+        label, in_full = options.row or folder.resolve().name, dict.fromkeys(map(str, expand(options.tasks)), "fp32")
         try:
             scores = score_model(folder, label, in_full, options.mirror, options.device)
         except CollapseError as error:

@@ -12,6 +12,8 @@ from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_together
+from distilbench.core.stored_json import SUM, Stored, check_shape, check_sum, read_object, summed
+from distilbench.records.schema import AblationsShape, TuningShape
 
 SCHEMA = 1
 TUNED = "-tuned"
@@ -110,21 +112,18 @@ def write_tuning(folder: Path, tuning: Tuning) -> None:
 
 
 def read_design(folder: Path) -> Design:
-    """What the files in a study's folder say; nothing where there are none. Raises `UserError` for damaged ones."""
-    try:
-        ablations = _read(folder / ABLATIONS_FILE).get("ablations", [])
-        tuning = _read(folder / TUNING_FILE)
-        return Design([_ablation(item) for item in ablations], _tuning(tuning) if tuning else None)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"the design of {folder} ({ABLATIONS_FILE}, {TUNING_FILE}) cannot be read ({error}); run its study again, "
-            "which writes it anew"
-        ) from None
+    """What the files in a study's folder say; nothing where there are none.
+
+    Raises `UserError` for damaged ones, and for those that were changed after they were written.
+    """
+    ablations = _read(folder / ABLATIONS_FILE, AblationsShape)
+    tuning = _read(folder / TUNING_FILE, TuningShape)
+    return Design([_ablation(item) for item in ablations.get("ablations", [])], _tuning(tuning) if tuning else None)
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     # Not sorted: the order of factors and levels is that of the study.
-    text = json.dumps({"schema": SCHEMA, **content}, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(summed({"schema": SCHEMA, **content}), indent=2, allow_nan=False) + "\n"
 
     def write(folder: Path) -> None:
         (folder / path.name).write_text(text, encoding="utf-8")
@@ -132,13 +131,18 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     write_together(path, write)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, shape: type[Stored]) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.pop("schema") != SCHEMA:
-        raise ValueError(f"{path.name} is not of schema {SCHEMA}")
-    return dict(content)
+    try:
+        content = read_object(path)
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"it is not of schema {SCHEMA}")
+        check_sum(content)
+        check_shape(shape, content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; run its study again, which writes it anew") from None
+    return {name: value for name, value in content.items() if name not in ("schema", SUM)}
 
 
 def _ablation(values: dict[str, Any]) -> Ablation:

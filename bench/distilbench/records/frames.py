@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distilbench.core.errors import UserError
-from distilbench.records.record import CURVE_FILE, EXAMPLES_FILE, SLICES, Record
+from distilbench.records.record import CURE, CURVE_FILE, EXAMPLES_FILE, SLICES, Record
 
 SIMILARITY, GOLD = "similarity", "gold"
 PLACE = ["task", "split", "example"]
@@ -26,7 +26,7 @@ def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
     frames = [
         frame.assign(value=_values(frame, record), run_id=record.run_id).reindex(columns=COLUMNS)
         for record in records
-        if (frame := _read(folder / record.run_id / EXAMPLES_FILE)) is not None
+        if (frame := _read(folder / record.run_id / EXAMPLES_FILE, PLACE)) is not None
     ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
@@ -39,18 +39,21 @@ def read_curves(records: Sequence[Record], folder: Path) -> pd.DataFrame:
     frames = [
         frame.assign(run_id=record.run_id)
         for record in records
-        if (frame := _read(folder / record.run_id / CURVE_FILE)) is not None
+        if (frame := _read(folder / record.run_id / CURVE_FILE, ["step"])) is not None
     ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run_id"])
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def _read(path: Path, needed: Sequence[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete its folder and run the study again") from error
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {CURE}") from error
+    if lacking := [name for name in needed if name not in frame]:
+        raise UserError(f"{path} has no column {lacking[0]}; {CURE}")
+    return frame
 
 
 def _values(examples: pd.DataFrame, record: Record) -> npt.NDArray[np.float64]:

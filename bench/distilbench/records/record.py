@@ -24,27 +24,29 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distilbench.core.errors import UserError
-from distilbench.core.sealed import damage
+from distilbench.core.sealed import SUMS_FILE, damage
+from distilbench.core.stored_json import check_parts, check_shape, read_object
+from distilbench.records.schema import MAIN, RecordShape, Role, Status
 
 SCHEMA = 1
 RECORD_FILE = "record.json"
 CURVE_FILE = "curve.parquet"
 EXAMPLES_FILE, RANKED_FILE, JUDGED_FILE = "examples.parquet", "ranked.parquet", "judged.parquet"
 LISTS = (RANKED_FILE, JUDGED_FILE)
+LEFT = (RECORD_FILE, SUMS_FILE, CURVE_FILE, EXAMPLES_FILE)
+"""What a folder is known by as a run's."""
 SLICES = "slices"
 """Column of examples.parquet."""
 MTEB_FOLDER = "mteb"
 SOURCE_FILE = "SOURCE.json"
 """Of a folder of a mirror: where its files are from, and under which licence."""
 
-Status = Literal["completed", "diverged", "failed"]
-Role = Literal["method", "floor", "ceiling", "reference"]
 ROLE_ORDER: dict[Role, int] = {"ceiling": 0, "method": 1, "reference": 2, "floor": 3}
 """Of rows in tables."""
-Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
+CURE = "delete its folder and run the study again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +106,11 @@ class Record:
             raise ValueError(f"run {self.run_id} is completed but its score of {task} is not a number")
 
 
-def _task_without_score(scores: dict[str, dict[str, float]]) -> str | None:
-    """The first task of which the main score is not finite."""
-    return next((task for task, values in scores.items() if not math.isfinite(values["main_score"])), None)
+def _task_without_score(scores: Any) -> str | None:
+    """The first task of which the main score is not finite; whether the scores are any is for others to say."""
+    values = scores if isinstance(scores, dict) else {}
+    main = {task: metrics.get(MAIN) for task, metrics in values.items() if isinstance(metrics, dict)}
+    return next((task for task, score in main.items() if isinstance(score, float) and not math.isfinite(score)), None)
 
 
 def dump_json(value: Any, path: Path) -> None:
@@ -122,39 +126,45 @@ def to_dict(record: Record) -> dict[str, Any]:
 def read_record(path: Path) -> Record:
     """Read one `record.json`; one that claims success without finite scores is that of a run that diverged.
 
-    Raises `UserError` when it is damaged or of another schema.
+    Raises `UserError` when it is damaged or of another schema, naming the key that is to blame.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        # JSON can name half of a pair of surrogates, which no table and no page can hold.
-        json.dumps(values, ensure_ascii=False).encode()
+        values = read_object(path, nan=True)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as a record ({error}); delete its folder and run the study again"
-        ) from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UserError(f"{path} cannot be read as a record: {error}; {CURE}") from None
+    if values.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a record of schema {SCHEMA}; make it again with this version of distilbench")
+    if values.get("status") == "completed" and (task := _task_without_score(values.get("scores"))):
+        values |= {"status": "diverged", "error": f"its score of {task} is not a number", "scores": {}, "tasks": {}}
     try:
-        if values["status"] == "completed" and (task := _task_without_score(values["scores"])):
-            values |= {"status": "diverged", "error": f"its score of {task} is not a number", "scores": {}, "tasks": {}}
+        check_parts(values)
+        check_shape(RecordShape, values)
         return Record(**values)
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete its folder and run the study again") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; {CURE}") from None
 
 
 def record_damage(folder: Path) -> str | None:
     """What is wrong with a record's folder, in a few words, or None."""
-    return damage(folder, may_lack=LISTS)
+    return damage(folder, may_lack=LISTS, line_ends=True)
+
+
+def run_folders(study: Path) -> list[Path]:
+    """The folders in a study's that hold anything of what a run leaves."""
+    # A leading dot marks a folder that is still being written.
+    return sorted({path.parent for name in LEFT for path in study.glob(f"[!.]*/{name}")})
 
 
 def read_study(folder: Path) -> list[Record]:
     """All records of one study's folder, ordered by role, label and seed. Empty when there are none.
 
-    Raises `UserError` for a record of which a byte has changed since it was written, or that lies in another's place.
+    Raises `UserError` for a record of which a byte has changed since it was written, that lies in another's place, or
+    that has gone from among the run's other files.
     """
-    # A leading dot marks a folder that is still being written.
-    paths = sorted(folder.glob(f"[!.]*/{RECORD_FILE}"))
+    paths = [run / RECORD_FILE for run in run_folders(folder)]
     for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is missing, of a run that has left other files; {CURE}")
         if damaged := record_damage(path.parent):
             raise UserError(f"the record {path.parent} is damaged: {damaged}; delete it and run the study again")
     records = [read_record(path) for path in paths]

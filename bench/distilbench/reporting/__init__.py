@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.core.errors import UserError
-from distilbench.records.record import RECORD_FILE, Record, read_study
+from distilbench.records.record import RECORD_FILE, Record, read_study, run_folders
 
 if TYPE_CHECKING:
     import rich.table
@@ -81,7 +81,7 @@ def study_folders(results: Path) -> list[Path]:
         raise UserError(f"the results folder {results} does not exist; run a study first or name another folder")
     results = results.resolve()
     children = [path for path in sorted(results.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    folders = [path for path in (results, *children) if any(path.glob(f"[!.]*/{RECORD_FILE}"))]
+    folders = [path for path in (results, *children) if run_folders(path)]
     if not folders:
         expected = f"<run>/{RECORD_FILE} or <study>/<run>/{RECORD_FILE}"
         raise UserError(f"{results} holds no records ({expected}); run a study first or name another folder")

@@ -25,11 +25,11 @@ from distilbench.records.record import (
     RANKED_FILE,
     RECORD_FILE,
     Record,
-    Status,
     dump_json,
     read_record,
     to_dict,
 )
+from distilbench.records.schema import Status
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger
 
@@ -76,7 +76,7 @@ def known_record(run: PreparedRun) -> Record | None:
 
 def sound_record(folder: Path) -> Record | None:
     """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
-    if not is_sound(folder, "the record", may_lack=LISTS):
+    if not is_sound(folder, "the record", may_lack=LISTS, line_ends=True):
         return None
     record = read_record(folder / RECORD_FILE)
     # A folder that was moved to another's place is whole, and still not what its name says.

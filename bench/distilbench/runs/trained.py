@@ -27,7 +27,8 @@ from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.export import export, licence_of, model_card
 from distilbench.models.model_folder import StoredModel
 from distilbench.models.sources import Source
-from distilbench.records.record import CURVE_FILE, Status, dump_json
+from distilbench.records.record import CURVE_FILE, dump_json
+from distilbench.records.schema import Status
 from distilbench.runs.prepare.inputs import dims_for, shared_tokens
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore

@@ -33,7 +33,7 @@ from distilbench.study.study import Run
 def tune(inputs: Inputs, watch: Watch) -> Tuning:
     """Tune the rows of a study, write the trials beside its records as they are done, and return them.
 
-    Raises `UserError` where `dev` shares pairs with a task.
+    Raises `UserError` where `dev` shares pairs with a task, or ranks nothing.
     """
     preflight(inputs)
     try_rows(inputs)
@@ -99,6 +99,7 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
     runs = [prepare_run(own, cell) for cell in cells]
     ids, known = [run.id for run in runs], all(is_trained(run) for run in runs)
     scores: list[float] = []
+    lacking: list[str] = []
     flops = 0.0
     for run in runs:
         try:
@@ -109,10 +110,14 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
             traceback.print_exc()
             return Trial(settings, ids, None, flops, f"{type(error).__name__}: {error}"), False
         flops += spent(ledger, "flops")
-        if (score := _dev_score(training)) is not None:
+        if training.status != "completed":
+            lacking.append("a training diverged")
+        elif (score := _dev_score(training)) is not None:
             scores.append(score)
-    if len(scores) < len(runs):
-        return Trial(settings, ids, None, flops, "a training diverged"), False
+        else:
+            lacking.append("a dev score is undefined: the student's vectors are all equal, or not finite")
+    if lacking:
+        return Trial(settings, ids, None, flops, lacking[0]), False
     return Trial(settings, ids, sum(scores) / len(scores), flops), known
 
 
@@ -123,9 +128,9 @@ def _trained(run: PreparedRun) -> tuple[Training, Ledger]:
 
 
 def _dev_score(training: Training) -> float | None:
-    """The score of the weights that would ship; None where the training diverged."""
-    if training.status != "completed" or not training.response:
+    """The score of the weights that would ship; None where it is undefined."""
+    chosen = [row for row in training.response if row.get("chosen")] or training.response[-1:]
+    if not chosen:
         return None
-    chosen = [row for row in training.response if row.get("chosen")] or [training.response[-1]]
     score: float | None = chosen[-1]["score"]
     return score

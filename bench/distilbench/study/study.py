@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
 from distilbench.core.errors import UserError, one_of, shown
-from distilbench.records.record import Role
+from distilbench.records.schema import Role
 from distilbench.study.mistakes import explain, given
 from distilbench.study.rows import MethodEntry, method_entry
 from distilbench.study.sections.models import StaticSpec, StudentSpec, TeacherSpec, spec_of

@@ -128,6 +128,8 @@ def _instance(name: str) -> Any:
         return embedded.TASKS[name]()
     if name == SICK_TEST:
         return embedded.SickTest()
+    if name in PROFILES:
+        raise UserError(f"tasks: {name} is a profile of tasks; name one or all of them: {', '.join(PROFILES[name])}")
     try:
         return mteb.get_task(name)
     except KeyError:

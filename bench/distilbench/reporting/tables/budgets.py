@@ -8,7 +8,8 @@ from typing import get_args
 
 from distilbench.analysis.comparable import Settings, conflicts, settings_of
 from distilbench.analysis.frame import OVERALL, StudyFrames
-from distilbench.records.record import RECORD_FILE, Currency
+from distilbench.records.record import RECORD_FILE
+from distilbench.records.schema import Currency
 from distilbench.reporting.render import Table
 from distilbench.reporting.tables.scores import TableBuilder
 

@@ -27,7 +27,7 @@ def preflight(inputs: Inputs) -> None:
     if not isinstance(inputs.teacher, Teacher):
         _check_vectors(inputs, needs)
     if inputs.dev is not None:
-        inputs.dev.dev_set  # noqa: B018
+        _check_dev_ranks(inputs.dev)
         if inputs.study.train.checkpoint == "best-on-dev":
             _check_dev_is_apart(inputs, inputs.dev, "train.checkpoint best-on-dev", "set train.checkpoint to last")
         if inputs.study.tune is not None:
@@ -105,6 +105,18 @@ def _look_at_labelled(inputs: Inputs, labelled: RowsText) -> None:
     if labelled.pairs_seen:
         seen = ", ".join(f"{count} of {task}" for task, count in labelled.pairs_seen.items())
         inputs.announce(f"the labelled text holds test pairs: {seen}; its students are not zero-shot on these")
+
+
+def _check_dev_ranks(dev: RowsText) -> None:
+    """Refuse pairs of which no order can be right or wrong: every score of theirs would be undefined."""
+    gold_P = dev.dev_set.gold_P
+    if len(set(gold_P.tolist())) < 2:
+        spec = dev.request.spec
+        whose = "scores" if spec.scores else "cosines of the teacher"
+        raise UserError(
+            f"dev.source: {spec.source} has no two pairs with different {whose}; there is nothing to rank, so give "
+            "others"
+        )
 
 
 def _check_dev_is_apart(inputs: Inputs, dev: RowsText, what: str, cure: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
-from distilbench.records.record import Currency
+from distilbench.records.schema import Currency
 from distilbench.study.sections.section import PositiveInt, Section
 
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
