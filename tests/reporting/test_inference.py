@@ -172,9 +172,10 @@ def test_the_normal_deviate_is_that_of_the_interval_which_just_reaches(
 def test_the_highest_deviate_of_many_is_found_without_the_others() -> None:
     rng = np.random.default_rng(4)
     distance = rng.normal(size=(60, 30, 4))
-    known = (distance, rng.chisquare(3, distance.shape) * 0.1, rng.integers(1, 5, (30, 4)) * 1.0, rng.random((30, 4)))
-    expected = stats.normal_deviate(*map(np.asarray, known)).max(axis=(1, 2))
-    np.testing.assert_array_equal(stats.highest_deviate(*map(np.asarray, known)), expected)
+    of_seeds, of_examples = rng.chisquare(3, distance.shape) * 0.1, rng.random((30, 4))
+    freedom = rng.integers(1, 5, (30, 4)).astype(np.float64)
+    expected = stats.normal_deviate(distance, of_seeds, freedom, of_examples).max(axis=(1, 2))
+    np.testing.assert_array_equal(stats.highest_deviate(distance, of_seeds, freedom, of_examples), expected)
 
 
 def test_holm_by_hand() -> None:

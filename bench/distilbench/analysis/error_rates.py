@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from distilbench.analysis import stats
 from distilbench.analysis.frame import OVERALL
-from distilbench.analysis.inference import Inference
+from distilbench.analysis.inference import Inference, judged_with, score_matrix
 from distilbench.analysis.rankings import FEWEST_SEEDS, largest_set
 from distilbench.analysis.simultaneous import ScoreMatrix, family, pairs, root
 from distilbench.analysis.stats import Array
@@ -42,8 +42,8 @@ class Population:
     def of(cls, inference: Inference) -> Population:
         """Of the averages of a study. Raises `UserError` where it has no two rows of two seeds."""
         keys = largest_set(inference)
-        columns = inference.judged_with(OVERALL)
-        matrix = inference.matrix(keys, columns) if keys and columns else None
+        columns = judged_with(inference, OVERALL)
+        matrix = score_matrix(inference, keys, columns) if keys and columns else None
         several = matrix.there_KSC.all(axis=2).sum(axis=1) > 1 if matrix else np.zeros(0, dtype=bool)
         if matrix is None or several.sum() < 2:
             raise UserError(

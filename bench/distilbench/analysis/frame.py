@@ -36,6 +36,15 @@ class SeedSummary:
 
 
 @dataclass(frozen=True)
+class HalfWidths:
+    """Rows x (tasks and groups)."""
+
+    scores: pd.DataFrame
+    gaps: pd.DataFrame
+    """Of the shares of the gap closed."""
+
+
+@dataclass(frozen=True)
 class StudyFrames:
     """All that tables and figures show, scores and shares as fractions."""
 
@@ -58,10 +67,8 @@ class StudyFrames:
     """Setting in which rows of different letters differ -> letter -> its value as JSON; empty without letters."""
     margin: float = MARGIN
     """Below it two methods count as equivalent."""
-    half_widths: pd.DataFrame | None = None
-    """Rows x (tasks and groups): of the intervals over seeds and examples, where examples are known."""
-    gap_half_widths: pd.DataFrame | None = None
-    """Likewise, of the shares of the gap closed."""
+    half_widths: HalfWidths | None = None
+    """Of the intervals over seeds and examples, where examples are known."""
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -74,17 +81,19 @@ class StudyFrames:
     @cached_property
     def score(self) -> SeedSummary:
         """Of `scores`."""
-        return _with_examples(over_seeds(self.runs, self.scores), self.half_widths)
+        return _with_examples(over_seeds(self.runs, self.scores), self.half_widths.scores if self.half_widths else None)
 
     @cached_property
     def average(self) -> SeedSummary:
         """Of `averages`."""
-        return _with_examples(over_seeds(self.runs, self.averages), self.half_widths)
+        return _with_examples(
+            over_seeds(self.runs, self.averages), self.half_widths.scores if self.half_widths else None
+        )
 
     @cached_property
     def gap(self) -> SeedSummary:
         """Of `gaps`."""
-        return _with_examples(over_seeds(self.runs, self.gaps), self.gap_half_widths)
+        return _with_examples(over_seeds(self.runs, self.gaps), self.half_widths.gaps if self.half_widths else None)
 
 
 def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> StudyFrames:
@@ -121,6 +130,11 @@ def median_costs(study: StudyFrames) -> pd.DataFrame:
     """Rows x ledger entries: medians over seeds, since a busy machine's times have outliers."""
     medians = study.costs.groupby(study.runs["key"].reindex(study.costs.index)).median()
     return medians.reindex(study.runs["key"].unique())
+
+
+def diverged_runs(study: StudyFrames, key: str) -> int:
+    """How many runs of a row diverged."""
+    return int(((study.runs["key"] == key) & (study.runs["status"] == "diverged")).sum())
 
 
 def groups(tasks: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, replicates
-from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, groups
+from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, diverged_runs, groups
 from distilbench.analysis.simultaneous import ALONE, CONSTANT, Family, ScoreMatrix, family
 from distilbench.analysis.verdicts import Comparison, Judgement, Verdict, judge, without_survivors
 
@@ -53,11 +53,6 @@ class Inference:
         named = {str(task): {str(task): 1.0} for task in self.scores} | groups(self.study.tasks)
         return {name: tasks for name, tasks in named.items() if tasks.keys() <= set(self.scores)}
 
-    def judged_with(self, column: str) -> list[str]:
-        """The columns that are one family with a column: all averages, or all single tasks."""
-        averages = [name for name in map(str, self.study.averages) if name in self.columns]
-        return averages if column in averages else [name for name in self.columns if name not in averages]
-
     def score(self, key: str, column: str) -> stats.Estimate | None:
         """A row's score; None for rows without completed runs, and columns that cannot be compared."""
         return self.contrast({key: 1.0}, column)
@@ -92,60 +87,19 @@ class Inference:
         """
         keys = list(dict.fromkeys([*(key for weights in contrasts for key in weights), *beside]))
         weights_PK = np.array([[weights.get(key, 0.0) for key in keys] for weights in contrasts])
-        found = family(self.matrix(keys, columns, alike=alike), weights_PK, self.alpha, np.random.default_rng(SEED))
+        found = family(
+            score_matrix(self, keys, columns, alike=alike), weights_PK, self.alpha, np.random.default_rng(SEED)
+        )
         judged = [
             [None if item is None else judge(item, found, self.study.margin) for item in line]
             for line in found.estimates
         ]
         return found, judged
 
-    def matrix(self, keys: Sequence[str], columns: Sequence[str], *, alike: bool = False) -> ScoreMatrix:
-        """The scores of some rows on some columns, with how they vary over the choice of examples."""
-        runs = {(key, column): self.runs(key, column) for key in keys for column in columns}
-        seeds = sorted({seed for (key, _), mine in runs.items() for seed in mine if key not in self.constant}) or [0]
-        values_KSC = np.full((len(keys), len(seeds), len(columns)), np.nan)
-        replicates = np.zeros((len(seeds), len(keys), len(columns), self._resamples), dtype=np.float32)
-        for k, key in enumerate(keys):
-            for c, column in enumerate(columns):
-                mine = runs[key, column]
-                if key in self.constant and mine:
-                    mine = dict.fromkeys(seeds, next(iter(mine.values())))
-                if not mine:
-                    continue
-                places = [seeds.index(seed) for seed in mine]
-                values_S, replicates_SB = self.values(list(mine.values()), column)
-                values_KSC[k, places, c] = values_S
-                replicates[places, k, c] = replicates_SB - replicates_SB.mean(axis=1, keepdims=True)
-        covariance = _example_covariance(replicates.reshape(len(seeds), -1, self._resamples), values_KSC)
-        shape = (len(keys), len(columns)) * 2
-        groups_K = np.array([self._group(key) for key in keys])
-        return ScoreMatrix(values_KSC, covariance.reshape(shape), np.minimum(groups_K, 0) if alike else groups_K)
-
-    @property
-    def _resamples(self) -> int:
-        return next((part.shape[1] for part in self.resampled.values()), 0)
-
-    def _group(self, key: str) -> int:
-        """Rows of one group were trained under the same settings."""
-        if key in self.constant:
-            return CONSTANT
-        first = self._first_runs
-        return int(first["group"].loc[key]) if first["role"].loc[key] == "method" else ALONE
-
-    @cached_property
-    def _first_runs(self) -> pd.DataFrame:
-        first = self.study.runs.groupby("key").first()[["role", "letters"]]
-        return first.assign(group=pd.factorize(first["letters"])[0])
-
-    def diverged(self, key: str) -> int:
-        """How many runs of a row diverged."""
-        runs = self.study.runs
-        return int(((runs["key"] == key) & (runs["status"] == "diverged")).sum())
-
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
         if column not in self._known:
-            self._known |= self._compare(self.judged_with(column)) if column in self.columns else {column: {}}
+            self._known |= self._compare(judged_with(self, column)) if column in self.columns else {column: {}}
         return list(self._known[column].values())
 
     def comparison(self, one: str, other: str, column: str = OVERALL) -> Comparison | None:
@@ -184,7 +138,7 @@ class Inference:
         """Column -> pair of rows -> what can be said of it."""
         rows = self.study.rows
         keys = [str(key) for key in rows.index[rows["role"] != "ceiling"]]
-        letters = self._first_runs["letters"]
+        letters = self.study.runs.groupby("key")["letters"].first()
         alike = [pair for pair in combinations(keys, 2) if letters[pair[0]] == letters[pair[1]]]
         pairs = [pair for pair in alike if any(self._common(pair, column) for column in columns)]
         if not pairs:
@@ -203,7 +157,7 @@ class Inference:
         values = [self._by_task(side, column).T for side in zip(*self._common(pair, column), strict=True)]
         spread = np.sqrt(difference.seed_variance * difference.seeds)
         effect = difference.mean / spread if spread else np.nan
-        diverged = (self.diverged(pair[0]), self.diverged(pair[1]))
+        diverged = (diverged_runs(self.study, pair[0]), diverged_runs(self.study, pair[1]))
         judgement = replace(judgement, verdict=without_survivors(judgement.verdict, diverged))
         return Comparison(*pair, difference, effect, stats.improvement(*values), **vars(judgement), diverged=diverged)
 
@@ -243,6 +197,44 @@ class Inference:
     def constant(self) -> set[str]:
         """The rows that no seed changes."""
         return {str(key) for key, role in self.study.rows["role"].items() if role in CONSTANT_ROLES}
+
+
+def judged_with(inference: Inference, column: str) -> list[str]:
+    """The columns that are one family with a column: all averages, or all single tasks."""
+    averages = [name for name in map(str, inference.study.averages) if name in inference.columns]
+    return averages if column in averages else [name for name in inference.columns if name not in averages]
+
+
+def score_matrix(
+    inference: Inference, keys: Sequence[str], columns: Sequence[str], *, alike: bool = False
+) -> ScoreMatrix:
+    """The scores of some rows on some columns, with how they vary over the choice of examples."""
+    runs = {(key, column): inference.runs(key, column) for key in keys for column in columns}
+    seeds = sorted({seed for (key, _), mine in runs.items() for seed in mine if key not in inference.constant}) or [0]
+    resamples = next((part.shape[1] for part in inference.resampled.values()), 0)
+    values_KSC = np.full((len(keys), len(seeds), len(columns)), np.nan)
+    replicates = np.zeros((len(seeds), len(keys), len(columns), resamples), dtype=np.float32)
+    for (k, key), (c, column) in product(enumerate(keys), enumerate(columns)):
+        mine = runs[key, column]
+        if key in inference.constant and mine:
+            mine = dict.fromkeys(seeds, next(iter(mine.values())))
+        if mine:
+            places = [seeds.index(seed) for seed in mine]
+            values_S, replicates_SB = inference.values(list(mine.values()), column)
+            values_KSC[k, places, c] = values_S
+            replicates[places, k, c] = replicates_SB - replicates_SB.mean(axis=1, keepdims=True)
+    covariance = _example_covariance(replicates.reshape(len(seeds), -1, resamples), values_KSC)
+    shape = (len(keys), len(columns)) * 2
+    return ScoreMatrix(values_KSC, covariance.reshape(shape), _trained_alike(inference, keys, alike=alike))
+
+
+def _trained_alike(inference: Inference, keys: Sequence[str], *, alike: bool) -> npt.NDArray[np.int64]:
+    """The group of each row: rows of one group were trained under the same settings, or differ in them on purpose."""
+    first = inference.study.runs.groupby("key").first().loc[list(keys)]
+    groups = pd.factorize(first["letters"])[0] * (not alike)
+    groups[(first["role"] != "method").to_numpy()] = ALONE
+    groups[[key in inference.constant for key in keys]] = CONSTANT
+    return np.asarray(groups, dtype=np.int64)
 
 
 def _example_covariance(replicates_SNB: npt.NDArray[np.float32], values_KSC: Array) -> Array:

@@ -288,11 +288,11 @@ def _column_root(matrix: ScoreMatrix) -> Array:
     """Root of the correlation between columns of what rows vary by from seed to seed, shrunk where runs are few."""
     columns = matrix.values_KSC.shape[2]
     trained = matrix.groups_K != CONSTANT
-    whole = np.logical_and(np.all(matrix.there_KSC, axis=2), trained[:, None])
+    whole = matrix.there_KSC.all(axis=2) & trained[:, None]
     parts = []
     for _, rows in _groups(matrix.groups_K):
         for seed in range(whole.shape[1]):
-            members = [row for row in rows if whole[row, seed]]
+            members = [int(row) for row in rows if whole[int(row), seed]]
             if not members:
                 continue
             own = np.array([matrix.values_KSC[row][whole[row]].mean(axis=0) for row in members])
@@ -304,7 +304,8 @@ def _column_root(matrix: ScoreMatrix) -> Array:
         return np.eye(columns)
     found_CC = (left_NC / scale_C).T @ (left_NC / scale_C)
     share = 2 / (len(left_NC) + 2)
-    return root((1 - share) * found_CC + share * np.eye(columns))
+    # Columns that are one and the same, as all averages of a single task are, stay so.
+    return root((1 - share) * found_CC + share * (found_CC > 1 - 1e-9))
 
 
 def _known(variances_KC: Array, groups_K: npt.NDArray[np.int64]) -> Array:
@@ -319,7 +320,7 @@ def _known(variances_KC: Array, groups_K: npt.NDArray[np.int64]) -> Array:
 
 def _nanmedian(values_XKC: Array) -> Array:
     """Over rows, [..., C]; not-a-number where no row has a value."""
-    unknown = np.isnan(values_XKC).all(axis=-2)
+    unknown = np.asarray(np.isnan(values_XKC).all(axis=-2))
     whole = np.where(unknown[..., None, :], 0.0, values_XKC)
     middle = np.nanmedian(whole, axis=-2) if np.isnan(whole).any() else np.median(whole, axis=-2)
     return np.where(unknown, np.nan, middle)

@@ -272,7 +272,8 @@ def _by_freedom(
     given = [np.broadcast_to(part, shape) for part in (np.square(distance), of_seeds, of_examples)]
     for value in np.unique(freedom):
         chosen = freedom == value
-        found[chosen] = solve(*(part[chosen] for part in given), min(float(value), 1e6))
+        squared, seeds, examples = (part[chosen] for part in given)
+        found[chosen] = solve(squared, seeds, examples, min(float(value), 1e6))
     return found
 
 

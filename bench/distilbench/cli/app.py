@@ -32,6 +32,7 @@ VERBS = (
     "run",
     "report",
     "power",
+    "error-rates",
     "advise",
     "check",
     "trend",
@@ -154,7 +155,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     choice = parser.add_subparsers(metavar="VERB")
     verbs: dict[str, argparse.ArgumentParser] = {}
     for name in VERBS:
-        module = import_module(f"distilbench.cli.{name}")
+        module = import_module(f"distilbench.cli.{name.replace('-', '_')}")
         epilog = getattr(module, "EPILOG", None)
         verbs[name] = choice.add_parser(name, help=module.HELP, description=module.HELP, epilog=epilog)
         module.add_arguments(verbs[name])

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.reporting import error_rates
+    from distilbench.reporting import ReportOptions, error_rates
 
     tables = error_rates(
         arguments.results,
@@ -35,7 +35,7 @@ def action(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         equal_variances=arguments.variances == "equal",
         resampled=arguments.resampled,
-        margin=arguments.margin,
+        options=ReportOptions(margin=arguments.margin / 100),
     )
     print_tables(tables, as_json=arguments.json)
     return FINE

@@ -75,6 +75,33 @@ def power(results: Path, delta: float | None, options: ReportOptions = ReportOpt
     return tables
 
 
+def error_rates(
+    results: Path,
+    studies: int,
+    *,
+    methods: int | None = None,
+    seeds: int | None = None,
+    equal_variances: bool = False,
+    resampled: bool = False,
+    options: ReportOptions = ReportOptions(),
+) -> list[Table]:
+    """How often the verdicts of each study are wrong, in so many studies simulated from its records.
+
+    What is found is kept beside the records, and shown in the report. `methods` and `seeds` unset are the study's own.
+    """
+    from distilbench.analysis.frame import make_study
+    from distilbench.reporting.tables import error_rates as rates
+    from distilbench.reporting.write import with_errors
+
+    tables = []
+    for folder in study_folders(results):
+        study, inference = with_errors(make_study(folder.name, read_study(folder), options.margin), folder)
+        design = {"equal_variances": equal_variances, "resampled": resampled}
+        rates.keep(folder, study, found := rates.measure(study, inference, studies, design, methods, seeds))
+        tables.append(rates.table(study, [found]))
+    return tables
+
+
 def study_folders(results: Path) -> list[Path]:
     """The study's folder, or those of the studies in it. Raises `UserError` where there are no records."""
     if not results.is_dir():

@@ -97,7 +97,7 @@ def notes(study: StudyFrames) -> list[str]:
 
 
 def _covered(study: StudyFrames) -> str:
-    if study.half_widths is None or study.half_widths.isna().all(axis=None):
+    if study.half_widths is None or study.half_widths.scores.isna().all(axis=None):
         return "it covers seeds only, not the choice of examples, and is left out where n < 2."
     return (
         "it covers seeds (Student's t) and the choice of examples (bootstrap), holds for each score alone, and is left "

@@ -43,6 +43,7 @@ SECTIONS = {
         "figure seed_spread",
         "table verdicts",
         "table power",
+        "table error_rates",
     ),
     "Ablation": ("table ablation", "figure ablation", "figure interactions"),
     "Tuning": ("table tuning", "figure best_of_k", "table best_of_k"),

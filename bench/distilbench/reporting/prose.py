@@ -92,6 +92,11 @@ def _statistics(study: StudyFrames) -> str:
 
 
 def _intervals(study: StudyFrames) -> str:
+    methods = study.runs[(study.runs["role"] == "method") & (study.runs["status"] == "completed")]
+    if methods.empty or methods.groupby("key").size().max() < 2:
+        return (
+            "intervals where a row has two or more, which no method has; differences between methods were not tested."
+        )
     if study.half_widths is None:
         return "Student-t intervals over seeds; differences between methods were not tested for significance."
     return (

@@ -105,7 +105,9 @@ def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> lis
         also = f", equivalent within {study.margin * 100:g} points to {', '.join(equal)}" if equal else ""
         return [f"Take {names[first]}: better than {beaten} of {len(others)} others ({sure}){also}."]
     among = ", ".join(names[key] for key in [first, *open_ones])
-    sentences = [f"Undecided between {among}: none of the others is shown to be worse than the first ({sure})."]
+    rest = f"; {beaten} of {len(others)} others are shown to be worse than {names[first]}" if beaten else ""
+    also = f"; equivalent to it: {', '.join(equal)}" if equal else ""
+    sentences = [f"Undecided between {among} ({sure}){rest}{also}."]
     needed = [_seeds(inference, key, first) for key in open_ones]
     reachable = [seeds for seeds in needed if seeds]
     if reachable:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from distilbench.analysis.designs.effects import effects
-from distilbench.analysis.frame import StudyFrames, make_study
+from distilbench.analysis.error_rates import ErrorRates
+from distilbench.analysis.frame import HalfWidths, StudyFrames, make_study
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import gap_half_widths, half_widths, interquartile_means
 from distilbench.core.sealed import write_folder_atomically
@@ -18,13 +19,21 @@ from distilbench.reporting import INDEX_FILE, ReportOptions
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
 from distilbench.reporting.reproduction.ledger import reproduction_tables
+from distilbench.reporting.tables import error_rates
 from distilbench.reporting.tables import scores as tables
 from distilbench.reporting.tables.budgets import budget_table, siblings
 from distilbench.reporting.tables.effects import effect_table
 from distilbench.reporting.tables.response import response_table
 from distilbench.reporting.tables.tuning import tuning_tables
 from distilbench.reporting.tables.vectors import vector_table
-from distilbench.reporting.tables.verdicts import emphasis, power_notes, power_table, verdict_matrix, verdict_table
+from distilbench.reporting.tables.verdicts import (
+    emphasis,
+    power_notes,
+    power_table,
+    verdict_matrix,
+    verdict_table,
+    weighting_notes,
+)
 
 
 def write_report(records: Sequence[Record], folder: Path, target: Path, options: ReportOptions) -> None:
@@ -35,7 +44,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         with_errors(make_study(path.name, read_study(path), options.margin), path)[0] for path in siblings(folder)
     ]
     design = read_design(folder)
-    made = _tables(study, inference, design, beside)
+    made = _tables(study, inference, design, beside, error_rates.read(folder, study))
 
     def write(out: Path) -> None:
         from distilbench.reporting.figures.all_figures import draw_all
@@ -59,29 +68,34 @@ def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inferenc
     inference = Inference.of(study, read_examples(completed, folder))
     if not inference.columns:
         return study, inference
-    widths, of_gaps = half_widths(inference), gap_half_widths(inference)
-    return replace(study, half_widths=widths, gap_half_widths=of_gaps), inference
+    return replace(study, half_widths=HalfWidths(half_widths(inference), gap_half_widths(inference))), inference
 
 
 def _tables(
-    study: StudyFrames, inference: Inference, design: Design, beside: Sequence[StudyFrames]
+    study: StudyFrames,
+    inference: Inference,
+    design: Design,
+    beside: Sequence[StudyFrames],
+    rates: Sequence[ErrorRates],
 ) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
+    further = [*weighting_notes(study, inference), *power_notes(inference), *error_rates.note(rates)]
     made = [
-        emphasis(tables.main_table(study, power_notes(inference)), study, inference, averages),
+        emphasis(tables.main_table(study, further), study, inference, averages),
         tables.task_table(study, interquartile_means(inference) if inference.columns else None),
         tables.cost_table(study),
         settings_table(study),
     ]
     if inference.comparisons():
         made += [make(study, inference) for make in (verdict_matrix, verdict_table, power_table)]
-    further = [
+        made += [error_rates.table(study, rates)] if rates else []
+    optional = [
         effect_table(study, inference, effects(inference, design.ablations)),
         response_table(study),
         budget_table(study, beside),
         vector_table(study),
     ]
-    made += [table for table in further if table is not None]
+    made += [table for table in optional if table is not None]
     made += tuning_tables(study, inference, design.tuning)
     # The published tables that compare with ours are of STS tasks.
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}

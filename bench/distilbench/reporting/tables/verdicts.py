@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, diverged_runs
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
 from distilbench.analysis.stats import POWER, Estimate, half_width
@@ -166,11 +166,26 @@ def _task_notes(inference: Inference) -> list[str]:
 
 
 def _divergence_notes(study: StudyFrames, inference: Inference, column: str) -> list[str]:
-    lost = {key: runs for key in map(str, study.rows.index) if (runs := inference.diverged(key))}
+    lost = {key: runs for key in map(str, study.rows.index) if (runs := diverged_runs(study, key))}
     if not lost or not inference.comparisons(column):
         return []
     named = ", ".join(f"{_name(study, key)} ({runs})" for key, runs in lost.items())
     return [f"Runs diverged: {named}. Who lost more runs than another is neither better than it nor equivalent."]
+
+
+def weighting_notes(study: StudyFrames, inference: Inference) -> list[str]:
+    """Whether the row with the highest mean depends on how tasks are weighted; nothing where there is one mean."""
+    methods = [str(key) for key in study.rows.index[study.rows["role"] == "method"]]
+    highest = {}
+    for column in (OVERALL, BY_TYPE):
+        scores = {key: item.mean for key in methods if (item := inference.score(key, column)) is not None}
+        if len(scores) < 2:
+            return []
+        highest[column] = max(scores, key=lambda key: scores[key])
+    if len(set(highest.values())) == 1:
+        return []
+    by_tasks, by_types = (_name(study, key) for key in highest.values())
+    return [f"Which method is highest depends on the weighting: {by_tasks} by {OVERALL}, {by_types} by {BY_TYPE}."]
 
 
 def emphasis(table: Table, study: StudyFrames, inference: Inference, columns: dict[str, str]) -> Table:
