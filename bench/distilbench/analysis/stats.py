@@ -100,12 +100,12 @@ class Estimate:
         return math.hypot(*self._parts(1 - alpha / 2)) + math.hypot(*self._parts(power))
 
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
-        """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough."""
+        """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough or none can tell."""
 
         def is_found(seeds: int) -> bool:
             return with_seeds(self, seeds).detectable(alpha, power) <= abs(difference)
 
-        if not is_found(MOST_SEEDS):
+        if math.isnan(self.error) or not is_found(MOST_SEEDS):
             return None
         return bisect_left(range(MOST_SEEDS), True, lo=2, key=is_found)
 
@@ -127,7 +127,10 @@ def shifted(item: Estimate, by: float) -> Estimate:
 
 def with_seeds(item: Estimate, seeds: int) -> Estimate:
     """What would be expected of another number of seeds."""
-    freedom = None if item.seed_freedom is None else item.seed_freedom * (seeds - 1) / (item.seeds - 1)
+    freedom = item.seed_freedom
+    if freedom is not None:
+        # What one seed has is the prior's, which counts no more than the seeds themselves.
+        freedom = freedom * (seeds - 1) / (item.seeds - 1) if item.seeds > 1 else freedom + seeds - 1
     return replace(item, seeds=seeds, seed_variance=item.seed_variance * item.seeds / seeds, seed_freedom=freedom)
 
 

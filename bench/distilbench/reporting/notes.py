@@ -68,7 +68,8 @@ def status_counts(study: StudyFrames) -> pd.DataFrame:
     methods = runs[runs["role"] == "method"]
     seeds = methods.groupby("letters")["seed"].nunique()
     letters = methods.groupby("key")["letters"].first()
-    counts["missing"] = (letters.map(seeds) - methods.groupby("key").size()).reindex(counts.index).fillna(0)
+    asked = letters.map(seeds).astype("int64") if len(methods) else pd.Series(dtype="int64")
+    counts["missing"] = (asked - methods.groupby("key").size()).reindex(counts.index).fillna(0)
     return counts.astype(int)
 
 

@@ -142,4 +142,5 @@ def _pareto_front(axes: Axes, study: StudyFrames, methods: dict[str, str], cost:
     for point in points:
         if np.isfinite(point).all() and (not front or point[1] > front[-1][1]):
             front.append(point)
-    axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.8, zorder=0)
+    if front:
+        axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.8, zorder=0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.ticker import LogLocator, NullFormatter
 
 # Okabe and Ito's palette, with the wine of Paul Tol's in place of yellow, which is lost on white paper.
@@ -44,12 +47,28 @@ RC: dict[str, Any] = {
 }
 
 
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Micro Hei"),
+    *("PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
+)
+"""Fonts of other scripts that systems come with."""
+
+
 @contextmanager
 def styled(name: str) -> Iterator[None]:
     """Draw and save figure `name` inside; its ids in SVG are its own, so that pages can hold several figures."""
-    settings: Any = {**RC, "svg.hashsalt": f"distilbench-{name}"}
-    with matplotlib.rc_context(settings):
+    settings: Any = {**RC, "font.family": _fonts(), "svg.hashsalt": f"distilbench-{name}"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        # Where no font here has a glyph, the figure has a box; the tables have the name.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
+
+
+@cache
+def _fonts() -> list[str]:
+    """The font of all figures, and those here that have what it lacks."""
+    return [RC["font.family"], *(name for name in FALLBACKS if name in set(get_font_names()))]
 
 
 class ShownFigure(Figure):

@@ -26,10 +26,10 @@ def siblings(folder: Path) -> list[Path]:
 
 def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | None:
     """Means over tasks under each study's budget; None without another study that differs from `study` in it alone."""
-    if study.differences:
+    if study.differences or not _is_trained(study):
         return None
     columns, refused = {_budget(study): study}, []
-    for other in others:
+    for other in filter(_is_trained, others):
         different = conflicts(_settings(study), _settings(other))
         if different or other.differences:
             refused.append(f"{other.name} is left out: it differs in more ({', '.join(different) or 'within itself'}).")
@@ -46,6 +46,11 @@ def budget_table(study: StudyFrames, others: Sequence[StudyFrames]) -> Table | N
         *refused,
     ]
     return builder.table("budgets", "the same methods under other budgets", notes)
+
+
+def _is_trained(study: StudyFrames) -> bool:
+    """Whether anything was trained in a study, and so has a budget."""
+    return any(record.role == "method" for record in study.records.values())
 
 
 def _budget(study: StudyFrames) -> str:

@@ -136,7 +136,7 @@ def seeds_to_settle(item: Comparison) -> int | None:
 
     None where no number of seeds does it, or one seed leaves the error unknown.
     """
-    return None if math.isnan(item.difference.error) else item.difference.seeds_needed(item.difference.mean, item.alpha)
+    return item.difference.seeds_needed(item.difference.mean, item.alpha)
 
 
 def _by_task(inference: Inference, item: Comparison) -> dict[str, Cell]:
