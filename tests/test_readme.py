@@ -56,8 +56,8 @@ def test_the_table_on_the_first_screen_is_that_of_the_records() -> None:
     table = re.search(r"\n\| Method .*?\n\n", README.read_text(encoding="utf-8"), re.DOTALL)
     assert table is not None
     heading, _, *rows = ([cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table[0].split("\n")[1:-2])
-    assert heading[1:4] == ["STS average", "Retrieval average", "Mean (Task)"]
-    shown = {row[0]: [float(cell.split()[0]) for cell in row[1:4]] for row in rows}
+    assert heading[1:5] == ["STS average", "Retrieval average", "Mean (Task)", "Mean (TaskType)"]
+    shown = {row[0]: [float(cell.split()[0]) for cell in row[1:5]] for row in rows}
     expected = {str(name): [round(float(value), 2) for value in means.loc[name]] for name in means.index}
     assert shown == expected
-    assert {row[5] for row in rows if row[0] in row_names(study, "method").values()} == {"5"}
+    assert {row[6] for row in rows if row[0] in row_names(study, "method").values()} == {"5"}
