@@ -162,9 +162,8 @@ def _tally(
     found = family(matrix, pairs(count), alpha, rng, SIMULATIONS)
     estimates = [[item for item in line if item is not None] for line in found.estimates]
     flat = [item for line in estimates for item in line]
-    verdicts = [
-        [None if item is None else judge(item, found, margin).verdict for item in line] for line in found.estimates
-    ]
+    known = iter(judge(flat, found, margin))
+    verdicts = [[next(known).verdict if item else None for item in line] for line in found.estimates]
     is_false = any(verdict in ("better", "worse") for line in verdicts for verdict in line)
     level = 1 - found.single_alpha
     covered = all(not abs(item.mean) > item.half_width(level) for item in flat)
@@ -172,7 +171,7 @@ def _tally(
     with_first = [item for line in estimates[: count - 1] for item in line]
 
     def shifted(by: float) -> list[Verdict]:
-        return [judge(stats.shifted(item, by), found, margin).verdict for item in with_first]
+        return [item.verdict for item in judge([stats.shifted(item, by) for item in with_first], found, margin)]
 
     same = any(verdict == "equivalent" for verdict in shifted(margin))
     planted = [shifted(value / 100) for value in points]

@@ -132,9 +132,10 @@ def median_costs(study: StudyFrames) -> pd.DataFrame:
     return medians.reindex(study.runs["key"].unique())
 
 
-def diverged_runs(study: StudyFrames, key: str) -> int:
-    """How many runs of a row diverged."""
-    return int(((study.runs["key"] == key) & (study.runs["status"] == "diverged")).sum())
+def diverged_runs(study: StudyFrames) -> dict[str, int]:
+    """How many runs diverged, of the rows of which any did."""
+    diverged = study.runs.loc[study.runs["status"] == "diverged", "key"]
+    return {str(key): int(count) for key, count in diverged.value_counts(sort=False).items()}
 
 
 def groups(tasks: pd.DataFrame) -> dict[str, dict[str, float]]:

@@ -90,11 +90,8 @@ class Inference:
         found = family(
             score_matrix(self, keys, columns, alike=alike), weights_PK, self.alpha, np.random.default_rng(SEED)
         )
-        judged = [
-            [None if item is None else judge(item, found, self.study.margin) for item in line]
-            for line in found.estimates
-        ]
-        return found, judged
+        known = iter(judge([item for line in found.estimates for item in line if item], found, self.study.margin))
+        return found, [[next(known) if item else None for item in line] for line in found.estimates]
 
     def comparisons(self, column: str = OVERALL) -> list[Comparison]:
         """All pairs of rows but the ceiling, in the order of the tables; empty where they cannot be compared."""
@@ -157,7 +154,7 @@ class Inference:
         values = [self._by_task(side, column).T for side in zip(*self._common(pair, column), strict=True)]
         spread = np.sqrt(difference.seed_variance * difference.seeds)
         effect = difference.mean / spread if spread else np.nan
-        diverged = (diverged_runs(self.study, pair[0]), diverged_runs(self.study, pair[1]))
+        diverged = (self._diverged.get(pair[0], 0), self._diverged.get(pair[1], 0))
         judgement = replace(judgement, verdict=without_survivors(judgement.verdict, diverged))
         return Comparison(*pair, difference, effect, stats.improvement(*values), **vars(judgement), diverged=diverged)
 
@@ -175,6 +172,10 @@ class Inference:
             )
             for seed in seeds
         ]
+
+    @cached_property
+    def _diverged(self) -> dict[str, int]:
+        return diverged_runs(self.study)
 
     @cached_property
     def _runs(self) -> dict[str, dict[int, str]]:

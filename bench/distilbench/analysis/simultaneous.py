@@ -19,6 +19,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.special import ndtr
 from scipy.stats import chi2
 
@@ -125,7 +126,7 @@ def family(
     for start in range(0, count, step):
         drawn_MKSC, examples_MKC = null.draw(min(step, count - start), rng)
         mean_MPC, seeds_MPC, _ = design.moderated(np.where(there_KSC, drawn_MKSC, 0.0))
-        mean_MPC = mean_MPC + np.einsum("pk,mkc->mpc", weights_PK, examples_MKC)
+        mean_MPC = mean_MPC + _weighted(weights_PK, examples_MKC)
         judged_MN = (np.where(judged_PC, mean_MPC, 0.0), seeds_MPC, freedom_PC, example_PC)
         highest_M[start : start + step] = stats.highest_deviate(*judged_MN)
     return Family(estimates, alpha, np.sort(highest_M))
@@ -180,16 +181,18 @@ class _Design:
 
     def moderated(self, values_XKSC: Array) -> tuple[Array, Array, Array]:
         """Mean of each contrast, variance of the mean between seeds, and its degrees of freedom, [..., P, C] each."""
-        common, count_PC = self.common_PSC, np.maximum(self.seeds_PC, 1)
-        shape = values_XKSC.shape
-        flat = values_XKSC.reshape(*shape[:-2], -1)
-        contrast = (self.weights_PK @ flat).reshape(*shape[:-3], len(self.weights_PK), *shape[-2:])
-        mean = (contrast * common).sum(axis=-2) / np.maximum(common.sum(axis=1), 1)
-        own = (((contrast - mean[..., None, :]) * common) ** 2).sum(axis=-2) / np.maximum(count_PC - 1, 1)
+        count_PC, runs_PC = np.maximum(self.seeds_PC, 1), np.maximum(self.common_PSC.sum(axis=1), 1)
+        total, squares = np.zeros(()), np.zeros(())
+        # By seeds: an array of all contrasts with all seeds would be many times as large.
+        for seed in range(values_XKSC.shape[-2]):
+            part = _weighted(self.weights_PK, values_XKSC[..., seed, :]) * self.common_PSC[:, seed]
+            total, squares = total + part, squares + part**2
+        mean = total / runs_PC
+        own = np.maximum(squares - runs_PC * mean**2, 0) / np.maximum(count_PC - 1, 1)
         own_freedom_PC = count_PC - 1
         prior_freedom_P = self.prior_freedom_P[:, None]
         if (self.prior_freedom_P > 0).any():
-            prior = np.nan_to_num(self.weights_PK**2 @ self._prior(values_XKSC))
+            prior = np.nan_to_num(_weighted(self.weights_PK**2, self._prior(values_XKSC)))
             total_PC = prior_freedom_P + own_freedom_PC
             with np.errstate(invalid="ignore", divide="ignore"):
                 variance = (prior_freedom_P * prior + own_freedom_PC * own) / total_PC
@@ -199,8 +202,8 @@ class _Design:
         varying_P = ((self.weights_PK != 0) & (self.groups_K != CONSTANT)).any(axis=1)
         variance = np.where(varying_P[:, None], variance, 0.0)
         # Twins, which agree in every run, do not vary however the others do.
-        alike = (np.abs(contrast) * common).sum(axis=-2) == 0
-        return mean, np.where(alike & (count_PC > 1), 0.0, variance / count_PC), np.maximum(total_PC, 1)
+        alike = (squares == 0) & (count_PC > 1)
+        return mean, np.where(alike, 0.0, variance / count_PC), np.maximum(total_PC, 1)
 
     def _prior(self, values_XKSC: Array) -> Array:
         """What a row would vary by if it were like those in the middle of its group, [..., K, C]."""
@@ -246,6 +249,13 @@ class _Null:
         drawn = rng.normal(size=(count, rows, self.seeds, columns)) @ self.columns_CC.T * sd_MKC[:, :, None, :]
         of_examples = rng.normal(size=(count, self.examples_KCX.shape[2]))
         return drawn, np.einsum("kcx,mx->mkc", self.examples_KCX, of_examples)
+
+
+def _weighted(weights_PK: Array, values_XKC: Array) -> Array:
+    """Contrasts of rows, [..., P, C]. Most have two rows of many, and skip the others."""
+    first = np.moveaxis(values_XKC, -2, 0)
+    found = csr_array(weights_PK) @ first.reshape(len(first), -1)
+    return np.moveaxis(np.asarray(found).reshape(len(weights_PK), *first.shape[1:]), 0, -2)
 
 
 def row_variances(matrix: ScoreMatrix, values_XKSC: Array) -> Array:

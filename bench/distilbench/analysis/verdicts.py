@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from distilbench.analysis import stats
 from distilbench.analysis.simultaneous import Family
@@ -26,14 +29,27 @@ class Judgement:
     """Error of a single two-sided test with the family's critical value."""
 
 
-def judge(item: stats.Estimate, family: Family, margin: float) -> Judgement:
-    """What can be said of a difference of a family: all of it follows from its simultaneous interval."""
+def judge(items: Sequence[stats.Estimate], family: Family, margin: float) -> list[Judgement]:
+    """What can be said of differences of a family: all of it follows from their simultaneous intervals."""
+    means = np.array([item.mean for item in items])
+    known = [
+        np.array([getattr(item, name) for item in items]) for name in ("seed_variance", "freedom", "example_variance")
+    ]
+    room = margin - np.abs(means)
+    differs = stats.normal_deviate(means, *known) if items else means
+    within = stats.normal_deviate(np.maximum(room, 0), *known) if items else means
+    return [
+        _judgement(item, family, float(far), float(inside) if space > 0 else None)
+        for item, far, inside, space in zip(items, differs, within, room, strict=True)
+    ]
+
+
+def _judgement(item: stats.Estimate, family: Family, differs: float, within: float | None) -> Judgement:
     if stats.is_exactly_zero(item):
         return Judgement(1.0, 0.0, "equivalent", family.single_alpha)
-    room = margin - abs(item.mean)
-    differs = family.adjusted(abs(item.deviate()))
-    within = family.adjusted(replace(item, mean=room).deviate()) if room > 0 else 1.0
-    return Judgement(differs, within, _verdict(item.mean, differs, within, family.alpha), family.single_alpha)
+    p_differs = family.adjusted(differs)
+    p_within = 1.0 if within is None else family.adjusted(within)
+    return Judgement(p_differs, p_within, _verdict(item.mean, p_differs, p_within, family.alpha), family.single_alpha)
 
 
 def _verdict(mean: float, p_differs: float, p_within: float, alpha: float) -> Verdict:

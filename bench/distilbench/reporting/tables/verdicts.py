@@ -166,7 +166,7 @@ def _task_notes(inference: Inference) -> list[str]:
 
 
 def _divergence_notes(study: StudyFrames, inference: Inference, column: str) -> list[str]:
-    lost = {key: runs for key in map(str, study.rows.index) if (runs := diverged_runs(study, key))}
+    lost = diverged_runs(study)
     if not lost or not inference.comparisons(column):
         return []
     named = ", ".join(f"{_name(study, key)} ({runs})" for key, runs in lost.items())
