@@ -30,7 +30,7 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows)
     else:
-        print_rows(rows, "Task profiles (or any STS or retrieval task of mteb by its name: --find WORDS)")
+        print_rows(rows, "Task profiles (or any text task of mteb by its name: --find WORDS)")
     return FINE
 
 
@@ -55,7 +55,7 @@ def _search(arguments: argparse.Namespace) -> int:
         for task in found
     ]
     if rows:
-        print_rows(rows, "STS and retrieval tasks of mteb")
+        print_rows(rows, "Tasks of mteb")
     say(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them")
     return FINE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,11 @@ import mteb
 from datasets import Dataset, disable_progress_bars
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_scored, kind_of
 from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
@@ -52,6 +52,11 @@ class Task:
         return isinstance(self.instance, AbsTaskRetrieval)
 
     @property
+    def tables(self) -> Kind:
+        """What is particular to its type, of a task whose data are tables."""
+        return kind_of(self.instance)
+
+    @property
     def main_metric(self) -> str:
         return str(self.instance.metadata.main_score)
 
@@ -59,19 +64,23 @@ class Task:
     def num_texts(self) -> int:
         """Texts that a model embeds to be scored."""
         return sum(
-            len(data["corpus"]) + len(data["queries"]) if isinstance(data, dict) else 2 * len(data)
-            for _, _, data in self.splits()
+            len(data["corpus"]) + len(data["queries"])
+            if isinstance(data, dict)
+            else sum(1 for _ in self.tables.texts(self.instance, data))
+            for _, _, data in self.splits_read()
         )
 
     def splits(self) -> list[tuple[str, str, Any]]:
         """(subset, split, data) of everything that is scored."""
+        return self._splits(self.instance.eval_splits)
+
+    def splits_read(self) -> list[tuple[str, str, Any]]:
+        """As `splits`, with what is read beside that: a classifier learns from another split."""
+        return self._splits(self.instance.eval_splits if self.is_retrieval else self.tables.splits(self.instance))
+
+    def _splits(self, wanted: Sequence[str]) -> list[tuple[str, str, Any]]:
         parts = _parts(self.instance)
-        return [
-            (subset, split, parts[subset][split])
-            for subset in parts
-            for split in self.instance.eval_splits
-            if split in parts[subset]
-        ]
+        return [(subset, split, parts[subset][split]) for subset in parts for split in wanted if split in parts[subset]]
 
 
 def load_task(wanted: TaskSpec, mirror: Path | None, limit: int | None = None) -> Task:
@@ -137,8 +146,15 @@ def _instance(name: str) -> Any:
 
 
 def _check_kind(instance: Any, name: str) -> None:
-    if not isinstance(instance, AbsTaskSTS | AbsTaskRetrieval):
-        raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
+    if instance.is_aggregate:
+        parts = ", ".join(part.metadata.name for part in instance.metadata.tasks)
+        raise UserError(f"tasks: {name} is several tasks in one; name those that you mean: {parts}")
+    if not is_scored(instance):
+        of_what = " and ".join(instance.metadata.modalities)
+        raise UserError(
+            f"tasks: {name} is of the type {instance.metadata.type} and of {of_what}; distilbench scores tasks of text "
+            f"alone of these types: {', '.join(SCORED_TYPES)}"
+        )
 
 
 def folder_in(mirror: Path, wanted: str | PartOfTask) -> Path | None:
@@ -154,6 +170,7 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     if mirror is not None and folder is not None and folder.is_dir():
         check(folder, mirror)
         load_from_mirror(instance, folder, name)
+        prepare(instance)
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
     if how := getattr(instance, "how_to_get", None):
@@ -165,8 +182,18 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
             f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
             f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
         ) from None
+    prepare(instance)
     if instance.metadata.is_multilingual and (missing := set(instance.hf_subsets) - set(instance.dataset)):
         raise UserError(f"the Hub's data of task {name} lack the subset {min(missing)}; name others as its subsets")
+
+
+def prepare(instance: Any) -> None:
+    """Bring a task's loaded tables into the form in which they are kept."""
+    if isinstance(instance, AbsTaskRetrieval):
+        return
+    for splits in _parts(instance).values():
+        for name in [name for name in kind_of(instance).splits(instance) if name in splits]:
+            splits[name] = kind_of(instance).prepare(instance, splits[name])
 
 
 def _parts(instance: Any) -> dict[str, Any]:
@@ -182,7 +209,7 @@ def _shorten(instance: Any, limit: int) -> None:
             if isinstance(instance, AbsTaskRetrieval):
                 _shorten_retrieval(data, limit)
             else:
-                splits[name] = data.select(range(min(limit, len(data))))
+                splits[name] = kind_of(instance).shorten(instance, data, limit)
 
 
 def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
@@ -209,7 +236,7 @@ def _rows(table: Dataset) -> Iterator[dict[str, Any]]:
 
 def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
-    for subset, split, data in task.splits():
+    for subset, split, data in task.splits_read():
         digest.update(f"{subset}/{split}\n".encode())
         tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]
         for table in tables:
