@@ -479,6 +479,15 @@ def test_tasks_are_listed(cli: Cli) -> None:
     assert "sts7" in {row["profile"] for row in json.loads(cli("tasks", "--json")[1])}
 
 
+@shows("tasks", "--benchmark")
+def test_benchmarks_are_listed(cli: Cli) -> None:
+    assert "MTEB(eng, v2)" in {row["benchmark"] for row in json.loads(cli("tasks", "--benchmark", "--json")[1])}
+    listed = [row["task"] for row in json.loads(cli("tasks", "--benchmark", "MTEB(eng, v2)", "--json")[1])]
+    assert len(listed) == 41 and {"STS17@en-en", "MTOPDomainClassification@en#test", "BIOSSES"} < set(listed)
+    code, out, err = cli("tasks", "--benchmark", "MTEB(eng, v3)")
+    assert (code, out) == (2, "") and "did you mean 'MTEB(eng, v2)'?" in err
+
+
 @shows("tasks", "--find", "--language")
 def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = shut_network(monkeypatch)

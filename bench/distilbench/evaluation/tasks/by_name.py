@@ -34,6 +34,10 @@ DOCUMENTS_PER_QUERY = 10
 """Documents kept for each query when `--limit` shortens a retrieval task."""
 
 
+class MissingDataError(UserError):
+    """An official task's data are neither in the mirror nor on a Hub that can be reached."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A loaded mteb task."""
@@ -81,6 +85,38 @@ class Task:
     def _splits(self, wanted: Sequence[str]) -> list[tuple[str, str, Any]]:
         parts = _parts(self.instance)
         return [(subset, split, parts[subset][split]) for subset in parts for split in wanted if split in parts[subset]]
+
+
+def load_tasks(wanted: Sequence[TaskSpec], mirror: Path | None, limit: int | None = None) -> list[Task]:
+    """As `load_task`, of several; of data that cannot be had, all are named in one sentence."""
+    # What the mirror lacks is looked for first: nobody should wait for the rest to hear of it.
+    order = sorted(range(len(wanted)), key=lambda place: _is_in(mirror, wanted[place]))
+    found: dict[int, Task] = {}
+    missing: dict[str, MissingDataError] = {}
+    for place in order:
+        if missing and _is_in(mirror, wanted[place]):
+            continue
+        try:
+            found[place] = load_task(wanted[place], mirror, limit)
+        except MissingDataError as error:
+            spec = wanted[place]
+            missing[spec if isinstance(spec, str) else spec.name] = error
+    if len(missing) == 1:
+        raise next(iter(missing.values()))
+    if missing:
+        where = f"the mirror {mirror} lacks" if mirror is not None else "no mirror is given, and the Hub did not give"
+        raise UserError(
+            f"{where} the data of {len(missing)} tasks: {', '.join(missing)}; run `distilbench prefetch` where the Hub "
+            "can be reached, or leave them out"
+        )
+    return [found[place] for place in range(len(wanted))]
+
+
+def _is_in(mirror: Path | None, wanted: TaskSpec) -> bool:
+    if mirror is None or isinstance(wanted, OwnTask):
+        return True
+    folder = folder_in(mirror, wanted)
+    return folder is None or folder.is_dir()
 
 
 def load_task(wanted: TaskSpec, mirror: Path | None, limit: int | None = None) -> Task:
@@ -142,7 +178,8 @@ def _instance(name: str) -> Any:
     try:
         return mteb.get_task(name)
     except KeyError:
-        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES])}") from None
+        benchmarks = [benchmark.name for benchmark in mteb.get_benchmarks()]
+        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES, *benchmarks])}") from None
 
 
 def _check_kind(instance: Any, name: str) -> None:
@@ -178,7 +215,7 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     try:
         instance.load_data()
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise MissingDataError(
             f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
             f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
         ) from None
