@@ -327,6 +327,16 @@ def test_a_student_is_written_to_a_folder(cli: Cli, place: Path, tmp_path: Path)
     assert (tmp_path / "graph" / "onnx" / "model.onnx").is_file()
 
 
+@shows("export", "--mteb")
+def test_scores_are_not_written_for_mteb_where_it_knows_no_task(cli: Cli, place: Path, tmp_path: Path) -> None:
+    run = run_of(place, "mse")
+    code, out, err = cli("export", run, "--mteb", "--out", tmp_path / "kept")
+    assert (code, out) == (2, "") and "no score of a task of mteb" in err
+    code, out, err = cli("export", run, "--mteb", "--onnx", "--out", tmp_path / "kept")
+    assert (code, out) == (2, "") and "give one of them" in err
+    assert not (tmp_path / "kept").exists()
+
+
 # check and trend
 
 

@@ -26,12 +26,9 @@ def results(missing: str | None = None) -> tuple[dict[str, float], dict[str, str
         if name == missing:
             continue
         scores[name] = float(rng.random())
+        scripts = task.metadata.hf_subsets_to_langscripts
         rows = [
-            {
-                "main_score": scores[name],
-                "hf_subset": subset,
-                "languages": task.metadata.hf_subsets_to_langscripts[subset],
-            }
+            {"main_score": scores[name], "hf_subset": subset, "languages": scripts[subset]}
             for subset in task.hf_subsets
         ]
         found.append(

@@ -16,8 +16,8 @@ Scores = npt.NDArray[np.float64]
 def type_means(scores: Mapping[str, npt.ArrayLike], types: Mapping[str, str]) -> dict[str, Scores]:
     """Task type -> the mean over its tasks.
 
-    `types` says of every task that counts, of which type it is (`tasks.<task>.type` of a record). As on the leaderboard,
-    a mean is not-a-number where a task is missing.
+    `types` says of every task that counts, of which type it is (`tasks.<task>.type` of a record). As on the
+    leaderboard, a mean is not-a-number where a task is missing.
     """
     tasks: dict[str, list[str]] = {}
     for task, kind in types.items():

@@ -152,8 +152,11 @@ def _own(spec: OwnTask, mirror: Path | None) -> tuple[str, Any]:
 
 
 def _is_known(name: str) -> bool:
-    if name in PROFILES or name in embedded.TASKS or name == SICK_TEST:
-        return True
+    return name in PROFILES or name in embedded.TASKS or name == SICK_TEST or is_of_mteb(name)
+
+
+def is_of_mteb(name: str) -> bool:
+    """Whether mteb has a task of this name."""
     try:
         return bool(mteb.get_task(name))
     except KeyError:
