@@ -23,7 +23,7 @@ from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
 from distilbench.evaluation.tasks.profiles import PROFILES, SICK_TEST
-from distilbench.evaluation.tasks.subsets import WHOLE, choose, parsed
+from distilbench.evaluation.tasks.subsets import OF, WHOLE, choose, parsed
 from distilbench.study.sections.texts import OwnTask, PartOfTask, TaskSpec
 
 disable_progress_bars()
@@ -276,6 +276,9 @@ def _rows(table: Dataset) -> Iterator[dict[str, Any]]:
 
 def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
+    if task.is_retrieval and task.instance.ignore_identical_ids and not is_of_mteb(task.name.partition(OF)[0]):
+        # The name of a task of mteb says whether it does.
+        digest.update(b"ignore_identical_ids\n")
     for subset, split, data in task.splits_read():
         digest.update(f"{subset}/{split}\n".encode())
         tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]

@@ -105,6 +105,8 @@ class OwnTask(Section):
     """Columns of a table: the two texts and their score."""
     split: Label = "test"
     """Which judgements of a BEIR folder to score by."""
+    ignore_identical_ids: bool = False
+    """Whether a query of a BEIR folder that is also one of its documents, by its id, may not find itself."""
 
 
 class PartOfTask(Section):
