@@ -547,7 +547,7 @@ def test_calibration_is_of_a_model_on_tasks_of_the_mirror(
     def answer(teacher: str, tasks: list[str] | None, settings: Settings) -> Any:
         asked.append((teacher, tasks, settings))
         figure = calibration.TaskCalibration("STS12", 0.5, 0.5, 10, 10, "a table")
-        return type(calibrated)([figure], {}, None)
+        return type(calibrated)([figure], [], {}, None)
 
     calibrated = calibration.calibrate_by_name(
         str(teacher_folder), [TASK], Settings(tmp_path, tmp_path / "cache", None, "cpu")

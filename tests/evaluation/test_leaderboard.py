@@ -42,7 +42,7 @@ def results(missing: str | None = None) -> tuple[dict[str, float], dict[str, str
 def test_averages_are_those_of_mteb() -> None:
     scores, types, model = results()
 
-    expected = {}
+    expected: dict[str, float | None] = {}
     for aggregation in mteb.get_benchmark(BENCHMARK).aggregations:
         expected |= aggregation.aggregate(model.task_results)
 

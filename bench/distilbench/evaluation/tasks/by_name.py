@@ -214,7 +214,7 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
     if how := getattr(instance, "how_to_get", None):
-        raise UserError(f"the data of task {name} cannot be had: {where}; {how}")
+        raise MissingDataError(f"the data of task {name} cannot be had: {where}; {how}")
     try:
         instance.load_data()
     except (OSError, ValueError) as error:
