@@ -334,7 +334,6 @@ def test_scores_are_not_written_for_mteb_where_it_knows_no_task(cli: Cli, place:
     assert (code, out) == (2, "") and "no score of a task of mteb" in err
     code, out, err = cli("export", run, "--mteb", "--onnx", "--out", tmp_path / "kept")
     assert (code, out) == (2, "") and "give one of them" in err
-    assert not (tmp_path / "kept").exists()
 
 
 # check and trend
