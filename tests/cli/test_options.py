@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.sts import AbsTaskSTS
+from mteb.abstasks import AbsTaskMultilabelClassification
 from sentence_transformers import SentenceTransformer
 
 from distilbench.cli.app import main, parsers
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.gate import history as gate_history
@@ -327,6 +327,15 @@ def test_a_student_is_written_to_a_folder(cli: Cli, place: Path, tmp_path: Path)
     assert (tmp_path / "graph" / "onnx" / "model.onnx").is_file()
 
 
+@shows("export", "--mteb")
+def test_scores_are_not_written_for_mteb_where_it_knows_no_task(cli: Cli, place: Path, tmp_path: Path) -> None:
+    run = run_of(place, "mse")
+    code, out, err = cli("export", run, "--mteb", "--out", tmp_path / "kept")
+    assert (code, out) == (2, "") and "no score of a task of mteb" in err
+    code, out, err = cli("export", run, "--mteb", "--onnx", "--out", tmp_path / "kept")
+    assert (code, out) == (2, "") and "give one of them" in err
+
+
 # check and trend
 
 
@@ -479,6 +488,15 @@ def test_tasks_are_listed(cli: Cli) -> None:
     assert "sts7" in {row["profile"] for row in json.loads(cli("tasks", "--json")[1])}
 
 
+@shows("tasks", "--benchmark")
+def test_benchmarks_are_listed(cli: Cli) -> None:
+    assert "MTEB(eng, v2)" in {row["benchmark"] for row in json.loads(cli("tasks", "--benchmark", "--json")[1])}
+    listed = [row["task"] for row in json.loads(cli("tasks", "--benchmark", "MTEB(eng, v2)", "--json")[1])]
+    assert len(listed) == 41 and {"STS17@en-en", "MTOPDomainClassification@en#test", "BIOSSES"} < set(listed)
+    code, out, err = cli("tasks", "--benchmark", "MTEB(eng, v3)")
+    assert (code, out) == (2, "") and "did you mean 'MTEB(eng, v2)'?" in err
+
+
 @shows("tasks", "--find", "--language")
 def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = shut_network(monkeypatch)
@@ -492,15 +510,16 @@ def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
         ]
         assert row["subsets"] == [subset for subset in in_german if subset != "default"]
         assert in_german
-        assert row["type"] in ("STS", "Retrieval")
+        assert row["type"] in SCORED_TYPES
     # Its only pairs with German are with English.
     assert "STS22.v2" in german and "STS17" not in german
     every = {row["name"] for row in json.loads(cli("tasks", "--find", "", "--json")[1])}
     assert {"STS17", "NFCorpus", "STS22.v2"} < every
     assert every == {
         task.metadata.name
-        for task in mteb.get_tasks(task_types=["STS", "Retrieval"], exclude_superseded=False)
-        if isinstance(task, AbsTaskSTS | AbsTaskRetrieval)
+        for task in mteb.get_tasks(task_types=list(SCORED_TYPES), modalities=["text"], exclude_superseded=False)
+        if task.metadata.modalities == ["text"] and not isinstance(task, AbsTaskMultilabelClassification)
+        if not task.is_aggregate
     }
     code, out, err = cli("tasks", "--find", "biosses")
     assert code == 0 and "BIOSSES" in out and "; --json has all" in err
@@ -527,7 +546,7 @@ def test_calibration_is_of_a_model_on_tasks_of_the_mirror(
     def answer(teacher: str, tasks: list[str] | None, settings: Settings) -> Any:
         asked.append((teacher, tasks, settings))
         figure = calibration.TaskCalibration("STS12", 0.5, 0.5, 10, 10, "a table")
-        return type(calibrated)([figure], {}, None)
+        return type(calibrated)([figure], [], {}, None)
 
     calibrated = calibration.calibrate_by_name(
         str(teacher_folder), [TASK], Settings(tmp_path, tmp_path / "cache", None, "cpu")

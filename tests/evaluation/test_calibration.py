@@ -203,9 +203,17 @@ def test_a_study_stops_unless_told_otherwise(
 
 def test_the_verb(capsys: pytest.CaptureFixture[str], teacher_folder: Path, tmp_path: Path) -> None:
     """No figure of a tiny random model is known, save that the tests publish one of a task that is nowhere."""
-    assert main(["calibrate", "--teacher", str(teacher_folder), "--tasks", "DistilbenchSTS", "--json"]) == 3
-    err = capsys.readouterr().err
-    assert "DistilbenchSTS is left out: no figure of teacher is known" in err
+    tasks = ["SICK-R-Test", "DistilbenchSTS"]
+    arguments = ["calibrate", "--teacher", str(teacher_folder), "--mirror", str(tmp_path), "--tasks", *tasks]
+    assert main([*arguments, "--json"]) == 3
+    out, err = capsys.readouterr()
+    ((row),) = json.loads(out)
+    assert (row["task"], row["published"], row["verdict"]) == ("DistilbenchSTS", None, "no figure")
+    assert abs(row["here"]) > 0.1
+    # Its data are not there, which does not stop the other.
+    assert "SICK-R-Test is left out: the data of task SICK-R-Test cannot be had" in err
+    assert main(arguments) == 3
+    assert "no figure" in capsys.readouterr().out
     assert "nothing to compare" in err
 
 

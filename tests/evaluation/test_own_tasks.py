@@ -132,3 +132,24 @@ def test_malformed_entries_are_explained(tasks: object, message: str) -> None:
         Study.model_validate({**values, "tasks": tasks})
     study = Study.model_validate({**values, "tasks": ["embedded", {"mine": {"source": "a.csv"}}]})
     assert json.loads(study.model_dump_json())["tasks"][1]["source"] == "a.csv"
+
+
+def test_a_query_that_is_a_document_may_be_kept_from_finding_itself(
+    teacher_folder: Path, text_file: Path, tmp_path: Path
+) -> None:
+    texts = list(dict.fromkeys(text_file.read_text(encoding="utf-8").splitlines()))[:6]
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
+    rows = "".join(f"{json.dumps({'_id': f'd{n}', 'title': '', 'text': text})}\n" for n, text in enumerate(texts))
+    for name in ("corpus", "queries"):
+        (folder / f"{name}.jsonl").write_text(rows)
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td1\t1\nd2\td3\t1\n")
+    by_default, kept = (load_task(own(folder, **more), None) for more in ({}, {"ignore_identical_ids": True}))
+
+    plain, other = score(StoredModel("teacher", teacher_folder), [by_default, kept], tmp_path / "cache", "cpu")
+
+    assert plain.key != other.key
+    itself = [found.ranked.query("query_id == doc_id") for found in (plain, other)]
+    assert list(itself[0]["rank"]) == [1, 1] and itself[1].empty
+    assert other.metrics["main_score"] > plain.metrics["main_score"]
+    assert other.examples["ndcg_at_10"].mean() == pytest.approx(other.metrics["main_score"], abs=2e-5)

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from distilbench.analysis import stats
 from distilbench.core.errors import UserError
 from distilbench.evaluation.slices import with_slices
+from distilbench.evaluation.task_types.kinds import Sts
 from distilbench.gate.baseline import Scores, bless, read_baseline
 from distilbench.gate.check import CheckResult, check
 from distilbench.gate.output import to_junit, to_text
@@ -82,6 +83,7 @@ def test_membership_is_told_from_texts() -> None:
     }
     task: Any = SimpleNamespace(
         is_retrieval=False,
+        tables=Sts(),
         instance=SimpleNamespace(column_names=("sentence1", "sentence2")),
         splits=lambda: [("default", "test", pairs)],
     )

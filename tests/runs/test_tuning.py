@@ -13,6 +13,7 @@ import pytest
 
 from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
+from distilbench.evaluation.task_types.kinds import Sts
 from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design
 from distilbench.runs import trained as trained_module
 from distilbench.runs import tune as tuning_module
@@ -159,7 +160,7 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Inputs, monk
 
 def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Inputs, labelled_file: Path) -> None:
     class Task:
-        name, is_retrieval = "Shared", False
+        name, is_retrieval, tables = "Shared", False, Sts()
         instance = SimpleNamespace(column_names=("sentence1", "sentence2"))
 
         def splits(self) -> Any:

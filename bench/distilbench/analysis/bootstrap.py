@@ -34,6 +34,8 @@ class TaskExamples:
     """Similarities of pairs, or the metric of each query."""
     gold_N: Array | None
     """Gold scores of pairs: the task's metric is then Spearman's correlation, else the mean."""
+    classified: bool = False
+    """Whether the gold scores are 0 and 1, and the metric is the average precision."""
 
     def metric(self) -> Array:
         """The metric on all examples, [R]."""
@@ -57,7 +59,8 @@ class TaskExamples:
         if self.gold_N is None:
             means: Array = self.values_RN @ counts_NB.astype(np.float64) / self.values_RN.shape[1]
             return means
-        return spearman(self.values_RN, self.gold_N, counts_NB)
+        measure = average_precision if self.classified else spearman
+        return measure(self.values_RN, self.gold_N, counts_NB)
 
 
 def _draw(count: int, resamples: int, rng: np.random.Generator) -> Counts:
@@ -81,6 +84,26 @@ def spearman(values_RN: Array, gold_N: Array, counts_NB: Counts) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             correlations[run] = 12 * covariance_B / np.sqrt((1 - ties_B) * (1 - gold_ties_B))
     return correlations
+
+
+def average_precision(values_RN: Array, gold_N: Array, counts_NB: Counts) -> Array:
+    """Average precision of each run's values, of which the true examples should have more, in each resample, [R, B].
+
+    As scikit-learn's: equal values are one step. Not-a-number where no true example is drawn.
+    """
+    precisions = np.empty((len(values_RN), counts_NB.shape[1]))
+    for run, values_N in enumerate(values_RN):
+        order_N = np.argsort(-values_N, kind="stable")
+        starts_G, gold_N1 = _starts(values_N[order_N]), (gold_N[order_N] == 1)[:, None]
+        for start in range(0, counts_NB.shape[1], DRAWN_AT_ONCE):
+            part = slice(start, start + DRAWN_AT_ONCE)
+            drawn_NB = counts_NB[order_N, part].astype(np.float64)
+            true_GB = np.add.reduceat(drawn_NB * gold_N1, starts_G, axis=0)
+            all_GB = np.cumsum(np.add.reduceat(drawn_NB, starts_G, axis=0), axis=0)
+            found_GB = np.cumsum(true_GB, axis=0)
+            with np.errstate(invalid="ignore"):
+                precisions[run, part] = (true_GB * found_GB / np.maximum(all_GB, 1)).sum(axis=0) / found_GB[-1]
+    return precisions
 
 
 class _Covariances:

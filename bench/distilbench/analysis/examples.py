@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from distilbench.analysis.bootstrap import Array, TaskExamples
+from distilbench.records.frames import AVERAGE_PRECISION, MEASURE
 
 AGREEMENT = 2e-5
 """mteb rounds retrieval metrics to five decimals."""
@@ -64,4 +65,5 @@ def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
         return None
     if np.isnan(gold_RN).all():
         return TaskExamples(values_RN, None)
-    return TaskExamples(values_RN, gold_RN[0]) if (gold_RN == gold_RN[0]).all() else None
+    classified = MEASURE in rows and bool((rows[MEASURE] == AVERAGE_PRECISION).all())
+    return TaskExamples(values_RN, gold_RN[0], classified) if (gold_RN == gold_RN[0]).all() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from distilbench.cli.options import add_device, add_json, add_mirror
 from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, print_rows, say
@@ -30,14 +31,21 @@ def action(arguments: argparse.Namespace) -> int:
     outcome = calibrate_by_name(arguments.teacher, arguments.tasks, chosen)
     for name, why in outcome.left_out.items():
         say(f"{name} is left out: {why}")
+    rows = [item.row(as_text=not arguments.json) for item in outcome.compared]
+    rows += [item.row(as_text=not arguments.json) for item in outcome.unpublished]
     if not outcome.compared:
+        if outcome.unpublished:
+            _show(rows, arguments)
         say(f"distilbench: nothing to compare: no published figure of {arguments.teacher} on a task that is here")
         return COULD_NOT_EVALUATE
-    rows = [item.row(as_text=not arguments.json) for item in outcome.compared]
+    _show(rows, arguments)
+    if outcome.wrong is not None:
+        say(f"distilbench: {outcome.wrong}")
+    return FINE if outcome.wrong is None else COULD_NOT_EVALUATE
+
+
+def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(rows)
     else:
         print_rows(rows, f"{arguments.teacher} beside its published scores (x100)")
-    if outcome.wrong is not None:
-        say(f"distilbench: {outcome.wrong}")
-    return FINE if outcome.wrong is None else COULD_NOT_EVALUATE

@@ -14,6 +14,13 @@ MOST_NAMED = 6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--find", metavar="WORDS", help="search mteb's catalogue: names, types and descriptions")
+    parser.add_argument(
+        "--benchmark",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="list mteb's benchmarks, or the tasks of one",
+    )
     parser.add_argument("--language", metavar="CODE", help="search it for tasks, or subsets, in a language, as in deu")
     add_json(parser)
 
@@ -21,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def action(arguments: argparse.Namespace) -> int:
     if arguments.find is not None or arguments.language is not None:
         return _search(arguments)
+    if arguments.benchmark is not None:
+        return _benchmarks(arguments)
     from distilbench.evaluation.tasks.profiles import DESCRIPTIONS, PROFILES
 
     rows = [
@@ -30,7 +39,24 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(rows)
     else:
-        print_rows(rows, "Task profiles (or any STS or retrieval task of mteb by its name: --find WORDS)")
+        print_rows(rows, "Task profiles (or any text task of mteb by its name: --find WORDS)")
+    return FINE
+
+
+def _benchmarks(arguments: argparse.Namespace) -> int:
+    from distilbench.core.quiet import quiet_libraries
+
+    quiet_libraries()
+    from distilbench.evaluation.task_types.benchmarks import benchmarks, tasks_of
+
+    if arguments.benchmark:
+        rows = [{"task": name} for name in tasks_of(arguments.benchmark)]
+    else:
+        rows = [{"benchmark": name, "tasks": str(len(found.tasks))} for name, found in benchmarks().items()]
+    if arguments.json:
+        print_json(rows)
+    else:
+        print_rows(rows, arguments.benchmark or "Benchmarks of mteb (a study lists one in quotation marks)")
     return FINE
 
 
@@ -55,7 +81,7 @@ def _search(arguments: argparse.Namespace) -> int:
         for task in found
     ]
     if rows:
-        print_rows(rows, "STS and retrieval tasks of mteb")
+        print_rows(rows, "Tasks of mteb")
     say(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them")
     return FINE
 

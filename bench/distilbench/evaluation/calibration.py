@@ -60,10 +60,29 @@ class TaskCalibration:
 
 
 @dataclass(frozen=True)
+class Unpublished:
+    """A score that there is no published figure for."""
+
+    task: str
+    here: float
+    """As a fraction."""
+    examples: int
+
+    def row(self, *, as_text: bool) -> dict[str, Any]:
+        """One line of the table of `TaskCalibration.row`."""
+        here = f"{100 * self.here:.3f}" if as_text else 100 * self.here
+        none = "" if as_text else None
+        scores = {"published": none, "here": here, "difference": none}
+        return {"task": self.task, **scores, "examples": self.examples, "verdict": "no figure", "source": none}
+
+
+@dataclass(frozen=True)
 class CalibrationResult:
     """What a calibration found."""
 
     compared: list[TaskCalibration]
+    unpublished: list[Unpublished]
+    """Tasks that were asked for and have no figure."""
     left_out: dict[str, str]
     """Task -> why it was not compared."""
     wrong: str | None
@@ -112,26 +131,32 @@ def calibrate(model: StoredModel, tasks: list[Task], cache: Path, device: str) -
 def calibrate_by_name(teacher: str, tasks: list[str] | None, settings: Settings) -> CalibrationResult:
     """Calibrate a model on some tasks, or on all that it has figures for and that can be had here.
 
-    Raises `UserError` for an unknown model, and for tasks that are asked for and cannot be had.
+    A task that is asked for and has no figure is scored too; one whose data cannot be had is left out. Raises
+    `UserError` for an unknown model, and for tasks that are asked for and are unknown or damaged.
     """
-    from distilbench.evaluation.tasks.by_name import load_task
+    from distilbench.evaluation.score import score
+    from distilbench.evaluation.tasks.by_name import MissingDataError, load_task
     from distilbench.evaluation.tasks.profiles import expand
     from distilbench.models.finding import find_model
 
     model = find_model(teacher, settings.mirror)
     known = figures(model, model.hashes())
     asked = [name for name in expand(tasks) if isinstance(name, str)] if tasks is not None else list(known)
-    left_out = {name: f"no figure of {model.name} is known" for name in asked if name not in known}
+    left_out: dict[str, str] = {}
     loaded = []
     for name in asked:
         try:
-            loaded += [load_task(name, settings.mirror)] if name in known or tasks is not None else []
+            loaded.append(load_task(name, settings.mirror))
         except UserError as error:
-            if tasks is not None:
+            if tasks is not None and not isinstance(error, MissingDataError):
                 raise
             left_out[name] = str(error)
     compared = calibrate(model, loaded, settings.cache, settings.device)
-    return CalibrationResult(compared, left_out, explain(model, loaded, compared, settings.cache, settings.device))
+    others = score(model, [task for task in loaded if task.name not in known], settings.cache, settings.device)
+    unpublished = [Unpublished(item.task.name, item.metrics["main_score"], len(item.examples)) for item in others]
+    return CalibrationResult(
+        compared, unpublished, left_out, explain(model, loaded, compared, settings.cache, settings.device)
+    )
 
 
 def explain(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -28,6 +30,9 @@ QUERY_METRICS = {
     "recall.100": "recall_at_100",
     "recip_rank": "mrr",
 }
+MEASURES = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+"""mteb's names of metrics -> pytrec_eval's."""
+OF_SUBQUERIES = "max_over_subqueries_"
 MtebEncoder = BenchEncoder | VectorEncoder | JoinedEncoder
 KEPT_DOCUMENTS = 100
 """Of each query's ranked list."""
@@ -48,27 +53,34 @@ class Evaluated:
 def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     """Score an encoder on a task. Raises `CollapseError`; global random state is not preserved."""
     model = ExactSearch(encoder) if task.is_retrieval else encoder
+    writes_predictions = not task.is_retrieval and task.tables.predicts
     with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():
         # Tasks are named on purpose, superseded or not.
         warnings.filterwarnings("ignore", message="The task .* is superseded")
+        # mteb stops its classifiers after a fixed number of steps, and averages over classes that were not predicted.
+        warnings.filterwarnings("ignore", message="(?s).*failed to converge")
+        warnings.filterwarnings("ignore", message=".*ill-defined")
         result = mteb.evaluate(
             model,
-            [task.instance],
+            [_afresh(task.instance)],
             cache=None,
             overwrite_strategy="always",
             co2_tracker=False,
             # mteb would write the ranked lists as JSON, which takes longer than the search.
-            prediction_folder=None if task.is_retrieval else predictions,
+            prediction_folder=predictions if writes_predictions else None,
             show_progress_bar=False,
             encode_kwargs={"batch_size": 256, "show_progress_bar": False},
         )
+        (task_result,) = result.task_results
+        predicted = _predictions(task, predictions) if writes_predictions else {}
         frames = [
-            _query_metrics(data["relevant_docs"], model.found[subset, split])
+            _query_metrics(data["relevant_docs"], model.found[subset, split], task.main_metric)
             if isinstance(model, ExactSearch)
-            else _pairs(data, _predictions(task, predictions)[subset][split])
+            else task.tables.examples(
+                task.instance, data, predicted.get(subset, {}).get(split), _scores(task_result, subset, split)
+            )
             for subset, split, data in task.splits()
         ]
-    (task_result,) = result.task_results
     metrics = _metrics(task_result)
     if not np.isfinite(metrics["main_score"]):
         raise CollapseError(f"the score of {task.name} is not a number: the model's vectors have collapsed")
@@ -77,6 +89,18 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     ]
     judged = [judged_frame(data["relevant_docs"]) if task.is_retrieval else None for *_, data in task.splits()]
     return Evaluated(metrics, task_result, *(_of_task(task, parts) for parts in (frames, ranked, judged)))
+
+
+def _afresh(instance: Any) -> Any:
+    """The task with random numbers of its own, as it had them when it was made: each model is scored on the same."""
+    fresh = copy.copy(instance)
+    fresh.rng_state, fresh.np_rng = copy.deepcopy((instance.rng_state, instance.np_rng))
+    return fresh
+
+
+def _scores(task_result: Any, subset: str, split: str) -> dict[str, Any]:
+    (found,) = (row for row in task_result.scores[split] if row["hf_subset"] == subset)
+    return dict(found)
 
 
 def _at(task: Task) -> list[tuple[str, str]]:
@@ -131,13 +155,47 @@ def _metrics(task_result: Any) -> dict[str, float]:
     return {name: value for name, value in means.items() if np.isfinite(value) or name == "main_score"}
 
 
-def _pairs(data: Any, predicted: Any) -> pd.DataFrame:
-    frame = pd.DataFrame({"gold": data["score"], "similarity": predicted["cosine_scores"]})
-    return frame.assign(example=frame.index.astype(str))
-
-
-def _query_metrics(relevant: dict[str, dict[str, int]], predicted: Ranked) -> pd.DataFrame:
-    evaluator = pytrec_eval.RelevanceEvaluator(relevant, set(QUERY_METRICS))
+def _query_metrics(relevant: dict[str, dict[str, int]], predicted: Ranked, main: str) -> pd.DataFrame:
+    metrics = QUERY_METRICS | _as_measured(main)
+    evaluator = pytrec_eval.RelevanceEvaluator(relevant, set(metrics))
     rows = evaluator.evaluate(predicted)
     frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("example").reset_index()
-    return frame.rename(columns={name.replace(".", "_"): shown for name, shown in QUERY_METRICS.items()})
+    frame = frame.rename(columns={name.replace(".", "_"): shown for name, shown in metrics.items()})
+    if main.startswith("mrr_at_"):
+        best = {query: _first_places(predicted[query], int(main.removeprefix("mrr_at_"))) for query in frame["example"]}
+        frame[main] = [
+            next((1 / rank for rank, name in best[query] if relevant[query].get(name, 0) > 0), 0.0)
+            for query in frame["example"]
+        ]
+    if main.startswith(OF_SUBQUERIES):
+        return _of_whole_queries(relevant, predicted, main, frame)
+    return frame
+
+
+def _as_measured(main: str) -> dict[str, str]:
+    """pytrec_eval's name of a task's main metric -> mteb's; empty where pytrec_eval does not have it."""
+    found = re.fullmatch(r"(ndcg|map|recall|precision|hit_rate)_at_(\d+)", main)
+    return {f"{MEASURES[found[1]]}.{found[2]}": main} if found else {}
+
+
+def _first_places(documents: dict[str, float], count: int) -> list[tuple[int, str]]:
+    """(rank, document) of the best documents; of equal ones, in mteb's order."""
+    best = sorted(documents.items(), key=lambda item: (item[1], item[0]), reverse=True)[:count]
+    return [(rank, name) for rank, (name, _) in enumerate(best, start=1)]
+
+
+def _of_whole_queries(
+    relevant: dict[str, dict[str, int]], predicted: Ranked, main: str, parts: pd.DataFrame
+) -> pd.DataFrame:
+    """The best of each document over the parts of a query, which mteb names `<query>_<part>`, then the metric."""
+    whole = parts["example"].str.rpartition("_")[0]
+    found: Ranked = {}
+    judged = {}
+    for query, part in zip(whole, parts["example"], strict=True):
+        best = found.setdefault(query, {})
+        for name, value in predicted[part].items():
+            best[name] = max(value, best.get(name, value))
+        judged[query] = relevant[part]
+    return _query_metrics(judged, found, main.removeprefix(OF_SUBQUERIES)).rename(
+        columns={main.removeprefix(OF_SUBQUERIES): main}
+    )

@@ -65,13 +65,13 @@ def lacking(source: Source, tasks: Sequence[Task]) -> str | None:
 
 def _texts(task: Task) -> Iterator[SidedText]:
     """The texts of a task as mteb gives them to a model."""
-    for *_, data in task.splits():
+    for *_, data in task.splits_read():
         if task.is_retrieval:
             for kind, side in (("corpus", PromptType.document), ("queries", PromptType.query)):
                 loader = create_dataloader(data[kind], task_metadata=task.instance.metadata, prompt_type=side)
                 yield from ((text, side.value) for text in loader.dataset["text"])
         else:
-            yield from ((text, None) for column in task.instance.column_names for text in data[column])
+            yield from task.tables.texts(task.instance, data)
 
 
 def _lacks(source: StoredVectors, texts: Sequence[SidedText], rows_B: NDArray[np.int64], task: str) -> str:

@@ -27,7 +27,7 @@ from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, write_together
 from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, read_object, summed
 from distilbench.evaluation.collapse import CollapseError
-from distilbench.records.frames import read_examples
+from distilbench.records.frames import MEASURE, read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
 SCHEMA = 1
@@ -306,6 +306,8 @@ def _table(path: Path, runs: set[str]) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
         examples = table[EXAMPLE_COLUMNS].astype({"gold": "float64", "value": "float64"})
+        if MEASURE in table:
+            examples[MEASURE] = table[MEASURE]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no table of examples ({one_line(str(error))}); bless it again") from None
     if not set(examples["run"]) <= runs:

@@ -16,11 +16,11 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.quiet import quiet
 from distilbench.data.embedded.pinned import pinned_texts
-from distilbench.gate.baseline import Scores
+from distilbench.gate.baseline import EXAMPLE_COLUMNS, Scores
 from distilbench.gate.check import CheckLine
 from distilbench.gate.drift import CLOSENESS, Vectors, drift, order_is_lost
-from distilbench.records.frames import SIMILARITY
-from distilbench.records.record import RECORD_FILE, SLICES
+from distilbench.records.frames import MEASURE, SIMILARITY
+from distilbench.records.record import RECORD_FILE
 
 if TYPE_CHECKING:
     from distilbench.study.sections.training import Precision
@@ -74,7 +74,7 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     return Scores(
         runs=pd.DataFrame([{"label": label, "seed": 0, "batches": None, "weights": hashes["weights"]}], index=[run]),
         scores=pd.DataFrame([{result.task.name: result.metrics["main_score"] for result in results}], index=[run]),
-        examples=pd.concat(values).reindex(columns=["run", "task", "split", "example", "gold", "value", SLICES]),
+        examples=pd.concat(values).reindex(columns=[*EXAMPLE_COLUMNS, MEASURE]),
         tasks={
             result.task.name: {
                 "data_sha256": result.task.data_sha256,

@@ -13,15 +13,18 @@ from distilbench.core.errors import UserError
 from distilbench.records.record import CURE, CURVE_FILE, EXAMPLES_FILE, SLICES, Record
 
 SIMILARITY, GOLD = "similarity", "gold"
+MEASURE, AVERAGE_PRECISION = "measure", "average_precision"
+"""A column of pairs whose gold scores are 0 and 1, and what makes a score of them; else Spearman's correlation does."""
 PLACE = ["task", "split", "example"]
 """What an example is known by."""
-COLUMNS = ["run_id", *PLACE, GOLD, "value", SLICES]
+COLUMNS = ["run_id", *PLACE, GOLD, "value", MEASURE, SLICES]
 
 
 def read_examples(records: Sequence[Record], folder: Path) -> pd.DataFrame:
-    """A line for each run and example: run_id, task, split, example, gold, value, slices. Empty when no run has any.
+    """A line for each run and example, with the columns `COLUMNS`. Empty when no run has any.
 
-    `value` is the similarity of a pair, or the task's main metric of a query. Raises `UserError` for damaged files.
+    `value` is the similarity of a pair, or the task's main metric of a query, a text or an experiment. Raises
+    `UserError` for damaged files.
     """
     frames = [
         frame.assign(value=_values(frame, record), run_id=record.run_id).reindex(columns=COLUMNS)

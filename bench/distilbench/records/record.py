@@ -3,9 +3,10 @@
     record.json        the fields of `Record`; small, readable, versioned by `schema`
     curve.parquet      one row per logged step: step, sentences, tokens, flops, seconds, progress, lr, grad_norm,
                        loss, term_<name>..., <diagnostic>...
-    examples.parquet   one row per pair or query: task, split, example, gold, similarity (pairs),
-                       ndcg_at_10, recall_at_10, ... (queries); slices, the names of those that it is in
-                       (distilbench.evaluation.slices), with spaces between
+    examples.parquet   one row per pair, query, text with summaries, or repeated experiment of a classifier or a
+                       clustering: task, split, example, gold, similarity (pairs), measure (pairs that belong together
+                       or not), ndcg_at_10, recall_at_10, ... (queries), or the main metric; slices, the names of those
+                       that it is in (distilbench.evaluation.slices), with spaces between
     ranked.parquet     of retrieval tasks, the 100 best documents of each query: task, split, query_id, doc_id,
                        score (the cosine), rank (from 1)
     judged.parquet     of retrieval tasks, what is relevant: task, split, query_id, doc_id, relevance

@@ -62,8 +62,9 @@ class Study(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MOST_SEEDS)]
     """How many seeds, counted from 1, or a list of them. Every method is trained with each."""
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
-    """Profiles (`distilbench tasks` lists them), names of mteb tasks, `task: {subsets: [...]}` or `task: {languages:
-    [...]}` of one that has subsets, or `name: {source: FILE OR FOLDER}`; `{name: task, subsets: [...]}` is the same."""
+    """Profiles (`distilbench tasks` lists them), names of mteb tasks, of mteb's benchmarks (`"MTEB(eng, v2)"`, in
+    quotation marks; `distilbench tasks --benchmark` lists them), `task: {subsets: [...]}` or `task: {languages: [...]}`
+    of one that has subsets, or `name: {source: FILE OR FOLDER}`; `{name: task, subsets: [...]}` is the same."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None

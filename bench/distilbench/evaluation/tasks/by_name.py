@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,16 +14,16 @@ import mteb
 from datasets import Dataset, disable_progress_bars
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_scored, kind_of
 from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
 from distilbench.evaluation.tasks.profiles import PROFILES, SICK_TEST
-from distilbench.evaluation.tasks.subsets import WHOLE, choose, parsed
+from distilbench.evaluation.tasks.subsets import OF, WHOLE, choose, parsed
 from distilbench.study.sections.texts import OwnTask, PartOfTask, TaskSpec
 
 disable_progress_bars()
@@ -32,6 +32,10 @@ ROWS_AT_ONCE = 4096
 
 DOCUMENTS_PER_QUERY = 10
 """Documents kept for each query when `--limit` shortens a retrieval task."""
+
+
+class MissingDataError(UserError):
+    """An official task's data are neither in the mirror nor on a Hub that can be reached."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Task:
         return isinstance(self.instance, AbsTaskRetrieval)
 
     @property
+    def tables(self) -> Kind:
+        """What is particular to its type, of a task whose data are tables."""
+        return kind_of(self.instance)
+
+    @property
     def main_metric(self) -> str:
         return str(self.instance.metadata.main_score)
 
@@ -59,19 +68,55 @@ class Task:
     def num_texts(self) -> int:
         """Texts that a model embeds to be scored."""
         return sum(
-            len(data["corpus"]) + len(data["queries"]) if isinstance(data, dict) else 2 * len(data)
-            for _, _, data in self.splits()
+            len(data["corpus"]) + len(data["queries"])
+            if isinstance(data, dict)
+            else sum(1 for _ in self.tables.texts(self.instance, data))
+            for _, _, data in self.splits_read()
         )
 
     def splits(self) -> list[tuple[str, str, Any]]:
         """(subset, split, data) of everything that is scored."""
+        return self._splits(self.instance.eval_splits)
+
+    def splits_read(self) -> list[tuple[str, str, Any]]:
+        """As `splits`, with what is read beside that: a classifier learns from another split."""
+        return self._splits(self.instance.eval_splits if self.is_retrieval else self.tables.splits(self.instance))
+
+    def _splits(self, wanted: Sequence[str]) -> list[tuple[str, str, Any]]:
         parts = _parts(self.instance)
-        return [
-            (subset, split, parts[subset][split])
-            for subset in parts
-            for split in self.instance.eval_splits
-            if split in parts[subset]
-        ]
+        return [(subset, split, parts[subset][split]) for subset in parts for split in wanted if split in parts[subset]]
+
+
+def load_tasks(wanted: Sequence[TaskSpec], mirror: Path | None, limit: int | None = None) -> list[Task]:
+    """As `load_task`, of several; of data that cannot be had, all are named in one sentence."""
+    # What the mirror lacks is looked for first: nobody should wait for the rest to hear of it.
+    order = sorted(range(len(wanted)), key=lambda place: _is_in(mirror, wanted[place]))
+    found: dict[int, Task] = {}
+    missing: dict[str, MissingDataError] = {}
+    for place in order:
+        if missing and _is_in(mirror, wanted[place]):
+            continue
+        try:
+            found[place] = load_task(wanted[place], mirror, limit)
+        except MissingDataError as error:
+            spec = wanted[place]
+            missing[spec if isinstance(spec, str) else spec.name] = error
+    if len(missing) == 1:
+        raise next(iter(missing.values()))
+    if missing:
+        where = f"the mirror {mirror} lacks" if mirror is not None else "no mirror is given, and the Hub did not give"
+        raise UserError(
+            f"{where} the data of {len(missing)} tasks: {', '.join(missing)}; run `distilbench prefetch` where the Hub "
+            "can be reached, or leave them out"
+        )
+    return [found[place] for place in range(len(wanted))]
+
+
+def _is_in(mirror: Path | None, wanted: TaskSpec) -> bool:
+    if mirror is None or isinstance(wanted, OwnTask):
+        return True
+    folder = folder_in(mirror, wanted)
+    return folder is None or folder.is_dir()
 
 
 def load_task(wanted: TaskSpec, mirror: Path | None, limit: int | None = None) -> Task:
@@ -107,8 +152,11 @@ def _own(spec: OwnTask, mirror: Path | None) -> tuple[str, Any]:
 
 
 def _is_known(name: str) -> bool:
-    if name in PROFILES or name in embedded.TASKS or name == SICK_TEST:
-        return True
+    return name in PROFILES or name in embedded.TASKS or name == SICK_TEST or is_of_mteb(name)
+
+
+def is_of_mteb(name: str) -> bool:
+    """Whether mteb has a task of this name."""
     try:
         return bool(mteb.get_task(name))
     except KeyError:
@@ -133,12 +181,20 @@ def _instance(name: str) -> Any:
     try:
         return mteb.get_task(name)
     except KeyError:
-        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES])}") from None
+        benchmarks = [benchmark.name for benchmark in mteb.get_benchmarks()]
+        raise UserError(f"tasks: {one_of('task', name, [*known_names(), *PROFILES, *benchmarks])}") from None
 
 
 def _check_kind(instance: Any, name: str) -> None:
-    if not isinstance(instance, AbsTaskSTS | AbsTaskRetrieval):
-        raise UserError(f"tasks: {name} is a {instance.metadata.type} task; distilbench scores STS and retrieval tasks")
+    if instance.is_aggregate:
+        parts = ", ".join(part.metadata.name for part in instance.metadata.tasks)
+        raise UserError(f"tasks: {name} is several tasks in one; name those that you mean: {parts}")
+    if not is_scored(instance):
+        of_what = " and ".join(instance.metadata.modalities)
+        raise UserError(
+            f"tasks: {name} is of the type {instance.metadata.type} and of {of_what}; distilbench scores tasks of text "
+            f"alone of these types: {', '.join(SCORED_TYPES)}"
+        )
 
 
 def folder_in(mirror: Path, wanted: str | PartOfTask) -> Path | None:
@@ -154,19 +210,30 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
     if mirror is not None and folder is not None and folder.is_dir():
         check(folder, mirror)
         load_from_mirror(instance, folder, name)
+        prepare(instance)
         return
     where = f"not in the mirror ({folder} is missing)" if folder else "no mirror is given (--mirror DIR)"
     if how := getattr(instance, "how_to_get", None):
-        raise UserError(f"the data of task {name} cannot be had: {where}; {how}")
+        raise MissingDataError(f"the data of task {name} cannot be had: {where}; {how}")
     try:
         instance.load_data()
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise MissingDataError(
             f"the data of task {name} cannot be had: {where}, and the Hub gave: {str(error).splitlines()[0]}; run "
             f"where the Hub can be reached, or put {instance.metadata.dataset['path']} into the mirror"
         ) from None
+    prepare(instance)
     if instance.metadata.is_multilingual and (missing := set(instance.hf_subsets) - set(instance.dataset)):
         raise UserError(f"the Hub's data of task {name} lack the subset {min(missing)}; name others as its subsets")
+
+
+def prepare(instance: Any) -> None:
+    """Bring a task's loaded tables into the form in which they are kept."""
+    if isinstance(instance, AbsTaskRetrieval):
+        return
+    for splits in _parts(instance).values():
+        for name in [name for name in kind_of(instance).splits(instance) if name in splits]:
+            splits[name] = kind_of(instance).prepare(instance, splits[name])
 
 
 def _parts(instance: Any) -> dict[str, Any]:
@@ -182,7 +249,7 @@ def _shorten(instance: Any, limit: int) -> None:
             if isinstance(instance, AbsTaskRetrieval):
                 _shorten_retrieval(data, limit)
             else:
-                splits[name] = data.select(range(min(limit, len(data))))
+                splits[name] = kind_of(instance).shorten(instance, data, limit)
 
 
 def _shorten_retrieval(split: dict[str, Any], limit: int) -> None:
@@ -209,7 +276,10 @@ def _rows(table: Dataset) -> Iterator[dict[str, Any]]:
 
 def _data_sha256(task: Task) -> str:
     digest = hashlib.sha256()
-    for subset, split, data in task.splits():
+    if task.is_retrieval and task.instance.ignore_identical_ids and not is_of_mteb(task.name.partition(OF)[0]):
+        # The name of a task of mteb says whether it does.
+        digest.update(b"ignore_identical_ids\n")
+    for subset, split, data in task.splits_read():
         digest.update(f"{subset}/{split}\n".encode())
         tables = [data["corpus"], data["queries"]] if isinstance(data, dict) else [data]
         for table in tables:

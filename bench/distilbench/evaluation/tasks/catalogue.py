@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import mteb
-from mteb.abstasks.retrieval import AbsTaskRetrieval
-from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES, is_scored
 from distilbench.evaluation.tasks.subsets import WHOLE, language_of
 
 
@@ -35,16 +34,13 @@ def find_tasks(words: str = "", language: str | None = None) -> list[KnownTask]:
     With a language, those that have subsets in that language alone. Raises `UserError` for a language that no task is
     in.
     """
-    tasks = [task for task in mteb.get_tasks(exclude_superseded=False) if _is_scored(task)]
+    every = mteb.get_tasks(exclude_superseded=False)
+    tasks = [task for task in every if task.metadata.type in SCORED_TYPES and is_scored(task)]
     known = {code for task in tasks for codes in _languages(task).values() for code in codes}
     if language is not None and language not in known:
         raise UserError(f"--language: {one_of('language', language, known)}; write it as ISO 639-3 does")
     found = [_known(task, language) for task in tasks if _has(task, words.lower().split())]
     return [task for task in found if language is None or task.languages]
-
-
-def _is_scored(task: Any) -> bool:
-    return isinstance(task, AbsTaskSTS | AbsTaskRetrieval) and task.metadata.type in ("STS", "Retrieval")
 
 
 def _has(task: Any, words: list[str]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mteb.abstasks.sts import AbsTaskSTS
 from scipy.stats import spearmanr
 
 from distilbench.core.errors import UserError
@@ -35,9 +36,11 @@ def content_sha256(task: Task) -> str:
 
 
 def _scored(task: Task, data: Any) -> list[Any]:
-    if not task.is_retrieval:
+    if isinstance(task.instance, AbsTaskSTS):
         first, second = task.instance.column_names
         return [list(data[first]), list(data[second]), [float(score) for score in data["score"]]]
+    if not task.is_retrieval:
+        return [list(data[column]) for column in task.tables.columns(task.instance)]
     texts = [
         {
             name: [table[column][row] for column in ("title", "text") if column in table.column_names]
@@ -51,11 +54,12 @@ def _scored(task: Task, data: Any) -> list[Any]:
 def fault(task: Task, published: PublishedTask) -> str | None:
     """What is plainly wrong with a task's data, in words, or None."""
     examples = sum(len(data["relevant_docs"]) if task.is_retrieval else len(data) for *_, data in task.splits())
-    if published.examples not in (None, examples):
+    are_examples = task.is_retrieval or isinstance(task.instance, AbsTaskSTS)
+    if are_examples and published.examples not in (None, examples):
         return (
             f"the data are others: {task.name} has {examples} examples here, the published figure {published.examples}"
         )
-    if not task.is_retrieval and not _labels_fit(task):
+    if isinstance(task.instance, AbsTaskSTS) and not _labels_fit(task):
         return (
             f"the scores of {task.name} have nothing to do with its pairs (no correlation with the words that they "
             "share): the column of scores is likely shuffled"
@@ -102,7 +106,10 @@ def texts_of_tasks(record: Record, tasks: list[str], mirror: str | None) -> dict
 
 
 def example_texts(task: Task) -> dict[tuple[str, str], str]:
-    """(split, example) -> the texts of a pair, or a query, as the per-example store names them."""
+    """(split, example) -> the texts of a pair, or a query, as the per-example store names them.
+
+    Empty where the examples are repeated experiments.
+    """
     found = {}
     for subset, split, data in task.splits():
         place = within(subset, split)
@@ -110,8 +117,6 @@ def example_texts(task: Task) -> dict[tuple[str, str], str]:
             rows = zip(data["queries"]["id"], data["queries"]["text"], strict=True)
             found.update({(place, within(subset, str(name))): text for name, text in rows})
         else:
-            first, second = task.instance.column_names
-            pairs = zip(data[first], data[second], strict=True)
-            texts = (f"{one} | {other}" for one, other in pairs)
+            texts = task.tables.shown(task.instance, data)
             found.update({(place, within(subset, str(row))): text for row, text in enumerate(texts)})
     return found

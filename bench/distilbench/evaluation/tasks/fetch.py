@@ -12,6 +12,7 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.evaluation.tasks.by_name import Task, load_task
+from distilbench.evaluation.tasks.mirror import TRANSFORMED
 from distilbench.evaluation.tasks.subsets import WHOLE
 from distilbench.records.record import SOURCE_FILE, dump_json
 
@@ -48,7 +49,7 @@ def _data_sha256_in(mirror: Path, name: str) -> str | None:
 
 def _write(task: Task, folder: Path) -> None:
     facts = task.instance.metadata
-    for subset, split, data in task.splits():
+    for subset, split, data in task.splits_read():
         place = folder if subset == WHOLE else folder / subset
         place.mkdir(exist_ok=True)
         if isinstance(data, dict):
@@ -56,6 +57,8 @@ def _write(task: Task, folder: Path) -> None:
         else:
             data.to_pandas().to_parquet(place / f"{split}.parquet", index=False)
     source = {"hub": facts.dataset["path"], "revision": facts.dataset["revision"], "licence": facts.license}
+    if not task.is_retrieval:
+        source[TRANSFORMED] = True
     dump_json({"task": task.name, **source, "data_sha256": task.data_sha256}, folder / SOURCE_FILE)
 
 

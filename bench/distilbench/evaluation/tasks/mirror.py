@@ -11,18 +11,22 @@ README.md                                       goes before all of these where i
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
-from datasets import Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError
+from distilbench.evaluation.task_types.kinds import kind_of
 from distilbench.evaluation.tasks.files import (
     ENDINGS,
     Table,
@@ -34,6 +38,7 @@ from distilbench.evaluation.tasks.files import (
     retrieval_split,
 )
 from distilbench.evaluation.tasks.subsets import MOST_LISTED, WHOLE, listed, within
+from distilbench.records.record import SOURCE_FILE
 
 PLACES = (
     "{config}/{split}",
@@ -47,6 +52,8 @@ PLACES = (
 PLACES_OF_WHOLE = ("{split}", "data/{split}")
 LANGUAGE_COLUMNS = ("lang", "language")
 SHARD = re.compile(r"^(?P<stem>.+)-\d+-of-(?P<count>\d+)$")
+TRANSFORMED = "transformed"
+"""Key of SOURCE.json."""
 HEAD = re.compile(r"\A---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 
 
@@ -79,6 +86,25 @@ class HubFolder:
             if column in frame.columns and (rows := frame[column] == subset).any():
                 return frame[rows].drop(columns=column).reset_index(drop=True), name
         return None
+
+    def features(self, config: str, split: str, frame: pd.DataFrame) -> Features | None:
+        """What a parquet file says of its columns beyond their types: mteb samples by the names of classes."""
+        files = self._files(config, split)
+        if not files or ending_of(files[0]) != ".parquet":
+            return None
+        try:
+            found = Features.from_arrow_schema(pq.read_schema(files[0]))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{files[0].name}: {error}") from None
+        has_classes = any(isinstance(feature, ClassLabel) for feature in found.values())
+        return found if has_classes and list(found) == list(frame.columns) else None
+
+    @cached_property
+    def is_transformed(self) -> bool:
+        """Whether the tables are those that mteb makes of what the Hub has."""
+        source = self.folder / SOURCE_FILE
+        said = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}
+        return isinstance(said, dict) and said.get(TRANSFORMED) is True
 
     def _table(self, config: str, split: str) -> Table | None:
         files = self._files(config, split)
@@ -184,7 +210,7 @@ def load_from_mirror(instance: Any, folder: Path, name: str) -> None:
 
     Raises `UserError` for what is damaged, and for subsets that are to be scored and are not there.
     """
-    read = _documents if isinstance(instance, AbsTaskRetrieval) else _pairs
+    read = _documents if isinstance(instance, AbsTaskRetrieval) else _tables
     try:
         hub = HubFolder(folder)
         found = {subset: read(instance, hub, subset) for subset in instance.hf_subsets}
@@ -193,9 +219,13 @@ def load_from_mirror(instance: Any, folder: Path, name: str) -> None:
             raise _incomplete(instance, folder, name, missing, there)
         single = not instance.metadata.is_multilingual and not isinstance(instance, AbsTaskRetrieval)
         instance.dataset = found[WHOLE] if single else found
-        instance.dataset_transform()
+        # What `prefetch` left was transformed before.
+        if not hub.is_transformed:
+            instance.dataset_transform()
         if isinstance(instance, AbsTaskSTS):
             _check_pairs(instance)
+        elif not isinstance(instance, AbsTaskRetrieval):
+            _check_tables(instance)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"the mirror's {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}; make it again"
@@ -212,18 +242,19 @@ def _incomplete(instance: Any, folder: Path, name: str, missing: list[str], ther
     )
 
 
-def _pairs(instance: Any, hub: HubFolder, subset: str) -> DatasetDict | None:
-    """The splits of a subset of pairs; None for one of several that the mirror does not have."""
+def _tables(instance: Any, hub: HubFolder, subset: str) -> DatasetDict | None:
+    """The splits of a subset; None for one of several that the mirror does not have."""
     splits = {}
-    for split in instance.eval_splits:
+    wanted = kind_of(instance).splits(instance)
+    for split in wanted:
         table = hub.table(subset, split)
         if table is None and subset != WHOLE:
             table = hub.of_language(subset, split)
         if table is not None:
-            splits[split] = Dataset.from_pandas(table[0])
+            splits[split] = Dataset.from_pandas(table[0], features=hub.features(subset, split, table[0]))
     if not splits and subset != WHOLE:
         return None
-    _check_splits(instance, splits, subset)
+    _check_splits(wanted, splits, subset)
     return DatasetDict(splits)
 
 
@@ -234,13 +265,13 @@ def _documents(instance: Any, hub: HubFolder, subset: str) -> dict[str, Any] | N
         return {split: retrieval_split(folder, split) for split in instance.eval_splits}
     splits = {split: data for split in instance.eval_splits if (data := _judged(hub, subset, split)) is not None}
     if splits:
-        _check_splits(instance, splits, subset)
+        _check_splits(instance.eval_splits, splits, subset)
         return splits
     return {split: retrieval_split(folder, split) for split in instance.eval_splits} if subset == WHOLE else None
 
 
-def _check_splits(instance: Any, splits: dict[str, Any], subset: str) -> None:
-    for split in instance.eval_splits:
+def _check_splits(wanted: Sequence[str], splits: dict[str, Any], subset: str) -> None:
+    for split in wanted:
         if split not in splits:
             raise ValueError(f"{within(subset, split)}.parquet is missing")
 
@@ -292,3 +323,16 @@ def _check_pairs(instance: Any) -> None:
             check_table(data.to_pandas(), f"{within(subset, split)}.parquet", (*instance.column_names, "score"))
             if data.features["score"].dtype in ("string", "large_string"):
                 splits[split] = data.cast_column("score", Value("float64"))
+
+
+def _check_tables(instance: Any) -> None:
+    """Refuse tables that lack a column, or a value in one, that is scored."""
+    parts = instance.dataset if instance.metadata.is_multilingual else {WHOLE: instance.dataset}
+    for subset, splits in parts.items():
+        for split in kind_of(instance).splits(instance):
+            for column in kind_of(instance).columns(instance):
+                if column not in splits[split].column_names:
+                    raise ValueError(f"{within(subset, split)} has no column {column!r}")
+                gaps = [row for row, value in enumerate(splits[split][column], start=1) if value is None]
+                if gaps:
+                    raise ValueError(f"{within(subset, split)} row {gaps[0]} has no usable value under {column!r}")

@@ -23,7 +23,7 @@ def pairs_seen(tasks: Sequence[Task], pairs: Sequence[Pair]) -> dict[str, int]:
 
 
 def texts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
-    """The sentences of pairs and the queries of some tasks, and the documents of those that have some."""
+    """The texts of tables and the queries of some tasks, and the documents of those that have some."""
     short: list[str] = []
     documents: list[str] = []
     for task in tasks:
@@ -32,8 +32,7 @@ def texts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
                 short += data["queries"]["text"]
                 documents += data["corpus"]["text"]
             else:
-                first, second = task.instance.column_names
-                short += [*data[first], *data[second]]
+                short += [text for text, _ in task.tables.texts(task.instance, data)]
     return short, documents
 
 
@@ -42,11 +41,10 @@ def _normalised(pair: Pair) -> frozenset[str]:
 
 
 def _pairs(task: Task) -> Iterator[Pair]:
-    """Pairs of an STS task; of a retrieval task, queries with what is relevant to them."""
+    """Pairs of a task of pairs; of a retrieval task, queries with what is relevant to them."""
     for _, _, data in task.splits():
         if not task.is_retrieval:
-            first, second = task.instance.column_names
-            yield from zip(data[first], data[second], strict=True)
+            yield from task.tables.pairs(task.instance, data)
             continue
         queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
         documents = dict(zip(data["corpus"]["id"], data["corpus"]["text"], strict=True))

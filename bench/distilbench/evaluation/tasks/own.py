@@ -66,6 +66,7 @@ def _retrieval(spec: OwnTask, folder: Path) -> Any:
             f"{missing[0]!r}; mend the folder"
         )
     task = _make(AbsTaskRetrieval, spec, "Queries and documents of the user's own.", "Retrieval", "ndcg_at_10")
+    task.ignore_identical_ids = spec.ignore_identical_ids
     task.dataset = {"default": {spec.split: data}}
     task.data_loaded = True
     return task

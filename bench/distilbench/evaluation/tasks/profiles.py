@@ -40,7 +40,31 @@ DESCRIPTIONS = {
 }
 
 
+BENCHMARKS = (
+    *("BEIR", "BEIR-NL", "BRIGHT", "BRIGHT-Pro", "ChemTEB", "CoIR", "CodeRAG", "Encodechka", "FollowIR"),
+    *("LMEB", "LongEmbed", "MINERSBitextMining", "NanoBEIR", "NanoBEIR-multilingual", "R2MED", "RAR-b", "RuSciBench"),
+)
+"""Those of mteb's benchmarks whose names have no brackets, so that mteb is not asked about each task's name."""
+
+
+def is_benchmark(name: str) -> bool:
+    """Whether a name is, or is meant to be, that of one of mteb's benchmarks, such as `MTEB(eng, v2)`."""
+    return "(" in name or name in BENCHMARKS
+
+
 def expand(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
-    """Profiles replaced by their tasks, each task once, in order."""
-    names = [name for task in tasks for name in (PROFILES.get(task, (task,)) if isinstance(task, str) else (task,))]
-    return list(dict.fromkeys(names))
+    """Profiles and mteb's benchmarks replaced by their tasks, each task once, in order.
+
+    Raises `UserError` for a benchmark that is unknown, or has tasks that are not scored.
+    """
+    return list(dict.fromkeys(name for task in tasks for name in _expanded(task)))
+
+
+def _expanded(task: TaskSpec) -> Sequence[TaskSpec]:
+    if not isinstance(task, str):
+        return (task,)
+    if is_benchmark(task):
+        from distilbench.evaluation.task_types.benchmarks import tasks_of
+
+        return tasks_of(task)
+    return PROFILES.get(task, (task,))

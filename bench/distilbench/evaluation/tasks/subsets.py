@@ -10,8 +10,8 @@ from distilbench.study.sections.texts import PartOfTask
 
 WHOLE = "default"
 """mteb's name for the only subset of a task that has one."""
-OF, AND = "@", ","
-"""`STS17@en-en,es-es`. Both may be in names of files, which results have."""
+OF, AND, IN = "@", ",", "#"
+"""`STS17@en-en,es-es`, `MTOPDomainClassification@en#test`. All may be in names of files, which results have."""
 LONGEST_NAME = 120
 MOST_LISTED = 12
 
@@ -22,9 +22,22 @@ def within(subset: str, name: str) -> str:
 
 
 def parsed(name: str) -> str | PartOfTask:
-    """A task's name as it stands in a record or on the command line, taken apart where it names subsets."""
-    task, of, subsets = name.partition(OF)
-    return PartOfTask(name=task, subsets=tuple(subsets.split(AND))) if of else name
+    """A task's name as it stands in a record or on the command line, taken apart where it names subsets or splits."""
+    rest, in_splits, splits = name.partition(IN)
+    task, of, subsets = rest.partition(OF)
+    if not of and not in_splits:
+        return name
+    return PartOfTask(
+        name=task,
+        subsets=tuple(subsets.split(AND)) if of else None,
+        splits=tuple(splits.split(AND)) if in_splits else None,
+    )
+
+
+def full_name(task: str, subsets: Sequence[str], splits: Sequence[str]) -> str:
+    """The name of a part of a task, which `parsed` takes apart."""
+    of_subsets = f"{OF}{AND.join(subsets)}" if subsets else ""
+    return f"{task}{of_subsets}{IN}{AND.join(splits)}" if splits else f"{task}{of_subsets}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -39,17 +52,30 @@ def choose(instance: Any, spec: PartOfTask) -> str:
     Raises `UserError` for subsets and languages that it has not.
     """
     known: dict[str, list[str]] = instance.metadata.hf_subsets_to_langscripts
-    wanted = _named(spec, known) if spec.subsets is not None else _in_languages(spec, known)
+    if spec.subsets is not None:
+        wanted = _named(spec, known)
+    else:
+        wanted = _in_languages(spec, known) if spec.languages is not None else set(known)
     instance.hf_subsets = [subset for subset in known if subset in wanted]
-    if len(instance.hf_subsets) == len(known):
-        return spec.name
-    name = f"{spec.name}{OF}{AND.join(instance.hf_subsets)}"
+    of_subsets = [] if len(instance.hf_subsets) == len(known) else instance.hf_subsets
+    name = full_name(spec.name, of_subsets, _choose_splits(instance, spec))
     if len(name) > LONGEST_NAME:
         raise UserError(
             f"tasks: {len(instance.hf_subsets)} subsets of {spec.name} are too many for the name of one task; list it "
             "several times with fewer subsets each, or score them all"
         )
     return name
+
+
+def _choose_splits(instance: Any, spec: PartOfTask) -> list[str]:
+    """Let a task score some of its splits only; gives them, none where they are all."""
+    known = list(instance.metadata.eval_splits)
+    for split in spec.splits or ():
+        if split not in known:
+            raise UserError(f"tasks: {spec.name}: {one_of('split', split, known)}")
+    wanted = [split for split in known if spec.splits is None or split in spec.splits]
+    instance.filter_eval_splits(wanted)
+    return wanted if len(wanted) < len(known) else []
 
 
 def _named(spec: PartOfTask, known: dict[str, list[str]]) -> set[str]:

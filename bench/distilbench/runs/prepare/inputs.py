@@ -175,12 +175,11 @@ def _one_teacher(spec: TeacherSpec, settings: Settings) -> Teacher | VectorTeach
 
 
 def _load_tasks(study: Study, settings: Settings, announce: Announce) -> list[Task]:
-    from distilbench.evaluation.tasks.by_name import load_task
+    from distilbench.evaluation.tasks.by_name import load_tasks
 
     announce("loading tasks")
     tasks: dict[str, Task] = {}
-    for spec in expand(study.tasks):
-        task = load_task(spec, settings.mirror, study.limit)
+    for task in load_tasks(expand(study.tasks), settings.mirror, study.limit):
         # By its subsets or by its languages, a part of a task is the same.
         if tasks.setdefault(task.name, task).data_sha256 != task.data_sha256:
             raise UserError(f"tasks: two tasks are called {task.name}; give one another name, or leave it out")

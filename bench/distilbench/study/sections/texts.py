@@ -105,6 +105,8 @@ class OwnTask(Section):
     """Columns of a table: the two texts and their score."""
     split: Label = "test"
     """Which judgements of a BEIR folder to score by."""
+    ignore_identical_ids: bool = False
+    """Whether a query of a BEIR folder that is also one of its documents, by its id, may not find itself."""
 
 
 class PartOfTask(Section):
@@ -117,11 +119,15 @@ class PartOfTask(Section):
     languages: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Score the subsets that are in these languages and in no other, by ISO 639-3 codes (`eng`), with a script where it
     matters (`zho-Hans`)."""
+    splits: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Score these of its splits. `TASK@SUBSET#SPLIT` and `TASK#SPLIT` say the same. Unset: those that mteb scores."""
 
     @model_validator(mode="after")
     def _one_way(self) -> PartOfTask:
-        if (self.subsets is None) == (self.languages is None):
+        if self.subsets is not None and self.languages is not None:
             raise ValueError("give either subsets or languages")
+        if self.subsets is None and self.languages is None and self.splits is None:
+            raise ValueError("give either subsets or languages, or splits")
         return self
 
 

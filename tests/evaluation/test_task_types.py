@@ -1,0 +1,353 @@
+"""Every type of task that distilbench scores: mteb's own score of it, and examples that give that score again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
+
+pytest.importorskip("mteb")
+
+import mteb
+
+from distilbench.analysis.bootstrap import TaskExamples, average_precision
+from distilbench.analysis.examples import by_split, metric
+from distilbench.core.errors import UserError
+from distilbench.evaluation.score import TaskScore, score
+from distilbench.evaluation.tasks.by_name import load_task
+from distilbench.evaluation.tasks.content import example_texts
+from distilbench.evaluation.tasks.fetch import store_task
+from distilbench.evaluation.tasks.overlap import texts_of
+from distilbench.models.model_folder import StoredModel
+from distilbench.records.frames import SIMILARITY
+from tests.conftest import shut_network
+
+Texts = list[str]
+ROWS = 60
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut_network(monkeypatch)
+
+
+@pytest.fixture
+def texts(text_file: Path) -> Texts:
+    return list(dict.fromkeys(text_file.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.fixture
+def model(teacher_folder: Path) -> StoredModel:
+    return StoredModel("teacher", teacher_folder)
+
+
+def lines(path: Path, frame: pd.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in frame.to_dict("records")), encoding="utf-8")
+
+
+def card(folder: Path, configs: dict[str, dict[str, str]]) -> None:
+    listed = [
+        {"config_name": name, "data_files": [{"split": split, "path": path} for split, path in splits.items()]}
+        for name, splits in configs.items()
+    ]
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': listed})}---\n# A data set\n")
+
+
+def labelled(texts: Texts, count: int, seed: int) -> pd.DataFrame:
+    """Texts of four classes that are told by their first letters, some of them wrongly."""
+    chosen = np.random.default_rng(seed).choice(texts, count, replace=len(texts) < count)
+    labels = [(len(text) + (ord(text[0]) if row % 5 else row)) % 4 for row, text in enumerate(chosen)]
+    return pd.DataFrame({"text": chosen, "label": labels})
+
+
+def classified(folder: Path, texts: Texts) -> None:
+    lines(folder / "train.jsonl", labelled(texts, 2 * ROWS, 0))
+    lines(folder / "test.jsonl", labelled(texts, ROWS, 1))
+    card(folder, {"default": {"train": "train.jsonl", "test": "test.jsonl"}})
+
+
+def classified_in_english(folder: Path, texts: Texts) -> None:
+    for split, rows in (("train", 2 * ROWS), ("validation", 20), ("test", ROWS)):
+        lines(folder / "en" / f"{split}.jsonl", labelled(texts, rows, rows))
+    card(folder, {"en": {split: f"en/{split}.jsonl" for split in ("train", "validation", "test")}})
+
+
+def paired(folder: Path, texts: Texts) -> None:
+    """As older data sets have it: one row, with all pairs in lists."""
+    rng = np.random.default_rng(2)
+    first, second = (list(rng.choice(texts, ROWS)) for _ in range(2))
+    labels = [int(len(one) < len(other)) for one, other in zip(first, second, strict=True)]
+    lines(folder / "test.jsonl", pd.DataFrame({"sent1": [first], "sent2": [second], "labels": [labels]}))
+    card(folder, {"default": {"test": "test.jsonl"}})
+
+
+def clustered(folder: Path, texts: Texts) -> None:
+    frames = [labelled(texts, 200, seed) for seed in (3, 4)]
+    rows = {
+        "sentences": [list(frame["text"]) for frame in frames],
+        "labels": [list(frame["label"]) for frame in frames],
+    }
+    rows["labels"] = [[f"class {label}" for label in labels] for labels in rows["labels"]]
+    lines(folder / "test.jsonl", pd.DataFrame(rows))
+    card(folder, {"default": {"test": "test.jsonl"}})
+
+
+def reranked(folder: Path, texts: Texts) -> None:
+    rng = np.random.default_rng(5)
+    documents = pd.DataFrame({"_id": [f"d{row}" for row in range(len(texts))], "title": "", "text": texts})
+    queries = pd.DataFrame({"_id": [f"q{row}" for row in range(8)], "text": texts[:8]})
+    candidates = [[str(name) for name in rng.choice(documents["_id"], 10, replace=False)] for _ in queries["_id"]]
+    judged = [
+        {"query-id": query, "corpus-id": name, "score": int(place % 3 == 0)}
+        for query, names in zip(queries["_id"], candidates, strict=True)
+        for place, name in enumerate(names)
+    ]
+    tables = {
+        "corpus": documents,
+        "queries": queries,
+        "qrels": pd.DataFrame(judged),
+        "top_ranked": pd.DataFrame({"query-id": queries["_id"], "corpus-ids": candidates}),
+    }
+    for name, table in tables.items():
+        lines(folder / name / "test.jsonl", table)
+    card(folder, {name: {"test": f"{name}/test.jsonl"} for name in tables})
+
+
+def summarised(folder: Path, texts: Texts) -> None:
+    rng = np.random.default_rng(6)
+    rows = [
+        {
+            "text": texts[row],
+            "human_summaries": [str(text) for text in rng.choice(texts, 3)],
+            "machine_summaries": [str(text) for text in rng.choice(texts, 5, replace=False)],
+            # mteb leaves out a text whose summaries have one grade.
+            "relevance": [3.0] * 5 if row == 1 else [float(grade) for grade in rng.uniform(1, 5, 5)],
+        }
+        for row in range(7)
+    ]
+    lines(folder / "test.jsonl", pd.DataFrame(rows))
+    card(folder, {"default": {"test": "test.jsonl"}})
+
+
+Makes = Callable[[Path, Texts], None]
+TASKS: dict[str, Makes] = {
+    "Banking77Classification": classified,
+    "MTOPDomainClassification@en": classified_in_english,
+    "TwitterSemEval2015": paired,
+    "TwentyNewsgroupsClustering.v2": clustered,
+    "TwentyNewsgroupsClustering": clustered,
+    "AskUbuntuDupQuestions": reranked,
+    "SummEvalSummarization.v2": summarised,
+}
+each_type = pytest.mark.parametrize("name", TASKS)
+
+
+def official(name: str) -> Any:
+    task, _, subset = name.partition("@")
+    return mteb.get_task(task, hf_subsets=[subset]) if subset else mteb.get_task(task)
+
+
+@pytest.fixture
+def write(tmp_path: Path, texts: Texts) -> Callable[[str], Path]:
+    """Puts a task's data into a mirror, and gives the mirror."""
+
+    def put(name: str) -> Path:
+        TASKS[name](tmp_path / "mirror" / official(name).metadata.dataset["path"], texts)
+        return tmp_path / "mirror"
+
+    return put
+
+
+def plain(name: str, mirror: Path, model: StoredModel) -> Any:
+    """What mteb and sentence-transformers give alone, with mteb reading the files itself."""
+    from sentence_transformers import SentenceTransformer
+
+    instance = official(name)
+    local = {"path": str(mirror / instance.metadata.dataset["path"]), "revision": "local"}
+    instance.metadata = instance.metadata.model_copy(update={"dataset": local})
+    encoder = SentenceTransformer(str(model.folder), device="cpu")
+    (result,) = mteb.evaluate(encoder, [instance], cache=None, show_progress_bar=False).task_results
+    return result
+
+
+def scored(name: str, mirror: Path, model: StoredModel, cache: Path) -> TaskScore:
+    (found,) = score(model, [load_task(name, mirror)], cache, "cpu")
+    return found
+
+
+def again(found: TaskScore) -> float:
+    """The score as the analysis makes it from the examples."""
+    column = SIMILARITY if SIMILARITY in found.examples else found.task.main_metric
+    examples = found.examples.assign(run_id="run", value=found.examples[column])
+    if "gold" not in examples:
+        examples["gold"] = np.nan
+    return float(metric(by_split(examples, ["run"]))[0])
+
+
+@pytest.mark.filterwarnings("ignore")
+@each_type
+def test_scores_are_those_of_mteb_alone(
+    name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path
+) -> None:
+    mirror = write(name)
+    expected = plain(name, mirror, model)
+
+    found = scored(name, mirror, model, tmp_path / "cache")
+
+    assert found.mteb_result["scores"].keys() == expected.scores.keys()
+    values = [row["main_score"] for rows in expected.scores.values() for row in rows]
+    assert found.metrics["main_score"] == pytest.approx(np.mean(values), abs=1e-6)
+    assert 0.01 < abs(found.metrics["main_score"]) < 0.99
+    assert again(found) == pytest.approx(found.metrics["main_score"], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "examples", "texts_in"),
+    [
+        ("Banking77Classification", 10, 3 * ROWS),
+        ("TwitterSemEval2015", ROWS, 2 * ROWS),
+        ("TwentyNewsgroupsClustering", 2, 400),
+        ("AskUbuntuDupQuestions", 8, None),
+        # One text's summaries are graded alike.
+        ("SummEvalSummarization.v2", 6, 7 * 8),
+    ],
+)
+def test_examples_are_pairs_queries_texts_or_experiments(
+    name: str, examples: int, texts_in: int | None, write: Callable[[str], Path], model: StoredModel, tmp_path: Path
+) -> None:
+    found = scored(name, write(name), model, tmp_path / "cache")
+
+    assert len(found.examples) == examples
+    assert found.examples["example"].is_unique
+    assert texts_in in (None, found.task.num_texts)
+    assert texts_in in (None, len(texts_of([found.task])[0]) + (2 * ROWS if "Banking" in name else 0))
+    named = set(zip(found.examples["split"], found.examples["example"], strict=True))
+    are_texts = found.task.kind not in ("Classification", "Clustering")
+    assert named <= set(example_texts(found.task)) if are_texts else not example_texts(found.task)
+
+
+@each_type
+def test_every_model_is_scored_on_the_same_samples(
+    name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path
+) -> None:
+    task = load_task(name, write(name))
+
+    first, second = (score(model, [task], tmp_path / cache, "cpu")[0] for cache in ("first", "second"))
+
+    pd.testing.assert_frame_equal(first.examples, second.examples)
+    assert first.metrics == second.metrics
+
+
+@each_type
+def test_a_limit_leaves_what_can_be_scored(
+    name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path
+) -> None:
+    mirror = write(name)
+
+    task = load_task(name, mirror, limit=3)
+    (found,) = score(model, [task], tmp_path / "cache", "cpu")
+
+    assert task.num_texts < load_task(name, mirror).num_texts
+    assert np.isfinite(found.metrics["main_score"])
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "AskUbuntuDupQuestions"])
+def test_a_stored_task_is_the_same_data(name: str, write: Callable[[str], Path], tmp_path: Path) -> None:
+    task = load_task(name, write(name))
+    copy = tmp_path / "copy"
+
+    store_task(task, copy)
+
+    assert load_task(name, copy).data_sha256 == task.data_sha256
+
+
+def test_the_training_split_of_a_classifier_is_in_the_hash(write: Callable[[str], Path], texts: Texts) -> None:
+    mirror = write("Banking77Classification")
+    before = load_task("Banking77Classification", mirror)
+    lines(mirror / "mteb" / "banking77" / "train.jsonl", labelled(texts, 2 * ROWS, 9))
+
+    after = load_task("Banking77Classification", mirror)
+
+    assert after.data_sha256 != before.data_sha256
+    assert after.splits()[0][2][:] == before.splits()[0][2][:]
+
+
+def test_average_precision_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 40).astype(float)
+    # Rounded, so that some are equal.
+    values = np.round(rng.random((3, 40)) + gold / 4, 1)
+    counts = rng.integers(0, 4, (40, 7)).astype(np.float32)
+
+    found = average_precision(values, gold, counts)
+
+    for run in range(3):
+        for draw in range(7):
+            expected = average_precision_score(gold, values[run], sample_weight=counts[:, draw])
+            assert found[run, draw] == pytest.approx(expected, abs=1e-9)
+    whole = TaskExamples(values, gold, classified=True).metric()
+    assert whole == pytest.approx([average_precision_score(gold, row) for row in values])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("BUCC.v2", "BUCC.v2 is of the type BitextMining and of text; distilbench scores tasks of text alone of these"),
+        ("CIFAR10", "CIFAR10 is of the type ImageClassification and of image"),
+        ("CQADupstackRetrieval", "several tasks in one; name those that you mean: CQADupstackAndroid"),
+    ],
+)
+def test_other_types_are_refused_in_a_sentence(name: str, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_task(name, None)
+
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("Banking77Classification", lambda folder: (folder / "train.jsonl").unlink(), "train.parquet is missing"),
+        (
+            "Banking77Classification",
+            lambda folder: lines(folder / "test.jsonl", pd.DataFrame({"text": ["a"], "labels": [1]})),
+            "test has no column 'label'",
+        ),
+        (
+            "Banking77Classification",
+            lambda folder: lines(folder / "test.jsonl", pd.DataFrame({"text": ["a", None], "label": [1, 2]})),
+            "test row 2 has no usable value under 'text'",
+        ),
+    ],
+)
+def test_a_damaged_mirror_is_named(
+    name: str, spoil: Callable[[Path], Any], said: str, write: Callable[[str], Path]
+) -> None:
+    mirror = write(name)
+    spoil(mirror / official(name).metadata.dataset["path"])
+
+    with pytest.raises(UserError, match="is damaged") as refused:
+        load_task(name, mirror)
+
+    assert said in str(refused.value)
+
+
+def test_the_prompt_of_a_type_is_used(
+    write: Callable[[str], Path], teacher_folder: Path, model: StoredModel, tmp_path: Path
+) -> None:
+    mirror = write("Banking77Classification")
+    prompted = StoredModel("prompted", teacher_folder, prompts={"Classification": "of what intent is this: "})
+
+    with_prompt = scored("Banking77Classification", mirror, prompted, tmp_path / "cache")
+
+    assert with_prompt.key != scored("Banking77Classification", mirror, model, tmp_path / "cache").key
+    assert with_prompt.metrics != scored("Banking77Classification", mirror, model, tmp_path / "cache").metrics
