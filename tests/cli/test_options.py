@@ -272,6 +272,35 @@ def test_power_is_for_the_difference_that_is_to_be_found(cli: Cli) -> None:
     assert (code, "mse" in out) == (0, True)
 
 
+@shows(
+    "error-rates", "results", "--methods", "--seeds", "--studies", "--variances", "--resampled", "--margin", "--json"
+)
+def test_every_design_of_error_rates_is_its_own(cli: Cli) -> None:
+    designs: list[tuple[str, ...]] = [
+        (),
+        ("--methods", "3"),
+        ("--seeds", "4"),
+        ("--variances", "equal"),
+        ("--resampled",),
+    ]
+    headings = []
+    for design in designs:
+        code, out, err = cli("error-rates", "results/tiny", "--studies", "4", "--json", *design)
+        assert code == 0, err
+        table = json.loads(out)
+        table = table[0] if isinstance(table, list) else table
+        headings.append(next(name for name in table["shown"][0] if name != "Share (%)"))
+        assert "4 studies" in " ".join(table["notes"])
+    assert len(set(headings)) == 5
+    path = Path("results/tiny/error_rates.json")
+    kept = json.loads(path.read_text())
+    assert (len(kept["rates"]), kept["margin"]) == (5, 0.005)
+    assert cli("error-rates", "results/tiny", "--studies", "4", "--margin", "1")[0] == 0
+    kept = json.loads(path.read_text())
+    assert (len(kept["rates"]), kept["margin"]) == (1, 0.01)
+    path.unlink()
+
+
 @shows("advise", "--results", "--budget", "--size", "--latency", "--json")
 def test_advice_is_for_the_situation(cli: Cli) -> None:
     code, out, _ = cli("advise", "--results", "results/tiny", "--budget", "steps=3", "--size", "1M", "--json")
