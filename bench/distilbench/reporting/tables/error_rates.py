@@ -107,7 +107,7 @@ def note(rates: Sequence[ErrorRates]) -> list[str]:
     return [
         f"Error rates, in {item.studies} studies simulated from these records: equal methods are told apart in "
         f"{item.false_verdict:.1%} of studies (aim: 5 %), marked as best in {item.false_best:.1%}; "
-        + ", ".join(f"{float(points):g} points are found in {share:.0%}" for points, share in item.power.items())
+        + ", ".join(f"{float(points):g} points found in {share:.0%}" for points, share in item.power.items())
         + "."
         for item in rates
         if item.design.like_the_study and not item.design.resampled
