@@ -334,7 +334,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no results": (lambda: db.read_results("nothing"), "does not exist"),
     "unknown reference": (lambda: db.read_results("results/mine").compare("msee"), "did you mean 'mse'?"),
-    "unknown column": (lambda: db.read_results("results/mine").compare(column="Overal"), "did you mean"),
+    "unknown column": (
+        lambda: db.read_results("results/mine").compare(column="Mean (Tas)"),
+        "did you mean 'Mean (Task)'?",
+    ),
     "unknown figure": (lambda: db.read_results("results/mine").plot("score"), "did you mean 'scores'?"),
     "unknown figure's reference": (
         lambda: db.read_results("results/mine").plot("differences", reference="msee"),

@@ -197,7 +197,11 @@ def test_weights_are_not_chosen_by_pairs_that_are_scored(cli: Cli, study: Callab
 
     (split,) = load_task("DistilbenchSTS", None).splits()
     # Turned round and in capitals: they are still the same pairs.
-    pairs = {"a": [text.upper() for text in split[2]["sentence2"][:8]], "b": split[2]["sentence1"][:8], "s": [1.0] * 8}
+    pairs = {
+        "a": [text.upper() for text in split[2]["sentence2"][:8]],
+        "b": split[2]["sentence1"][:8],
+        "s": [1.0, 0.5] * 4,
+    }
     pd.DataFrame(pairs).to_csv(tmp_path / "dev.csv", index=False)
     dev = {"source": str(tmp_path / "dev.csv"), "columns": ["a", "b"], "scores": ["s"]}
     train = {"batch_size": 16, "max_length": 64, "checkpoint": "best-on-dev"}
