@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from distilbench.runs.prepare.prepared import prepare_run
 from distilbench.runs.run import finish_run
 from distilbench.study.sections.models import StudentSpec
 from distilbench.study.sections.texts import OwnTask
+from distilbench.study.sections.training import Precision
 from distilbench.study.study import runs_of
 from tests.conftest import Writes
 
@@ -31,8 +32,8 @@ def task(write_beir: Writes, tmp_path: Path) -> Task:
     return load_task(OwnTask.model_validate({"name": "Own", "source": str(write_beir(tmp_path / "set"))}), None)
 
 
-def index_of(folder: Path, cache: Path) -> TeacherIndex:
-    return TeacherIndex(lambda: load_encoder(folder), load_encoder(folder), StoredModel("t", folder), "cpu", cache)
+def index_of(folder: Path, cache: Path, precision: Precision = "fp32") -> TeacherIndex:
+    return TeacherIndex(StoredModel("t", folder), load_encoder(folder), "cpu", precision, cache)
 
 
 def test_queries_are_the_students_and_documents_the_teachers(task: Task, teacher_folder: Path, tmp_path: Path) -> None:
@@ -56,12 +57,22 @@ def test_queries_are_the_students_and_documents_the_teachers(task: Task, teacher
     assert found == {"Own": pytest.approx(float(np.mean(gains)), abs=1e-5)}
 
 
-def test_the_teacher_on_its_own_index_has_its_own_score(task: Task, teacher_folder: Path, tmp_path: Path) -> None:
-    (own,) = score(StoredModel("t", teacher_folder), [task], tmp_path / "cache", "cpu")
-    index = index_of(teacher_folder, tmp_path / "cache")
-    assert asymmetric_scores(StoredModel("t", teacher_folder), index, [task], "cpu") == {
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_the_teacher_on_its_own_index_has_its_own_score(
+    precision: Precision, task: Task, teacher_folder: Path, tmp_path: Path
+) -> None:
+    teacher = StoredModel("t", teacher_folder)
+    (own,) = score(teacher, [task], tmp_path / "cache", "cpu", precision)
+    index = index_of(teacher_folder, tmp_path / "cache", precision)
+    assert asymmetric_scores(teacher, index, [task], "cpu", precision) == {
         "Own": pytest.approx(own.metrics["main_score"], abs=1e-6)
     }
+
+
+def test_an_index_is_of_one_precision(task: Task, teacher_folder: Path, tmp_path: Path) -> None:
+    texts = ["the dog", "a cat sees a bird"]
+    whole, half = (index_of(teacher_folder, tmp_path, one)(texts, task.instance.metadata) for one in ("fp32", "bf16"))
+    assert 0 < np.abs(whole - half).max() < 0.05
 
 
 def test_the_index_is_made_once_and_again_when_damaged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from distilbench.core.cache import kept_arrays
 from distilbench.core.seeds import preserved_rng
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.evaluation.evaluate import evaluate
-from distilbench.evaluation.mteb_encoder import BenchEncoder, prompt_of
+from distilbench.evaluation.mteb_encoder import BenchEncoder, in_precision, prompt_of
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.models.embed import batch_rule, embed
 from distilbench.models.encoder import Encoder
-from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.models.model_folder import StoredModel
+from distilbench.study.sections.training import Precision
 
 Embedder = Callable[[list[str], TaskMetadata], NDArray[np.float32]]
 """Gives the vectors of a task's documents, [texts, width]."""
@@ -44,12 +46,10 @@ class AsymmetricEncoder(BenchEncoder):
 class TeacherIndex:
     """A teacher's vectors of a task's documents, computed once and kept in the cache for all students."""
 
-    def __init__(
-        self, load: Callable[[], Encoder], shape: Encoder, stored: StoredModel, device: str, cache: Path
-    ) -> None:
-        """`load` gives the teacher when vectors are to be computed; of its `shape`, the prompts count."""
-        self._load, self._shape, self._stored = load, shape, stored
-        self._device, self._cache = device, cache
+    def __init__(self, stored: StoredModel, shape: Encoder, device: str, precision: Precision, cache: Path) -> None:
+        """The teacher is loaded when vectors are to be computed; of its `shape`, the prompts count."""
+        self._stored, self._shape = stored, shape
+        self._device, self._precision, self._cache = device, precision, cache
 
     def __call__(self, texts: list[str], task: TaskMetadata) -> NDArray[np.float32]:
         """Vectors of some documents of a task, [texts, width], float32."""
@@ -57,24 +57,31 @@ class TeacherIndex:
         parts = {
             "teacher": self._stored.hashes(),
             "texts": [prompt + text for text in texts],
-            "precision": "fp32",
+            "precision": self._precision,
             "batches": batch_rule(self._device),
         }
         return kept_arrays(self._cache, "indexes", lambda: {"vectors": self._embed(texts, prompt)}, **parts)["vectors"]
 
     def _embed(self, texts: list[str], prompt: str) -> NDArray[np.float32]:
-        return embed(self._load(), load_tokenizer(self._stored.folder), texts, prompt)
+        return embed(self._teacher, load_tokenizer(self._stored.folder), texts, prompt)
+
+    @functools.cached_property
+    def _teacher(self) -> Encoder:
+        return in_precision(self._stored.load().to(self._device), self._precision)
 
 
-def asymmetric_scores(student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str) -> dict[str, float]:
+def asymmetric_scores(
+    student: StoredModel, index: TeacherIndex, tasks: list[Task], device: str, precision: Precision = "fp32"
+) -> dict[str, float]:
     """Retrieval task -> main score, from 0 to 1, of the student's queries among the teacher's documents.
 
-    The student must ship vectors as wide as the teacher's. Global random state is left as it was.
+    The student must ship vectors as wide as the teacher's, and computes them in this precision. Global random state is
+    left as it was.
     """
     tasks = [task for task in tasks if task.is_retrieval]
     if not tasks:
         return {}
     with preserved_rng():
-        model, tokenizer = load_encoder(student.folder).to(device), load_tokenizer(student.folder)
+        model, tokenizer = in_precision(student.load().to(device), precision), load_tokenizer(student.folder)
         encoder = AsymmetricEncoder(model, tokenizer, index)
         return {task.name: evaluate(encoder, task).metrics["main_score"] for task in tasks}

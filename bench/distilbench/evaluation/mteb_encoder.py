@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
@@ -16,6 +17,7 @@ from distilbench.data.tokens import TokenCache, Tokens, tokenised
 from distilbench.evaluation.collapse import check_vectors
 from distilbench.models.embed import batches, embed_tokens
 from distilbench.models.encoder import Encoder
+from distilbench.study.sections.training import Precision
 
 SIMILARITIES = {"cosine": ScoringFunction.COSINE, "dot": ScoringFunction.DOT_PRODUCT}
 
@@ -30,6 +32,13 @@ def prompt_of(model: Encoder, task: TaskMetadata, side: PromptType | None) -> st
     if name is None:
         return model.default_prompt if side is None else ""
     return model.prompts[name]
+
+
+def in_precision(model: Encoder, precision: Precision) -> Encoder:
+    """The model, its transformer in the precision of an evaluation; its head stays in float32."""
+    if precision == "bf16":
+        model.backbone.to(torch.bfloat16)
+    return model
 
 
 def meta_of(name: str, revision: str, **more: Any) -> ModelMeta:

@@ -11,7 +11,6 @@ from typing import Any
 import mteb
 import numpy as np
 import pandas as pd
-import torch
 
 from distilbench.core.cache import find_or_make
 from distilbench.core.errors import UserError
@@ -20,7 +19,7 @@ from distilbench.core.seeds import preserved_rng
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.data.tokens import TokenCache
 from distilbench.evaluation.evaluate import Evaluated, MtebEncoder, evaluate
-from distilbench.evaluation.mteb_encoder import BenchEncoder
+from distilbench.evaluation.mteb_encoder import BenchEncoder, in_precision
 from distilbench.evaluation.slices import with_slices
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
@@ -98,11 +97,9 @@ def _encoder(model: Source, hashes: dict[str, str], cache: Path, device: str, pr
         return JoinedEncoder(members, model.weights, name, revision)
     if isinstance(model, StoredVectors):
         return VectorEncoder(model, name, revision)
-    loaded, tokenizer = model.load().to(device), load_tokenizer(model.folder)
+    loaded, tokenizer = in_precision(model.load().to(device), precision), load_tokenizer(model.folder)
     if model.hashes() != hashes:
         raise UserError(f"the model in {model.folder} was changed while it was read; run the same command again")
-    if precision == "bf16":
-        loaded.backbone.to(torch.bfloat16)
     tokens = TokenCache(cache, hashes["tokenizer"])
     return BenchEncoder(loaded, tokenizer, name, revision, tokens)
 

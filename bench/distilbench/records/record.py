@@ -94,7 +94,8 @@ class Record:
     vectors: dict[str, Any] = field(default_factory=dict)
     """What the vectors of fixed sentences are like: `sentences`, `values`, and `layers`, student's by teacher's
     (distilbench.evaluation.representation); and, where both are as wide, `asymmetric`: retrieval task ->
-    main score of the student's queries among the teacher's documents. Empty where nobody looked."""
+    main score of the student's queries among the teacher's documents, in the task's precision. Empty where nobody
+    looked."""
     speed: dict[str, float] = field(default_factory=dict)
     """bytes on disk, parameters of what ships, sentences_per_second, query_ms; on the machine of `environment`."""
     limit: int | None = None

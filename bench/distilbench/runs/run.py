@@ -153,5 +153,6 @@ def _among_the_teachers_documents(run: PreparedRun, model: StoredModel) -> dict[
     from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 
     inputs, teacher = run.inputs, as_model(run.inputs.teacher)
-    index = TeacherIndex(lambda: teacher.encoder, teacher.shape, teacher.stored, teacher.device, inputs.settings.cache)
-    return asymmetric_scores(model, index, inputs.tasks(), teacher.device)
+    device, precision = teacher.device, inputs.study.evaluation.precision
+    index = TeacherIndex(teacher.stored, teacher.shape, device, precision, inputs.settings.cache)
+    return asymmetric_scores(model, index, inputs.tasks(), device, precision)
