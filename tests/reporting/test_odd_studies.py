@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def run(
     kept = {task: facts for task, facts in record.tasks.items() if task not in without}
     record = replace(
         record,
-        run_id=f"{abs(hash((label, seed, role))):x}",
+        run_id=hashlib.sha256(f"{label} {seed} {role}".encode()).hexdigest()[:16],
         tasks=kept,
         scores={task: record.scores[task] for task in kept},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import distilbench as db
+from distilbench.analysis.frame import OVERALL
 from distilbench.reporting.figures.all_figures import FIGURES
 from distilbench.reporting.figures.style import styled
 from tests.reporting.conftest import make_record, write_study
@@ -117,6 +119,11 @@ def test_the_checked_in_records_give_the_checked_in_verdicts_and_figures() -> No
     assert printed(results.compare()) == verdicts(REPORT)
     assert len(results.compare("mse")) == 9
     assert set(results.plots) == {path.stem for path in (REPORT / "figures").glob("*.svg")}
+
+
+def test_verdicts_are_on_the_mean_over_tasks_unless_asked() -> None:
+    # Its name stands there twice, since the one place would import pandas with the package.
+    assert inspect.signature(db.Results.compare).parameters["column"].default == OVERALL
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import norm, studentized_range
 
 from distilbench.analysis import stats
-from distilbench.analysis.simultaneous import ALONE, CONSTANT, ScoreMatrix, family, pairs
+from distilbench.analysis.moderated import ALONE, CONSTANT, ScoreMatrix
+from distilbench.analysis.simultaneous import family, pairs
 
 
 def matrix(values: np.ndarray, example_sd: float = 0.0, groups: np.ndarray | None = None) -> ScoreMatrix:

@@ -17,7 +17,7 @@ from scipy.stats import chi2, spearmanr
 from distilbench.analysis import rankings
 from distilbench.analysis.frame import BY_TYPE, OVERALL, make_study, row_names
 from distilbench.analysis.inference import Inference
-from distilbench.analysis.simultaneous import ScoreMatrix, row_variances
+from distilbench.analysis.moderated import ScoreMatrix, row_variances
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from distilbench.analysis import stats
 from distilbench.analysis.frame import OVERALL
 from distilbench.analysis.inference import Inference, judged_with, score_matrix
+from distilbench.analysis.moderated import ScoreMatrix
 from distilbench.analysis.rankings import FEWEST_SEEDS, largest_set
-from distilbench.analysis.simultaneous import ScoreMatrix, family, pairs, root
+from distilbench.analysis.simultaneous import family, pairs, root
 from distilbench.analysis.stats import Array
 from distilbench.analysis.verdicts import Verdict, judge
 from distilbench.core.errors import UserError

@@ -15,7 +15,8 @@ from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, replicates
 from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, diverged_runs, groups
-from distilbench.analysis.simultaneous import ALONE, CONSTANT, Family, ScoreMatrix, family
+from distilbench.analysis.moderated import ALONE, CONSTANT, ScoreMatrix
+from distilbench.analysis.simultaneous import Family, family
 from distilbench.analysis.verdicts import Comparison, Judgement, Verdict, judge, without_survivors
 
 CONSTANT_ROLES = ("ceiling", "reference")

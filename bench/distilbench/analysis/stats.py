@@ -87,14 +87,6 @@ class Estimate:
         """One-sided p-value of the hypothesis that the true value is at least `bound`; likewise."""
         return negated(self).p_above(-bound)
 
-    def p_differs(self) -> float:
-        """Two-sided p-value of the hypothesis that the true value is 0."""
-        return min(1.0, 2 * min(self.p_above(0), self.p_below(0)))
-
-    def p_within(self, margin: float) -> float:
-        """p-value of the hypothesis that the true value is `margin` or more away from 0 (two one-sided tests)."""
-        return max(self.p_above(-margin), self.p_below(margin))
-
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
         return math.hypot(*self._parts(1 - alpha / 2)) + math.hypot(*self._parts(power))

@@ -9,11 +9,14 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from distilbench.core.errors import shown
+from distilbench.core.sealed import write_together
+
+T = TypeVar("T")
 
 DEEPEST = 64
 """Levels of lists and mappings within each other; nothing that is written here has a quarter of them."""
@@ -63,6 +66,25 @@ def check_shape(shape: type[BaseModel], value: Any) -> None:
         shape.model_validate(value)
     except ValidationError as error:
         raise ValueError(_first(error)) from None
+
+
+def as_type(kind: type[T], value: Any) -> T:
+    """A parsed value as what it was written from, such as a list of dataclasses; types are not converted."""
+    try:
+        # Strict, and yet dataclasses from mappings: only JSON is read so.
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise ValueError(_first(error)) from None
+
+
+def write_summed(path: Path, content: dict[str, Any]) -> None:
+    """Write a mapping with its sum, all of it or nothing. Keys keep their order, which may mean something."""
+    text = json.dumps(summed(content), indent=2, allow_nan=False) + "\n"
+
+    def write(folder: Path) -> None:
+        (folder / path.name).write_text(text, encoding="utf-8")
+
+    write_together(path, write)
 
 
 def sum_of(content: dict[str, Any]) -> str:

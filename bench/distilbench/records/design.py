@@ -5,14 +5,12 @@ Written before the runs, read by reports; imports neither torch nor the methods.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
-from distilbench.core.sealed import write_together
-from distilbench.core.stored_json import SUM, Stored, check_shape, check_sum, read_object, summed
+from distilbench.core.stored_json import SUM, Stored, check_shape, check_sum, read_object, write_summed
 from distilbench.records.schema import AblationsShape, TuningShape
 
 SCHEMA = 1
@@ -122,13 +120,7 @@ def read_design(folder: Path) -> Design:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    # Not sorted: the order of factors and levels is that of the study.
-    text = json.dumps(summed({"schema": SCHEMA, **content}), indent=2, allow_nan=False) + "\n"
-
-    def write(folder: Path) -> None:
-        (folder / path.name).write_text(text, encoding="utf-8")
-
-    write_together(path, write)
+    write_summed(path, {"schema": SCHEMA, **content})
 
 
 def _read(path: Path, shape: type[Stored]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distilbench.core.errors import UserError
-from distilbench.core.sealed import write_together
-from distilbench.core.stored_json import Stored, check_shape, check_sum, read_object, summed
+from distilbench.core.stored_json import Stored, as_type, check_shape, check_sum, read_object, write_summed
 
 if TYPE_CHECKING:
     from distilbench.analysis.error_rates import ErrorRates, SimulatedDesign
@@ -25,30 +23,10 @@ FILE = "error_rates.json"
 SCHEMA = 1
 
 
-class _DesignShape(Stored):
-    methods: int
-    seeds: int
-    like_the_study: bool
-    equal_variances: bool
-    resampled: bool
-
-
-class _RatesShape(Stored):
-    design: _DesignShape
-    studies: int
-    false_verdict: float
-    false_best: float
-    false_equivalence: float
-    coverage: float
-    single_coverage: float
-    power: dict[str, float]
-    wrong_direction: float
-
-
 class _FileShape(Stored):
     runs: str
     margin: float
-    rates: list[_RatesShape]
+    rates: list[dict[str, Any]]
 
 
 def measure(
@@ -127,17 +105,12 @@ def keep(folder: Path, study: StudyFrames, found: ErrorRates) -> None:
         "margin": study.margin,
         "rates": [asdict(item) for item in rates],
     }
-    text = json.dumps(summed(content), indent=1, allow_nan=False) + "\n"
-
-    def write(target: Path) -> None:
-        (target / FILE).write_text(text, encoding="utf-8")
-
-    write_together(folder / FILE, write)
+    write_summed(folder / FILE, content)
 
 
 def read(folder: Path, study: StudyFrames) -> list[ErrorRates]:
     """What was measured on these runs with this margin; nothing else counts. Raises `UserError` for a damaged file."""
-    from distilbench.analysis.error_rates import ErrorRates, SimulatedDesign
+    from distilbench.analysis.error_rates import ErrorRates
 
     path = folder / FILE
     if not path.is_file():
@@ -148,8 +121,8 @@ def read(folder: Path, study: StudyFrames) -> list[ErrorRates]:
             raise ValueError(f"it is not of schema {SCHEMA}")
         check_sum(content)
         check_shape(_FileShape, content)
-        rates = [ErrorRates(**{**item, "design": SimulatedDesign(**item["design"])}) for item in content["rates"]]
-    except (OSError, ValueError, TypeError) as error:
+        rates = as_type(list[ErrorRates], content["rates"])
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; delete it and run distilbench error-rates {folder} again"
         ) from None
