@@ -403,7 +403,7 @@ def test_a_reason_for_a_drop_is_kept_where_one_is_given(
     cli: Cli, worse: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def planted(*given: Any, **more: Any) -> CheckResult:
-        line = CheckLine("mse", "Overall", True, "regressed")
+        line = CheckLine("mse", "Mean (Task)", True, "regressed")
         return replace(check(*given, **more), verdict="regressed", lines=[line])
 
     monkeypatch.setattr(gate_history, "check", planted)

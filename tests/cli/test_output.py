@@ -169,7 +169,7 @@ def printable(text: str) -> bool:
 def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> None:
     for name in names():
         line = CheckLine(name, name, True, "regressed", reason=name)
-        outcome = CheckResult("regressed", [line, CheckLine("b", "Overall", True, "pass")], 0.005, 0.05, [name])
+        outcome = CheckResult("regressed", [line, CheckLine("b", "Mean (Task)", True, "pass")], 0.005, 0.05, [name])
         (first, _) = ElementTree.fromstring(to_junit(outcome).encode())
         assert (first.tag, [child.tag for child in first]) == ("testcase", ["failure"])
         assert printable(to_text(outcome))

@@ -131,7 +131,7 @@ def test_the_same_results_pass_with_no_difference(make: Make, baseline: Path) ->
     assert (outcome.verdict, outcome.exit_code) == ("pass", 0)
     assert {line.difference for line in outcome.lines} == {0.0}
     assert all(line.paired for line in outcome.lines)
-    assert {line.column for line in outcome.lines if line.decides} == {"STS average", "Search", "Overall"}
+    assert {line.column for line in outcome.lines if line.decides} == {"STS average", "Search", "Mean (Task)"}
 
 
 def test_fresh_seeds_of_the_same_code_do_not_regress(make: Make, baseline: Path) -> None:
@@ -145,8 +145,8 @@ def test_fresh_seeds_of_the_same_code_do_not_regress(make: Make, baseline: Path)
 def test_a_drop_regresses_and_a_rise_improves(make: Make, baseline: Path) -> None:
     worse = against(make("worse", {"mse": 0.7, "ckd": 0.7}, stream=1), baseline)
     assert (worse.verdict, worse.exit_code) == ("regressed", 1)
-    assert verdicts(worse, "Overall")["mse"] == "regressed"
-    assert verdicts(worse, "Overall")["ckd"] != "regressed"
+    assert verdicts(worse, "Mean (Task)")["mse"] == "regressed"
+    assert verdicts(worse, "Mean (Task)")["ckd"] != "regressed"
     better = against(make("better", {"mse": 0.5, "ckd": 0.6}, stream=1), baseline)
     assert (better.verdict, better.exit_code) == ("improved", 0)
 
@@ -228,7 +228,7 @@ def test_other_examples_are_not_comparable(make: Make, baseline: Path) -> None:
 def test_a_missing_row_is_never_a_pass(make: Make, baseline: Path) -> None:
     outcome = against(make("less", {"mse": 0.6}), baseline)
     assert (outcome.verdict, outcome.exit_code) == ("not evaluated", 3)
-    assert verdicts(outcome, "Overall")["ckd"] == "not evaluated"
+    assert verdicts(outcome, "Mean (Task)")["ckd"] == "not evaluated"
 
 
 def test_a_score_that_is_no_number_is_never_a_pass(make: Make, baseline: Path, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_run_without_scores_is_judged_by_why_it_has_none(
     assert all(reason.partition("; ")[0] in file.read_text() for name, file in files.items() if name != "--history")
     assert json.loads(files["--history"].read_text())["verdict"] == verdict
     outcome = against(folder, baseline)
-    assert verdicts(outcome, "Overall") == {"mse": verdict, "ckd": "pass"}
+    assert verdicts(outcome, "Mean (Task)") == {"mse": verdict, "ckd": "pass"}
     with pytest.raises(UserError, match=r"mse seed 2 \(.*only completed runs can become a baseline"):
         scores_to_bless(folder)
 
@@ -300,7 +300,10 @@ def test_a_run_without_scores_is_judged_by_why_it_has_none(
 def test_nothing_but_runs_without_scores_is_judged_as_well(make: Make, baseline: Path) -> None:
     folder = make("lost", change=lambda record: replace(record, status="diverged", scores={}, tasks={}))
     outcome = against(folder, baseline)
-    assert (outcome.verdict, verdicts(outcome, "Overall")) == ("regressed", {"mse": "regressed", "ckd": "regressed"})
+    assert (outcome.verdict, verdicts(outcome, "Mean (Task)")) == (
+        "regressed",
+        {"mse": "regressed", "ckd": "regressed"},
+    )
 
 
 def test_a_model_whose_vectors_have_collapsed_has_regressed(
@@ -332,7 +335,7 @@ def test_results_that_are_not_there_cannot_be_checked(make: Make) -> None:
 
 def test_a_drop_that_is_shown_stays_one_where_a_row_is_missing(make: Make, baseline: Path) -> None:
     outcome = against(make("less", {"mse": 0.9}, stream=1), baseline)
-    assert verdicts(outcome, "Overall") == {"mse": "regressed", "ckd": "not evaluated"}
+    assert verdicts(outcome, "Mean (Task)") == {"mse": "regressed", "ckd": "not evaluated"}
     assert (outcome.verdict, outcome.exit_code) == ("regressed", 1)
 
 
@@ -370,7 +373,7 @@ def test_one_seed_is_judged_by_the_spread_of_a_baseline_of_several(make: Make, b
     same = against(make("one", seeds=1, stream=1), baseline, margin=0.05)
     assert same.verdict == "pass"
     worse = against(make("worse", {"mse": 0.9, "ckd": 0.7}, seeds=1, stream=1), baseline)
-    assert verdicts(worse, "Overall")["mse"] == "regressed"
+    assert verdicts(worse, "Mean (Task)")["mse"] == "regressed"
 
 
 def test_common_seeds_are_paired_and_the_others_named(make: Make, baseline: Path) -> None:

@@ -16,7 +16,7 @@ from distilbench.gate.history import append, change_points, read, series
 from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
 
-def line(verdict: str = "regressed", column: str = "Overall", decides: bool = True, **more: object) -> CheckLine:
+def line(verdict: str = "regressed", column: str = "Mean (Task)", decides: bool = True, **more: object) -> CheckLine:
     return CheckLine("mse", column, decides, verdict, **more)  # type: ignore[arg-type]
 
 
@@ -74,7 +74,7 @@ def test_the_history_only_grows_and_is_read_back(tmp_path: Path, monkeypatch: py
         assert path.read_bytes().startswith(before)
     entries = read(path)
     assert [entry["commit"] for entry in entries] == ["commit 0", "commit 1"]
-    assert series(entries) == {("mse", "Overall"): [0.5, 0.6]}
+    assert series(entries) == {("mse", "Mean (Task)"): [0.5, 0.6]}
     path.write_text(path.read_text() + "{}\n")
     with pytest.raises(UserError, match="line 3 is not a check"):
         read(path)
@@ -107,7 +107,7 @@ def test_the_trend_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     for score in [0.5] * 4 + [0.45] * 4:
         append(path, outcome(line("pass", candidate=score), verdict="pass"), "results", "b.json")
     assert main(["trend", str(path), "--out", str(tmp_path / "out")]) == 0
-    assert "mse on Overall: another level" in capsys.readouterr().out
+    assert "mse on Mean (Task): another level" in capsys.readouterr().out
     assert (tmp_path / "out" / "trend.svg").read_text().startswith("<?xml")
     assert main(["trend", str(tmp_path / "none.jsonl")]) == 2
     assert json.loads(path.read_text().splitlines()[0])["verdict"] == "pass"

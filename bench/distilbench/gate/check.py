@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from distilbench.analysis import stats
+from distilbench.analysis.frame import OVERALL
 from distilbench.core.errors import UserError
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores
-from distilbench.gate.columns import OVERALL, ColumnDifference, ResampledRuns, paired_seeds
+from distilbench.gate.columns import ColumnDifference, ResampledRuns, paired_seeds
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES = 2000

@@ -12,11 +12,11 @@ import pandas as pd
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, metric, replicates
+from distilbench.analysis.frame import OVERALL
 from distilbench.gate.baseline import Scores
 from distilbench.gate.slices import members, slices
 
 SEED = 20240
-OVERALL = "Overall"
 ONE_SEED = (
     "each side is one training (seed {}), and what another seed would change is not known; train both with two seeds "
     "more, or bless a baseline of several seeds"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from distilbench.analysis.frame import OVERALL
 from distilbench.core.errors import UserError, one_of
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.tasks.profiles import expand
@@ -21,7 +22,6 @@ from distilbench.gate.candidate import (
     with_vectors,
 )
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
-from distilbench.gate.columns import OVERALL
 from distilbench.gate.history import Blessing, replace_baseline
 from distilbench.gate.slices import read_list, with_list
 
