@@ -188,45 +188,39 @@ class Summarization(Kind):
         return pd.DataFrame(rows, columns=["example", main])
 
 
-class Classification(Kind):
-    """Single texts with labels, learned from a few of the training split, several times over."""
+class LabelledTexts(Kind):
+    """Single texts with labels, of which the score is made in repeated experiments."""
 
-    base = AbsTaskClassification
     predicts = False
     label = "label_column_name"
 
     def columns(self, task: Any) -> tuple[str, ...]:
         return (task.input_column_name, task.label_column_name)
 
-    def splits(self, task: Any) -> list[str]:
-        return list(dict.fromkeys([*task.eval_splits, task.train_split]))
-
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
         yield from ((text, None) for text in data[task.input_column_name])
 
     def shown(self, task: Any, data: Dataset) -> Sequence[str]:
         return []
+
+
+class Classification(LabelledTexts):
+    """Labels are learned from a few of the training split, several times over."""
+
+    base = AbsTaskClassification
+
+    def splits(self, task: Any) -> list[str]:
+        return list(dict.fromkeys([*task.eval_splits, task.train_split]))
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         main = task.metadata.main_score
         return experiments([float(one[main]) for one in scores["scores_per_experiment"]], main)
 
 
-class Clustering(Kind):
-    """Single texts with labels, clustered several times over, perhaps on several levels."""
+class Clustering(LabelledTexts):
+    """Texts are clustered several times over, perhaps on several levels."""
 
     base = AbsTaskClustering
-    predicts = False
-    label = "label_column_name"
-
-    def columns(self, task: Any) -> tuple[str, ...]:
-        return (task.input_column_name, task.label_column_name)
-
-    def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
-        yield from ((text, None) for text in data[task.input_column_name])
-
-    def shown(self, task: Any, data: Dataset) -> Sequence[str]:
-        return []
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         main = task.metadata.main_score
@@ -269,7 +263,13 @@ KINDS = (Sts(), PairClassification(), Summarization(), Classification(), Cluster
 
 
 SCORED_TYPES = (
-    *("STS", "Retrieval", "Reranking", "PairClassification", "Classification", "Clustering", "Summarization"),
+    "STS",
+    "Retrieval",
+    "Reranking",
+    "PairClassification",
+    "Classification",
+    "Clustering",
+    "Summarization",
 )
 
 
