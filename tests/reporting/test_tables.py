@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-import rich.console
 
 from distilbench.analysis.frame import make_study
 from distilbench.core.errors import UserError
 from distilbench.records.record import Record
-from distilbench.reporting import terminal_table
+from distilbench.reporting import main_table
 from distilbench.reporting.cells import number
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, escape_latex, to_html, to_latex, to_markdown
@@ -233,17 +232,15 @@ def test_paragraph_states_the_precision_of_scores_where_it_is_not_full(plain: li
     assert "Models were evaluated with mteb" in paragraph(make_study("demo", plain))
 
 
-def test_terminal_table(plain: list[Record]) -> None:
-    console = rich.console.Console(file=io.StringIO(), width=200)
-    console.print(terminal_table(plain))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-
-    assert "60.00 ± 0.00" in text and "2/2 completed" in text and "Training (s)" in text
+def test_the_main_table_has_one_cost(plain: list[Record]) -> None:
+    table = main_table(plain)
+    assert list(table.text)[-1] == "Training (s)" and list(table.order) == list(table.text)
+    assert "60.00 ± 0.00" in table.text.to_numpy() and "2/2 completed" in table.text.to_numpy()
 
 
-def test_terminal_table_needs_records() -> None:
+def test_the_main_table_needs_records() -> None:
     with pytest.raises(UserError, match="no records"):
-        terminal_table([])
+        main_table([])
 
 
 def test_one_run_id_twice_is_refused(plain: list[Record]) -> None:

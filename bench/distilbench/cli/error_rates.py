@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from distilbench.cli.options import add_json, add_margin, add_results, positive
-from distilbench.cli.output import FINE, print_tables
+from distilbench.cli.options import add_margin, add_results, positive
+from distilbench.cli.output import FINE
+from distilbench.cli.terminal import add_format, print_tables
 
 HELP = "how often the verdicts of a study are wrong, in studies simulated from its records"
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resampled", action="store_true", help="draw runs from those of the study, in the place of normal ones"
     )
     add_margin(parser, "difference below which two methods are equivalent")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -37,5 +38,5 @@ def action(arguments: argparse.Namespace) -> int:
         resampled=arguments.resampled,
         options=ReportOptions(margin=arguments.margin / 100),
     )
-    print_tables(tables, as_json=arguments.json)
+    print_tables(tables, arguments)
     return FINE
