@@ -106,10 +106,13 @@ def action(arguments: argparse.Namespace) -> int:
 
 
 def _summary(out: Path, records: list[Record], arguments: argparse.Namespace) -> int:
-    from distilbench.reporting import main_table
+    from distilbench.reporting import summary
 
-    print_tables([main_table(records)], arguments)
     folder = out / records[0].study
+    table, found = summary(records, folder)
+    print_tables([table], arguments)
+    for line in found:
+        say(line)
     say(f"records: {folder}    report: distilbench report {folder} --out reports")
     failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
     if failed:

@@ -46,16 +46,23 @@ def build(results: Path, out: Path, options: ReportOptions = ReportOptions()) ->
     return [target / INDEX_FILE for target in targets.values()]
 
 
-def main_table(records: Sequence[Record]) -> Table:
-    """The main table of one study's records, with training seconds as its only cost."""
+def summary(records: Sequence[Record], folder: Path) -> tuple[Table, list[str]]:
+    """The main table of one study's records, with training seconds as its only cost; and what it found, a line each.
+
+    The examples of the runs lie below `folder`. Reasons why the comparison means little come first.
+    """
     from distilbench.analysis.frame import make_study
-    from distilbench.reporting.tables import scores
+    from distilbench.reporting.findings import alarms, findings
+    from distilbench.reporting.tables.scores import MAIN_COSTS, main_table
+    from distilbench.reporting.write import with_errors
 
     if not records:
         raise UserError("there are no records to show; run the study first")
-    table = scores.main_table(make_study(records[0].study, records))
-    others = list(table.text.columns)[len(table.text.columns) - len(scores.MAIN_COSTS) + 1 :]
-    return replace(table, text=table.text.drop(columns=others), order=table.order.drop(columns=others))
+    study, inference = with_errors(make_study(records[0].study, records), folder)
+    table = main_table(study)
+    others = list(table.text.columns)[len(table.text.columns) - len(MAIN_COSTS) + 1 :]
+    shown = replace(table, text=table.text.drop(columns=others), order=table.order.drop(columns=others))
+    return shown, [*alarms(study, inference), *findings(study, inference)]
 
 
 def power(results: Path, delta: float | None, options: ReportOptions = ReportOptions()) -> list[Table]:
