@@ -20,13 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
+    from distilbench.study.study_file import load_study
+
+    study = load_study(arguments.study, overrides=arguments.overrides)
     from distilbench.core.quiet import quiet_libraries
 
     quiet_libraries()
     from distilbench.runs.prefetch import mirror_to_fill, prefetch
-    from distilbench.study.study_file import load_study
 
-    study = load_study(arguments.study, overrides=arguments.overrides)
     mirror = mirror_to_fill(arguments.out)
     parts = list(prefetch(study, mirror))
     rows = [asdict(part) for part in parts]

@@ -70,15 +70,17 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
+    # What is wrong with the study is said before torch, which takes seconds, is there.
+    from distilbench.study.study_file import load_study
+
+    study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
     from distilbench.core.quiet import quiet_libraries
 
     quiet_libraries()
     from distilbench.core.machine import settings
     from distilbench.runs.engines import EngineOptions
     from distilbench.runs.progress import ProgressBar
-    from distilbench.study.study_file import load_study
 
-    study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
     chosen = settings(
         out=arguments.out,
         mirror=arguments.mirror,
