@@ -33,7 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accept-regression", metavar="WHY", help="bless a candidate that is shown to be worse")
     add_margin(parser, "drop to tolerate")
     parser.add_argument("--alpha", type=share, default=0.05, metavar="A", help="error of each claim (default: 0.05)")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks, or profiles")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="only these: tasks, profiles, files or folders of your own",
+    )
+    parser.add_argument("--study", metavar="STUDY", help="only the tasks of a study")
     parser.add_argument(
         "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
     )
@@ -55,11 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def action(arguments: argparse.Namespace) -> int:
     from distilbench.gate.output import as_table, headline, to_text
     from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
+    from distilbench.gate.tasks import given_tasks
 
     options = CheckOptions(
         margin=arguments.margin / 100,
         alpha=arguments.alpha,
-        tasks=tuple(arguments.tasks),
+        tasks=given_tasks(arguments.tasks, arguments.study),
         row=arguments.row,
         changed=arguments.changed,
         drift=arguments.drift,
