@@ -22,10 +22,11 @@ import pytest
 from distilbench.cli.app import main
 from distilbench.cli.output import print_line, say
 from distilbench.cli.terminal import print_rows, print_tables
+from distilbench.core.escape import escape_markdown
 from distilbench.gate.baseline import bless, scores_of
 from distilbench.gate.check import CheckLine, CheckResult
 from distilbench.gate.output import as_table, to_junit, to_text
-from distilbench.reporting.render import Table, escape_markdown, to_html, to_json, to_latex, to_markdown
+from distilbench.reporting.render import Table, to_html, to_json, to_latex, to_markdown
 from tests.gate.test_check import write_study
 
 CANDIDATES = {"same": {"mse": 0.6}, "worse": {"mse": 0.9}}
@@ -153,19 +154,25 @@ def test_letters_that_ascii_does_not_have_change_no_verdict(place: Path, tmp_pat
     assert "±" in wanted["--summary"].read_text(encoding="utf-8")
 
 
-SIGNS = "ab \t\n\r\0\x07\x1b\x7f\x9b\u200f\u202e\u2028\ufffe\ud800\U0001f600é[]()!|`*\\<>&\"';/:."
-PARTS = ["\x1b[31m", "[bold]", "[/x]", "![i](http://x.y/z)", "[a](https://b.c)", "www.x.y", "]]>", "<script>", "a" * 90]
+UNSEEN = "\u00ad\u061c\u180e\u200b\u200e\u2060\u2064\ufeff\ufff9\U000e0041\u3164\u2800\u115f\ufdd0"
+SIGNS = f"ab1 é\U0001f600{UNSEEN}\u200d\t\n\r\0\x07\x1b\x7f\x9b\u200f\u202e\u2028\ufffe\ud800"
+MARKS = "[]()!|`*_~#+-=@$\\<>&\"';/:."
+PARTS = [
+    *("1. ", "# ", "- ", "---", "__a__", "~~a~~", "*a*", ":x:", "a@b.c", "``", "&lt;", "=1+1", "\x1b[31m", "[bold]"),
+    *("[/x]", "![i](http://x.y/z)", "[a](https://b.c)", "www.x.y", "]]>", "<script>", "a" * 90),
+]
 
 
 def names() -> Iterator[str]:
     """Names of all kinds, the same ones each time."""
     chosen = random.Random(0)
     for _ in range(200):
-        yield "".join(chosen.choice([*SIGNS, *PARTS]) for _ in range(chosen.randint(1, 12)))
+        yield "".join(chosen.choice([*SIGNS, *MARKS, *PARTS]) for _ in range(chosen.randint(1, 12)))
 
 
 def printable(text: str) -> bool:
-    return all(line.isprintable() for line in text.split("\n"))
+    # A joiner of two letters that are not everybody's is seen in what it makes of them.
+    return all(sign.isprintable() or sign in "\u200c\u200d" for line in text.split("\n") for sign in line)
 
 
 def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,3 +217,9 @@ def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"folder": "r[bold]x"}], "in r[/x]", Namespace(format="text", wide=False))
     out = capsys.readouterr().out
     assert "r[bold]x" in out and "in r[/x]" in out
+
+
+def test_colons_make_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([{":x:": ":smile:"}], ":x:", Namespace(format="text", wide=False))
+    out = capsys.readouterr().out
+    assert out.count(":x:") == 2 and ":smile:" in out

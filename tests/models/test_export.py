@@ -97,7 +97,7 @@ def test_the_card_has_front_matter_and_provenance() -> None:
     assert "license:" not in card
     assert "its card states none" in card
     licensed = model_card({}, "apache-2.0")
-    assert "license: apache-2.0\n---\n" in licensed
+    assert 'license: "apache-2.0"\n---\n' in licensed
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import pytest
 
 from distilbench.analysis.frame import make_study
 from distilbench.core.errors import UserError
+from distilbench.core.escape import escape_latex
 from distilbench.records.record import Record
 from distilbench.reporting import summary
 from distilbench.reporting.cells import number
 from distilbench.reporting.prose import paragraph, settings_table
-from distilbench.reporting.render import Table, escape_latex, to_html, to_latex, to_markdown
+from distilbench.reporting.render import Table, to_html, to_latex, to_markdown
 from distilbench.reporting.tables import scores as tables
 
 Make = Callable[..., Record]
@@ -178,7 +179,7 @@ def test_names_are_escaped(make: Make) -> None:
 
     assert "<script>" not in to_html(table) and "&lt;script&gt;a_b&amp;c" in to_html(table)
     assert r"\textless{}script\textgreater{}a\_b\&c\textbar{}\$\{\}" in to_latex(table)
-    assert r"| &lt;script&gt;a_b&amp;c\|${} |" in to_markdown(table)
+    assert r"| &lt;script&gt;a_b&amp;c\|\${} |" in to_markdown(table)
 
 
 def test_latex_escapes_every_special_character() -> None:

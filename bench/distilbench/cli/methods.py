@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distilbench.cli.output import FINE, console, print_json
 from distilbench.cli.terminal import add_format, print_rows
+from distilbench.core.escape import visible_lines
 
 if TYPE_CHECKING:
     from distilbench.study.method_catalogue import MethodDescription
@@ -46,8 +47,8 @@ def _print_method(entry: MethodDescription, arguments: argparse.Namespace) -> No
         print_json([asdict(entry)])
         return
     out = console()
-    out.print(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}")
+    out.print(visible_lines(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}"))
     if entry.unverified:
-        out.print(f"Unverified: {entry.unverified}")
+        out.print(visible_lines(f"Unverified: {entry.unverified}"))
     if entry.hyperparameters:
         print_rows([asdict(item) for item in entry.hyperparameters], "Hyperparameters", arguments)

@@ -1,17 +1,67 @@
-"""Names and texts of others, so that no medium takes them for orders: each medium's own escaping begins with this."""
+"""Names and texts of others, so that no medium takes them for orders: one function for each medium.
+
+All of them begin with `visible`: what a reader cannot see is written out.
+"""
 
 from __future__ import annotations
 
+import html
 import re
+import unicodedata
 
 LONGEST_WORD = 400
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-"""Control characters, line breaks too; what turns the direction of writing; and what neither UTF-8 nor XML can hold."""
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control, format and surrogate characters, and of separators that break a line."""
+BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Letters and marks that show nothing."""
+JOINERS = "\u200c\u200d"
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "—": "---",
+    **{sign: "\\" + sign for sign in "&%$#_{}"},
+}
+MARKDOWN = re.compile(
+    # What formats wherever it stands; an underscore within a word does not.
+    r"[\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_])"
+    # What makes a block of a line.
+    r"|^[-+](?=\s|$)|^[-=](?=[-=]*$)|^#(?=#{0,5}(\s|$))|(?<=\s)#(?=#*$)"
+    # What GitHub makes links of.
+    r"|:(?=//)|(?<=\bwww)\.|(?<=\w)@(?=\w)",
+    re.IGNORECASE,
+)
+NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)", re.ASCII)
+FORMULA = ("=", "+", "-", "@")
 
 
 def visible(text: str) -> str:
     """`text` on one line, as a terminal or an XML file can take it: what is not seen is written as Python does."""
-    return UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    # Most texts are plain, and tables are many of them.
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        ascii(sign)[1:-1] if _is_unseen(sign, text[place - 1 : place], text[place + 1 : place + 2]) else sign
+        for place, sign in enumerate(text)
+    )
+
+
+def _is_unseen(sign: str, before: str, after: str) -> bool:
+    if sign.isprintable():
+        return sign in BLANK
+    # Scripts and emoji need joiners; between letters that everybody knows they would only make two names look alike.
+    if sign in JOINERS:
+        return not (before and after) or before.isascii() or after.isascii()
+    return unicodedata.category(sign) in UNSEEN or _is_no_character(ord(sign))
+
+
+def _is_no_character(point: int) -> bool:
+    """What neither UTF-8 nor XML needs to hold."""
+    return point & 0xFFFE == 0xFFFE or 0xFDD0 <= point <= 0xFDEF
 
 
 def visible_lines(text: str) -> str:
@@ -28,3 +78,30 @@ def one_line(text: str) -> str:
 def _shortened(word: str) -> str:
     half = (LONGEST_WORD - 3) // 2
     return f"{word[:half]}...{word[-half:]}"
+
+
+def escape_latex(text: str) -> str:
+    """`text` as LaTeX source that prints it; line breaks become spaces."""
+    shown = "".join(LATEX.get(sign, sign) for sign in visible(" ".join(text.split())))
+    # At the start of a row these two belong to the command that ended the row before.
+    return f"{{{shown[0]}}}{shown[1:]}" if shown.startswith(("[", "*")) else shown
+
+
+def escape_markdown(text: str) -> str:
+    """`text` as Markdown source that prints it, as a line or inside a table cell; line breaks become spaces.
+
+    Links and images stay text, and so do the addresses that GitHub would make links of.
+    """
+    escaped = MARKDOWN.sub(r"\\\g<0>", visible(" ".join(text.split())))
+    return html.escape(NUMBERED.sub(r"\1\\\2", escaped), quote=False)
+
+
+def escape_html(text: str) -> str:
+    """`text` as HTML that shows it, in an attribute too; line breaks stay."""
+    return html.escape(visible_lines(text))
+
+
+def escape_csv(text: str) -> str:
+    """`text` as a cell of a CSV file, on one line; before what a spreadsheet takes for a formula is an apostrophe."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
+from distilbench.core.escape import escape_markdown, visible
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.models.encoder import Dense, Encoder, Normalize
 from distilbench.models.parts.token_table import TokenTable
@@ -137,13 +138,14 @@ def model_card(values: dict[str, Any], licence: str | None = None, origin: str =
 
     `licence` is that of its `origin`, the model that the student's first weights are from.
     """
-    rows = "\n".join(f"| {key} | {value} |" for key, value in values.items())
+    rows = "\n".join(f"| {escape_markdown(key)} | {escape_markdown(str(value))} |" for key, value in values.items())
     return (
         "---\nlibrary_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
         "tags: [sentence-transformers, feature-extraction, knowledge-distillation, distilbench]\n"
-        f"{f'license: {licence}{NEWLINE}' if licence else ''}---\n\n"
+        f"{f'license: {json.dumps(visible(licence), ensure_ascii=False)}{NEWLINE}' if licence else ''}---\n\n"
         "# A student distilled with distilbench\n\n"
         "Load it with `SentenceTransformer(path)`; `AutoModel.from_pretrained(path)` gives the transformer alone.\n\n"
         f"| | |\n|---|---|\n{rows}\n\n"
-        f"Licence of {origin}, from which the student was made: {licence or 'its card states none'}.\n"
+        f"Licence of {escape_markdown(origin)}, from which the student was made: "
+        f"{escape_markdown(licence) if licence else 'its card states none'}.\n"
     )

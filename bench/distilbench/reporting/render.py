@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
-from distilbench.core.escape import visible, visible_lines
+from distilbench.core.escape import escape_csv, escape_html, escape_latex, escape_markdown
 
 Emphasis = Literal["best", "second"]
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
 LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
 WIDE = 8
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "—": "---",
-    **{sign: "\\" + sign for sign in "&%$#_{}"},
-}
 
 
 @dataclass(frozen=True)
@@ -128,23 +117,13 @@ def to_json(table: Table) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def escape_latex(text: str) -> str:
-    """`text` as LaTeX source that prints it; line breaks become spaces."""
-    return "".join(LATEX.get(sign, sign) for sign in visible(" ".join(text.split())))
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame without its index. Texts of others are no formulas of a spreadsheet; numbers stay numbers."""
 
+    def cell(value: Any) -> Any:
+        return escape_csv(value) if isinstance(value, str) else value
 
-def escape_markdown(text: str) -> str:
-    """`text` as Markdown source that prints it, inside a table cell too; line breaks become spaces.
-
-    Links and images stay text, and so do the addresses that GitHub would make links of.
-    """
-    escaped = re.sub(r"([\\`*|\[\]])", r"\\\1", html.escape(visible(" ".join(text.split())), quote=False))
-    return re.sub(r"(:(?=//)|(?<=\bwww)\.)", r"\\\1", escaped, flags=re.IGNORECASE)
-
-
-def escape_html(text: str) -> str:
-    """`text` as HTML that shows it, in an attribute too; line breaks stay."""
-    return html.escape(visible_lines(text))
+    frame.rename(columns=cell).map(cell).to_csv(path, index=False)
 
 
 def _cells(table: Table, escape: Callable[[str], str], emphasis: Mapping[Emphasis, str]) -> list[list[str]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.escape import escape_html, visible
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import study_folders, tidy
 
@@ -124,10 +124,10 @@ class Results:
         return figure
 
     def __repr__(self) -> str:
-        return f"Results of {self.name}: {self._summary()}"
+        return visible(f"Results of {self.name}: {self._summary()}")
 
     def _repr_html_(self) -> str:
-        return f"Results of <b>{escape(self.name)}</b>: {escape(self._summary())}"
+        return f"Results of <b>{escape_html(self.name)}</b>: {escape_html(self._summary())}"
 
     def _summary(self) -> str:
         methods = self.runs[self.runs["role"] == "method"]

@@ -11,13 +11,14 @@ from distilbench.analysis.error_rates import ErrorRates
 from distilbench.analysis.frame import HalfWidths, StudyFrames, make_study
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import gap_half_widths, half_widths, interquartile_means
+from distilbench.core.escape import escape_latex, escape_markdown
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
 from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
 from distilbench.reporting.prose import paragraph, settings_table
-from distilbench.reporting.render import Table, escape_latex, escape_markdown, to_json, to_latex, to_markdown
+from distilbench.reporting.render import Table, to_json, to_latex, to_markdown, write_csv
 from distilbench.reporting.reproduction.ledger import reproduction_tables
 from distilbench.reporting.tables import error_rates
 from distilbench.reporting.tables import scores as tables
@@ -109,14 +110,14 @@ def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path) -> N
         (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
         (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
         if table.name in ("verdicts", "power", "ablation", "tuning", "best_of_k"):
-            table.order.to_csv(out / f"{table.name}.csv", index=False)
+            write_csv(table.order, out / f"{table.name}.csv")
     text = paragraph(study)
     (out / "method_section.md").write_text(escape_markdown(text) + "\n", encoding="utf-8")
     (out / "method_section.tex").write_text(escape_latex(text) + "\n", encoding="utf-8")
     frames = {"main": tables.label_frame(study), "runs": tables.run_frame(study)}
     for name, frame in frames.items():
-        frame.reset_index(names="run_id" if name == "runs" else "key").to_csv(out / f"{name}.csv", index=False)
-    tables.score_frame(study).to_csv(out / "scores.csv", index=False)
+        write_csv(frame.reset_index(names="run_id" if name == "runs" else "key"), out / f"{name}.csv")
+    write_csv(tables.score_frame(study), out / "scores.csv")
 
 
 def write_planes(study: StudyFrames, out: Path) -> None:
@@ -124,4 +125,4 @@ def write_planes(study: StudyFrames, out: Path) -> None:
     from distilbench.reporting.figures.representation import planes
 
     if len(places := planes(study)):
-        places.to_csv(out / "information_plane.csv", index=False)
+        write_csv(places, out / "information_plane.csv")

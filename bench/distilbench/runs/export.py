@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from distilbench.core.errors import UserError
+from distilbench.core.escape import escape_markdown
 from distilbench.core.sealed import damage, write_folder_atomically
 from distilbench.data.stored_model import weights_sha256
 from distilbench.records.record import RECORD_FILE, Record, read_record, record_damage
@@ -53,14 +54,16 @@ def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path
 def scores_and_source(record: Record) -> str:
     """The part of a card that is known after training: scores x100, what was spent, and whom to cite."""
     rows = "\n".join(
-        f"| {task} | {record.tasks[task]['main_metric']} | {100 * scores['main_score']:.2f} |"
+        f"| {escape_markdown(task)} | {escape_markdown(str(record.tasks[task]['main_metric']))} | "
+        f"{100 * scores['main_score']:.2f} |"
         for task, scores in record.scores.items()
     )
     smoke = "\nA smoke run: text and tasks were shortened, so these are no results.\n" if record.limit else ""
     spent = f"{record.ledger['sentences']:,} sentences in {record.ledger['steps']:,} steps"
     return (
         f"\n## Scores\n{smoke}\n| Task | Metric | x100 |\n|---|---|---|\n{rows}\n\n"
-        f"Scored with mteb {record.environment['mteb']} by {CITATION}; trained on {spent}, seed {record.seed}.\n\n"
+        f"Scored with mteb {escape_markdown(str(record.environment['mteb']))} by {CITATION}; trained on {spent}, "
+        f"seed {record.seed}.\n\n"
         f"## Citation\n\n{_sources(record)}\n"
     )
 
@@ -70,6 +73,8 @@ def _sources(record: Record) -> str:
 
     names = [name for name in record.method.split("+") if name in distilbench_methods.registry()]
     return (
-        "\n".join(f"- {name}: {distilbench_methods.load(name).source}" for name in names)
+        "\n".join(
+            f"- {escape_markdown(name)}: {escape_markdown(distilbench_methods.load(name).source)}" for name in names
+        )
         or "- no method: it was not trained"
     )

@@ -57,7 +57,7 @@ class ProgressBar(Watch):
 
     def __init__(self, study: str) -> None:
         self._study = study
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         # Without ipywidgets, rich warns in a notebook in place of drawing.
         in_notebook = self._console.is_jupyter and find_spec("ipywidgets") is not None
         shows_a_bar = self._console.is_terminal or in_notebook
