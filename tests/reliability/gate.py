@@ -25,7 +25,7 @@ import pandas as pd
 
 from distilbench.gate.baseline import Scores, scores_of
 from distilbench.gate.check import CheckLine, CheckResult, confirmed, judge, overall
-from distilbench.gate.columns import ResampledRuns
+from distilbench.gate.judging.columns import ResampledRuns
 from distilbench.records.record import SLICES
 
 MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200

@@ -19,7 +19,7 @@ from distilbench.analysis.frame import OVERALL
 from distilbench.core.errors import UserError
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores
-from distilbench.gate.columns import ColumnDifference, ResampledRuns, paired_seeds
+from distilbench.gate.judging.columns import ColumnDifference, ResampledRuns, paired_seeds
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES = 2000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -95,31 +95,46 @@ class ResampledRuns:
             new, old = new.loc[common], old.loc[common]
         alone = len(new) == len(old) == 1
         unknown = alone and not as_models and not _are_same_models(new, old)
+        reason = ONE_SEED.format(", ".join(map(str, sorted({*new.index, *old.index})))) if unknown else ""
         sizes = {item.column: item.sizes for item in self.slices}
         for column, (tasks, decides) in self.columns.items():
             if self._unaligned.intersection(tasks):
                 yield ColumnDifference(label, column, decides)
                 continue
-            (one, one_B), (other, other_B) = self._values(new, tasks), self._values(old, tasks)
-            yield ColumnDifference(
-                label,
-                column,
-                decides,
-                values=(float(other.mean()), float(one.mean())),
-                difference=stats.estimate(one - other, one_B - other_B)
-                if (paired and not alone) or unknown
-                else stats.estimate_apart(one, one_B, other, other_B),
-                same_code=stats.estimate_apart(other, other_B, other, other_B),
-                runs=min(len(one), len(other)),
+            item = differ(
+                ColumnDifference(label, column, decides, reason=reason, examples=sizes.get(column)),
+                self.values(new, tasks),
+                self.values(old, tasks),
                 paired=paired,
-                reason=ONE_SEED.format(", ".join(map(str, sorted({*new.index, *old.index})))) if unknown else "",
-                examples=sizes.get(column),
             )
+            yield item
 
-    def _values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+    def values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+        """Score of some runs on the mean of some tasks, [S], and its replicates, [S, B]."""
         places = self.scores.index.get_indexer(pd.Index(runs["run"]))
         values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
         return values, np.mean([self._resampled[task][places] for task in tasks], axis=0)
+
+
+def differ(
+    item: ColumnDifference, one: tuple[Array, Array], other: tuple[Array, Array], *, paired: bool
+) -> ColumnDifference:
+    """A row on a column with the difference of two sides, the candidate's first: scores [S], replicates [S, B].
+
+    `paired`: by seed. An item with a reason has an error that is not known.
+    """
+    (one_S, one_SB), (other_S, other_SB) = one, other
+    by_seed = (paired and len(one_S) > 1) or bool(item.reason)
+    return replace(
+        item,
+        values=(float(other_S.mean()), float(one_S.mean())),
+        difference=stats.estimate(one_S - other_S, one_SB - other_SB)
+        if by_seed
+        else stats.estimate_apart(one_S, one_SB, other_S, other_SB),
+        same_code=stats.estimate_apart(other_S, other_SB, other_S, other_SB),
+        runs=min(len(one_S), len(other_S)),
+        paired=paired,
+    )
 
 
 def paired_seeds(new: pd.DataFrame, old: pd.DataFrame) -> list[int]:
