@@ -77,7 +77,7 @@ def checks(compared: ResampledRuns, count: int, seeds: list[int], parts: int) ->
                 (runs["side"] == "new") & runs["seed"].isin(new)
             )
             compared.runs = runs[chosen]
-            found.append(judge([item for label in labels for item in compared.lines(label)], MARGIN, ALPHA))
+            found.append(judge(list(compared.lines(labels)), MARGIN, ALPHA))
         yield found
     compared.runs = runs
 
