@@ -37,7 +37,7 @@ STORED = 5
 
 
 @dataclass(frozen=True)
-class Population:
+class RunPopulation:
     """What checks are drawn from; the last axis holds a score and its replicates, 1 + B."""
 
     labels: list[str]
@@ -50,7 +50,7 @@ class Population:
     """The deviations that a row has for itself."""
 
     @classmethod
-    def of(cls, scores: Scores) -> Population:
+    def of(cls, scores: Scores) -> RunPopulation:
         """Of a study's runs. Raises `UserError` where not all its rows have the same two seeds or more."""
         compared = ResampledRuns(scores, scores, list(scores.tasks), RESAMPLES)
         labels = sorted(set(map(str, scores.runs["label"])))
@@ -95,7 +95,7 @@ def error_rates(results: Path, checks: int, margin: float, alpha: float = ALPHA)
 
     made = []
     for folder in study_folders(results):
-        population = Population.of(scores_of(folder))
+        population = RunPopulation.of(scores_of(folder))
         rates = [gate_rates(population, design, checks, margin, alpha) for design in designs(len(population.labels))]
         study = make_study(folder.name, read_study(folder), margin)
         tables.keep_gate(folder, study, rates)
@@ -116,7 +116,7 @@ def designs(rows: int, paired: Sequence[bool] = (False, True)) -> list[GateDesig
 
 
 def gate_rates(
-    population: Population, design: GateDesign, checks: int, margin: float, alpha: float, seed: int = 0
+    population: RunPopulation, design: GateDesign, checks: int, margin: float, alpha: float, seed: int = 0
 ) -> GateRates:
     """Simulate checks of a candidate without a drop, and judge each again with drops planted."""
     same: list[Verdict] = []
@@ -151,7 +151,7 @@ def gate_rates(
 
 
 def _checks(
-    population: Population, design: GateDesign, count: int, seed: int
+    population: RunPopulation, design: GateDesign, count: int, seed: int
 ) -> Iterator[tuple[Items, np.random.Generator]]:
     for rng in np.random.default_rng(seed).spawn(count):
         chosen = rng.permutation(len(population.labels))[: design.rows]

@@ -144,7 +144,9 @@ class _Grid:
             return np.eye(len(self.columns))
         found_CC = (left_NC / scale_C).T @ (left_NC / scale_C)
         share = 2 / (freedom + 2)
-        return root((1 - share) * found_CC + share * (found_CC > 1 - 1e-9))
+        # Columns that are one and the same stay so; few residuals correlate fully where they differ, too.
+        same_CC = (self.own_KC[:, :, None] == self.own_KC[:, None]).all(axis=0) & (found_CC > 1 - 1e-9)
+        return root((1 - share) * found_CC + share * same_CC)
 
     def examples_root(self) -> Array:
         """Root of the covariance of the differences over examples, [K x C, x]."""
@@ -234,14 +236,14 @@ def families_of(items: Sequence[ColumnDifference], simulations: int = SIMULATION
     grid, rng = _Grid([item for item in items if item.label != ALL_ROWS]), np.random.default_rng(SEED)
     if not items or not grid.judged_KC.any():
         return Families({})
-    null = _Null(grid, [item for item in items if item.label == ALL_ROWS])
+    null = _NullChecks(grid, [item for item in items if item.label == ALL_ROWS])
     step = max(1, AT_ONCE // (grid.own_KC.size * (int(grid.freedom_K.max()) + 1)))
     sizes = [min(step, simulations - start) for start in range(0, simulations, step)]
     drawn = [null.highest(count, rng) for count in sizes]
     return Families({kind: np.concatenate([part[kind] for part in drawn]) for kind in drawn[0]})
 
 
-class _Null:
+class _NullChecks:
     """Checks in which nothing has dropped."""
 
     def __init__(self, grid: _Grid, means: list[ColumnDifference]) -> None:
