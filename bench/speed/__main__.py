@@ -11,7 +11,8 @@ if __name__ == "__main__":
     # A folder that is run is put on the path itself, not as a package.
     sys.path[0] = str(Path(__file__).parents[1])
 
-from distilbench.cli.output import FINE, WRONG_USE, print_rows, say
+from distilbench.cli.output import FINE, WRONG_USE, say
+from distilbench.cli.terminal import add_format, print_rows
 from distilbench.core.errors import UserError
 from distilbench.core.quiet import quiet_libraries
 from speed.arguments import EPILOG, add_arguments
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the races that are asked for, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python bench/speed", description=__doc__, epilog=EPILOG)
     add_arguments(parser)
+    add_format(parser)
     arguments = parser.parse_args(argv)
     quiet_libraries()
     try:
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"work": row.work, "against": row.against, "found": row.found, "at least": row.wanted, "note": row.note}
         for row in rows
     ]
-    print_rows(shown, "How many times as fast: median of the rounds (range), by the wall clock")
+    print_rows(shown, "How many times as fast: median of the rounds (range), by the wall clock", arguments)
     return FINE
 
 

@@ -170,11 +170,30 @@ def test_the_version_is_that_of_the_installed_package(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == f"distilbench {version('distilbench')}\n"
 
 
-@pytest.mark.parametrize("arguments", [["studies"], ["methods"], ["tasks"], ["report", "--help"], ["check", "--help"]])
-def test_what_needs_no_torch_loads_none(arguments: list[str]) -> None:
+WITHOUT_TORCH = """
+studies
+methods
+methods mse
+tasks
+report --help
+--version
+rum
+run no-such-study
+run demo methods=[no-such-method]
+prefetch no-such-study
+report /no/such
+power /no/such
+advise --results /no/such
+diff /no /such
+check /no/such --baseline /no/such.json
+"""
+
+
+@pytest.mark.parametrize("command", WITHOUT_TORCH.strip().split("\n"))
+def test_what_needs_no_torch_loads_none(command: str) -> None:
     code = (
         "import sys\nfrom distilbench.cli.app import main\n"
-        f"main({arguments!r})\n"
+        f"main({command.split()!r})\n"
         "sys.exit(' '.join({'torch', 'transformers', 'mteb'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

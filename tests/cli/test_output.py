@@ -8,6 +8,7 @@ import random
 import resource
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,11 +20,12 @@ import pandas as pd
 import pytest
 
 from distilbench.cli.app import main
-from distilbench.cli.output import console, print_line, print_rows, say
+from distilbench.cli.output import print_line, say
+from distilbench.cli.terminal import print_rows, print_tables
 from distilbench.gate.baseline import bless, scores_of
 from distilbench.gate.check import CheckLine, CheckResult
 from distilbench.gate.output import as_table, to_junit, to_text
-from distilbench.reporting.render import Table, escape_markdown, to_html, to_json, to_latex, to_markdown, to_rich
+from distilbench.reporting.render import Table, escape_markdown, to_html, to_json, to_latex, to_markdown
 from tests.gate.test_check import write_study
 
 CANDIDATES = {"same": {"mse": 0.6}, "worse": {"mse": 0.9}}
@@ -176,7 +178,7 @@ def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> No
         made = to_markdown(as_table(outcome))
         assert printable(made)
         assert_no_links(made)
-        print_rows([{"name": name}], name)
+        print_rows([{"name": name}], name, Namespace(format="text", wide=False))
         print_line(name)
         say(name)
         if "\ud800" in name:
@@ -187,7 +189,8 @@ def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> No
             assert printable(text)
             text.encode("utf-8")
         assert json.loads(to_json(table))["caption"] == name
-        console().print(to_rich(table, 1))
+        for form in ("text", "tsv", "md", "json"):
+            print_tables([table], Namespace(format=form, wide=False))
     assert all(map(printable, capsys.readouterr()))
 
 
@@ -204,6 +207,6 @@ def test_links_and_images_of_others_stay_text() -> None:
 
 
 def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{"folder": "r[bold]x"}], "in r[/x]")
+    print_rows([{"folder": "r[bold]x"}], "in r[/x]", Namespace(format="text", wide=False))
     out = capsys.readouterr().out
     assert "r[bold]x" in out and "in r[/x]" in out

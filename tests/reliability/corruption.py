@@ -41,6 +41,9 @@ ARTEFACTS = {
     "model": "cache/runs/*/**/*",
     "score": "cache/scores/*/*",
     "record": "results/*/*/**/*",
+    "tokens of a task": "cache/tokens/*/*",
+    "views of a teacher": "cache/views/*/*",
+    "preflight": "cache/tried/*/*",
 }
 
 
@@ -91,11 +94,15 @@ class Study:
 
 USE: dict[str, Callable[[Study], None]] = {
     "text": lambda study: None,
-    "teacher's signals": lambda study: study.forget("record", "score", "model"),
+    # Those of the preflight's few rows are read where it is made again.
+    "teacher's signals": lambda study: study.forget("record", "score", "model", "preflight"),
     "checkpoint": lambda study: None,
     "model": lambda study: study.forget("record", "score"),
     "score": lambda study: study.forget("record"),
     "record": lambda study: None,
+    "tokens of a task": lambda study: study.forget("record", "score"),
+    "views of a teacher": lambda study: study.forget("record"),
+    "preflight": lambda study: study.forget("record", "score", "model"),
 }
 """What has to go so that an artefact is read when the study is run again."""
 
@@ -137,7 +144,7 @@ def score_change(one: Path, two: Path) -> float:
     return max(changes)
 
 
-KINDS_OF_FOLDERS = ("corpora", "signals", "checkpoints", "runs", "scores")
+KINDS_OF_FOLDERS = tuple(pattern.split("/")[1] for pattern in ARTEFACTS.values() if pattern.startswith("cache/"))
 
 
 def main() -> int:

@@ -33,9 +33,15 @@ EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate
 
 
 def run(study: Path, folder: Path, accesses: int | None = None, options: Sequence[str] = ()) -> int:
-    """Run the study in a child process, which ends itself at an access to a file if asked to; returns its id.
+    """`start` for a study, with a checkpoint after every step."""
+    results = str(folder / "results")
+    return start(["run", str(study), "--out", results, "--checkpoint-seconds", "0", *options], folder, accesses)
 
-    The child leads a process group of its own.
+
+def start(arguments: list[str], folder: Path, accesses: int | None = None) -> int:
+    """Run a command in a child process, which ends itself at an access to a file below `folder` if asked to.
+
+    Returns its id. The child leads a process group of its own; its cache, and what it says, are below the folder.
     """
     child = os.fork()
     if child:
@@ -52,7 +58,7 @@ def run(study: Path, folder: Path, accesses: int | None = None, options: Sequenc
             _die_at(accesses, str(folder))
         from distilbench.cli.app import main
 
-        code = main(["run", str(study), "--out", str(folder / "results"), "--checkpoint-seconds", "0", *options])
+        code = main(arguments)
     os._exit(code)
 
 
@@ -97,9 +103,9 @@ def log(folder: Path) -> str:
 def torture(kills: int, seed: int, labels: list[str], folder: Path) -> dict[str, Any]:
     """Kill and go on until there were enough kills, in as many rounds as it takes; what came of it."""
     rng, study = random.Random(seed), workload.make(folder / "study", workload.chosen(labels))
-    start = time.monotonic()
+    begun = time.monotonic()
     finish(study, folder / "twin")
-    twin_seconds = time.monotonic() - start
+    twin_seconds = time.monotonic() - begun
     done, lost, caught = 0, 0, Counter[str]()
     differing: list[str] = []
     rounds = 0
@@ -125,7 +131,7 @@ def torture(kills: int, seed: int, labels: list[str], folder: Path) -> dict[str,
         "differing_files": sorted(set(differing)),
         "caught_while_writing": dict(caught),
         "uninterrupted_seconds": round(twin_seconds, 1),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - begun, 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""The scripts of this folder, cut short: kills and changed bytes cost nothing, and breakages are stopped."""
+"""The campaigns of this folder, cut short: kills and damage cost nothing, and breakages are stopped."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.reliability.__main__ import CAMPAIGNS
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,19 +24,24 @@ def outcome(script: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> dict
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
-def test_kills_cost_nothing() -> None:
-    found = outcome("kills", "--kills", "2", "--methods", "codir", "two-stages")
-    assert (found["kills"], found["lost_completed_runs"], found["differing_files"]) == (2, 0, [])
-    assert found["runs"] == 5
+def test_what_is_killed_can_go_on() -> None:
+    found = outcome("verbs", "--kills", "3", "--verbs", "check --bless", "export", "prefetch")
+    assert (found["kills"], found["stuck"], found["differing_files"]) == (3, [], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "option", "count"), [("malformed", "--inputs", 20), ("mirrors", "--mirrors", 7)])
+def test_what_is_malformed_is_refused(script: str, option: str, count: int) -> None:
+    assert outcome(script, option, str(count))["wrong"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_changed_bytes_are_noticed_and_put_right() -> None:
-    found = outcome("corruption", "--trials", "6")
-    assert (found["noticed"], found["missed"], found["differing_files"]) == (6, [], [])
-    assert set(found["by_kind"].values()) == {1}
+def test_all_campaigns_at_their_shortest() -> None:
+    command = [sys.executable, "-m", "tests.reliability", "--share", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 2 + len(CAMPAIGNS)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def chosen(labels: list[str]) -> list[Any]:
 def make(folder: Path, methods: list[Any] = METHODS) -> Path:
     """Write a random teacher, text, labelled text and the study; returns the study's file."""
     _write_teacher(folder / "teacher")
-    lines, rows = _sentences(300, 0), _sentences(60, 1)
+    lines, rows = sentences(300, 0), sentences(60, 1)
     (folder / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     table = {"anchor": rows, "positive": [" ".join(text.split()[::-1]) for text in rows], "negative": lines[:60]}
     pd.DataFrame(table).to_csv(folder / "rows.csv", index=False)
@@ -66,7 +66,8 @@ def make(folder: Path, methods: list[Any] = METHODS) -> Path:
     return path
 
 
-def _sentences(count: int, seed: int) -> list[str]:
+def sentences(count: int, seed: int) -> list[str]:
+    """Distinct sentences of a few words."""
     rng, words, made = random.Random(seed), WORDS.split(), dict[str, None]()
     while len(made) < count:
         made[" ".join(rng.choices(words, k=rng.randint(3, 12)))] = None
@@ -113,7 +114,7 @@ def differences(one: Path, two: Path) -> list[str]:
     for pattern in ("results/*/*/*", "results/*/*/mteb/*", "cache/runs/*/**/*"):
         names = [{str(path.relative_to(side)) for path in side.glob(pattern) if _counts(path)} for side in (one, two)]
         found += sorted(names[0] ^ names[1])
-        found += [name for name in sorted(names[0] & names[1]) if not _equal(one / name, two / name)]
+        found += [name for name in sorted(names[0] & names[1]) if not equal(one / name, two / name)]
     return found
 
 
@@ -122,7 +123,8 @@ def _counts(path: Path) -> bool:
     return path.is_file() and path.name != "SHA256SUMS" and not hidden
 
 
-def _equal(one: Path, two: Path) -> bool:
+def equal(one: Path, two: Path) -> bool:
+    """Whether two files hold the same, but for times, memory and machine."""
     if one.suffix == ".json":
         return bool(_stable(json.loads(one.read_bytes())) == _stable(json.loads(two.read_bytes())))
     if one.suffix == ".parquet":

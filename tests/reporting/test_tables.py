@@ -4,15 +4,15 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
-import rich.console
 
 from distilbench.analysis.frame import make_study
 from distilbench.core.errors import UserError
 from distilbench.records.record import Record
-from distilbench.reporting import terminal_table
+from distilbench.reporting import summary
 from distilbench.reporting.cells import number
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, escape_latex, to_html, to_latex, to_markdown
@@ -233,17 +233,15 @@ def test_paragraph_states_the_precision_of_scores_where_it_is_not_full(plain: li
     assert "Models were evaluated with mteb" in paragraph(make_study("demo", plain))
 
 
-def test_terminal_table(plain: list[Record]) -> None:
-    console = rich.console.Console(file=io.StringIO(), width=200)
-    console.print(terminal_table(plain))
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-
-    assert "60.00 ± 0.00" in text and "2/2 completed" in text and "Training (s)" in text
+def test_the_summary_has_one_cost(plain: list[Record], tmp_path: Path) -> None:
+    table, _ = summary(plain, tmp_path)
+    assert list(table.text)[-1] == "Training (s)" and list(table.order) == list(table.text)
+    assert "60.00 ± 0.00" in table.text.to_numpy() and "2/2 completed" in table.text.to_numpy()
 
 
-def test_terminal_table_needs_records() -> None:
+def test_the_summary_needs_records(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no records"):
-        terminal_table([])
+        summary([], tmp_path)
 
 
 def test_one_run_id_twice_is_refused(plain: list[Record]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from distilbench.cli.app import main
 from distilbench.core.sealed import damage, is_sealed
@@ -103,6 +104,36 @@ def test_it_is_one_sentence_and_leaves_nothing(
     assert not (folder / "EXECUTED").exists()
     assert not (folder.parent / "outside").exists()
     assert half_written(tmp_path / "cache") == []
+
+
+NUMBERS = [
+    *("batch_size", "batch_tokens", "micro_batch", "max_length"),
+    *("layers", "width", "vocabulary"),
+    *("steps", "sentences", "tokens", "flops", "seconds"),
+    *("text.sentences", "labelled.rows", "static.width", "seeds"),
+]
+SECTION_OF = {
+    **dict.fromkeys(NUMBERS[:4], "train"),
+    **dict.fromkeys(NUMBERS[4:7], "student"),
+    **dict.fromkeys(NUMBERS[7:12], "budget"),
+}
+
+
+@pytest.mark.parametrize("number", [2**31, 2**62, 10**30])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_numbers_beyond_all_measure_are_planned_or_refused(
+    key: str, number: int, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = yaml.safe_load(SOUND)
+    section, _, name = f"{SECTION_OF.get(key, '')}.{key}".strip(".").rpartition(".")
+    if section == "budget":
+        study["budget"] = {}
+    (study.setdefault(section, {}) if section else study)[name] = number
+    path = tmp_path / "large.yaml"
+    path.write_text(yaml.safe_dump({**study, "teacher": str(folder / "teachers/sound")}), encoding="utf-8")
+    code, (_, err) = exit_code(["run", str(path), "--dry-run"]), capsys.readouterr()
+    errors = [line for line in err.splitlines() if line.startswith("distilbench: error: ")]
+    assert (code, len(errors)) in ((0, 0), (2, 1)), err
 
 
 def test_the_study_that_they_are_made_from_is_sound(capsys: pytest.CaptureFixture[str]) -> None:

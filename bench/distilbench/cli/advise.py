@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distilbench.cli.options import add_json, not_negative
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_tables, say
+from distilbench.cli.options import not_negative
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, say
+from distilbench.cli.terminal import add_format, print_tables
 
 HELP = "which method to take, how sure that is, what to run next"
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MS",
         help="longest time for one query, as measured in the study",
     )
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -29,7 +30,7 @@ def action(arguments: argparse.Namespace) -> int:
 
     wanted = situation(budget=arguments.budget, size=arguments.size, latency=arguments.latency)
     tables, reasons = advise(arguments.results, wanted)
-    print_tables(tables, as_json=arguments.json)
+    print_tables(tables, arguments)
     for reason in reasons:
         say(f"nothing can be said from {reason}")
     return FINE if tables else COULD_NOT_EVALUATE

@@ -22,7 +22,7 @@ from distilbench.cli.output import (
     fill_closed_descriptors,
     say,
 )
-from distilbench.core.errors import UserError
+from distilbench.core.errors import UserError, one_of
 from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
@@ -90,10 +90,15 @@ def _run_and_explain(argv: Sequence[str] | None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     parser, _ = _parsers()
-    if any("\0" in text for text in (sys.argv[1:] if argv is None else argv)):
+    given = list(sys.argv[1:] if argv is None else argv)
+    if any("\0" in text for text in given):
         raise UserError("an argument holds a NUL character, which no name and no path can; leave it out")
+    if given[:1] == ["help"]:
+        given = [*given[1:2], "--help"]
+    if given and not given[0].startswith("-") and given[0] not in VERBS:
+        raise UserError(f"{one_of('verb', given[0], VERBS)}; see distilbench --help")
     try:
-        arguments, rest = parser.parse_known_args(argv)
+        arguments, rest = parser.parse_known_args(given)
         if arguments.verb is None:
             parser.print_help()
             return FINE

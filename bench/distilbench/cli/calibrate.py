@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from distilbench.cli.options import add_device, add_json, add_mirror
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, print_rows, say
+from distilbench.cli.options import add_device, add_mirror
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, say
+from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "compare a known model's scores with its published ones"
 EPILOG = "exit codes: 0 all agree within 0.05 points, 2 wrong use, 3 some do not agree, or nothing to compare"
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks or profiles (default: all with a figure)")
     add_mirror(parser)
     add_device(parser)
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -31,8 +32,8 @@ def action(arguments: argparse.Namespace) -> int:
     outcome = calibrate_by_name(arguments.teacher, arguments.tasks, chosen)
     for name, why in outcome.left_out.items():
         say(f"{name} is left out: {why}")
-    rows = [item.row(as_text=not arguments.json) for item in outcome.compared]
-    rows += [item.row(as_text=not arguments.json) for item in outcome.unpublished]
+    rows = [item.row(as_text=arguments.format != "json") for item in outcome.compared]
+    rows += [item.row(as_text=arguments.format != "json") for item in outcome.unpublished]
     if not outcome.compared:
         if outcome.unpublished:
             _show(rows, arguments)
@@ -45,7 +46,4 @@ def action(arguments: argparse.Namespace) -> int:
 
 
 def _show(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        print_json(rows)
-    else:
-        print_rows(rows, f"{arguments.teacher} beside its published scores (x100)")
+    print_rows(rows, f"{arguments.teacher} beside its published scores (x100)", arguments)

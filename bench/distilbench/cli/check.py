@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distilbench.cli.options import add_device, add_json, add_margin, add_mirror, share
+from distilbench.cli.options import add_device, add_margin, add_mirror, share
 from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, VerdictCode, print_json, print_line, say
+from distilbench.cli.terminal import add_format, print_tables
 from distilbench.core.escape import one_line
 
 if TYPE_CHECKING:
@@ -32,7 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accept-regression", metavar="WHY", help="bless a candidate that is shown to be worse")
     add_margin(parser, "drop to tolerate")
     parser.add_argument("--alpha", type=share, default=0.05, metavar="A", help="error of each claim (default: 0.05)")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="only these tasks, or profiles")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="TASK",
+        help="only these: tasks, profiles, files or folders of your own",
+    )
+    parser.add_argument("--study", metavar="STUDY", help="only the tasks of a study")
     parser.add_argument(
         "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
     )
@@ -46,19 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plan", action="store_true", help="say what to add so that the margin can be shown")
     parser.add_argument("--history", type=Path, metavar="FILE", help="add the outcome to a file of JSON lines")
-    add_json(parser)
+    add_format(parser)
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.gate.output import headline, to_text
+    from distilbench.gate.output import as_table, headline, to_text
     from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
+    from distilbench.gate.tasks import given_tasks
 
     options = CheckOptions(
         margin=arguments.margin / 100,
         alpha=arguments.alpha,
-        tasks=tuple(arguments.tasks),
+        tasks=given_tasks(arguments.tasks, arguments.study),
         row=arguments.row,
         changed=arguments.changed,
         drift=arguments.drift,
@@ -77,10 +86,12 @@ def action(arguments: argparse.Namespace) -> int:
         outcome = replace(outcome, notes=[*outcome.notes, *plan(outcome.lines, options.margin, options.alpha)])
     are_written = [_is_written(option, path, write) for option, path, write in _files(outcome, arguments)]
     code = outcome.exit_code if all(are_written) else outcome.exit_code or COULD_NOT_EVALUATE
-    if arguments.json:
+    if arguments.format == "json":
         print_json({"headline": headline(outcome), **outcome.as_dict(), "exit_code": code})
-    else:
+    elif arguments.format == "text":
         sys.stdout.write(to_text(outcome))
+    else:
+        print_tables([as_table(outcome)], arguments)
     say(f"distilbench check: {outcome.verdict}")
     return VerdictCode(code) if code == outcome.exit_code else code
 

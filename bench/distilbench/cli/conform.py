@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, REGRESSED, print_json, print_line, print_rows, say
+from distilbench.cli.output import FINE, REGRESSED, print_json, print_line, say
+from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "check that a method keeps its contract"
 EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
@@ -15,7 +15,7 @@ EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="name of a method, of this package or another")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="hyperparameters, e.g. temperature=0.1")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -23,11 +23,11 @@ def action(arguments: argparse.Namespace) -> int:
 
     outcomes = conform_in_words(arguments.method, arguments.overrides)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
-    if arguments.json:
+    if arguments.format == "json":
         print_json([asdict(outcome) for outcome in outcomes])
         return REGRESSED if failed else FINE
     rows = [{"check": item.check, "what it asks": item.promise, "outcome": item.status} for item in outcomes]
-    print_rows(rows, " ".join(["distilbench conform", arguments.method, *arguments.overrides]))
+    print_rows(rows, " ".join(["distilbench conform", arguments.method, *arguments.overrides]), arguments)
     for outcome in outcomes:
         if outcome.explanation:
             print_line(f"{outcome.check}, {outcome.status}: {outcome.explanation}")

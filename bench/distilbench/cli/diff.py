@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distilbench.cli.options import add_json, add_mirror, positive
-from distilbench.cli.output import FINE, print_json, print_rows, say
+from distilbench.cli.options import add_mirror, positive
+from distilbench.cli.output import FINE, print_json, say
+from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "the examples on which two runs differ most"
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="examples to show (default: 20)")
     parser.add_argument("--texts", action="store_true", help="show the texts, from the mirror or the Hub")
     add_mirror(parser)
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -40,10 +41,10 @@ def action(arguments: argparse.Namespace) -> int:
         texts = texts_of_tasks(differences.second, tasks, arguments.mirror)
     rows = shown_examples(differences, arguments.top, texts)
     summary = differences.summary()
-    if arguments.json:
+    if arguments.format == "json":
         print_json({"summary": summary.to_dict("records"), "examples": rows})
         return FINE
     shown = [{str(key): value for key, value in row.items()} for row in summary.round(2).to_dict("records")]
-    print_rows(shown, f"{differences.first.label} -> {differences.second.label}")
-    print_rows(rows, "Where they differ most (gain x100: better placed or answered in the second)")
+    print_rows(shown, f"{differences.first.label} -> {differences.second.label}", arguments)
+    print_rows(rows, "Where they differ most (gain x100: better placed or answered in the second)", arguments)
     return FINE

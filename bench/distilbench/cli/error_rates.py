@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from distilbench.cli.options import add_json, add_margin, add_results, positive
-from distilbench.cli.output import FINE, print_tables
+from distilbench.cli.options import add_margin, add_results, positive
+from distilbench.cli.output import FINE
+from distilbench.cli.terminal import add_format, print_tables
 
 if TYPE_CHECKING:
     from distilbench.reporting.render import Table
@@ -31,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gate", action="store_true", help="of distilbench check, at 1, 2, 3 and 5 seeds, in the place of studies"
     )
     add_margin(parser, "difference below which two methods are equivalent")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
     from distilbench.reporting import ReportOptions, error_rates
 
     if arguments.gate:
-        print_tables(_of_the_gate(arguments), as_json=arguments.json)
+        print_tables(_of_the_gate(arguments), arguments)
         return FINE
     tables = error_rates(
         arguments.results,
@@ -49,7 +50,7 @@ def action(arguments: argparse.Namespace) -> int:
         resampled=arguments.resampled,
         options=ReportOptions(margin=arguments.margin / 100),
     )
-    print_tables(tables, as_json=arguments.json)
+    print_tables(tables, arguments)
     return FINE
 
 

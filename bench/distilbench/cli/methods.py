@@ -7,8 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, console, print_json, print_rows
+from distilbench.cli.output import FINE, console, print_json
+from distilbench.cli.terminal import add_format, print_rows
 
 if TYPE_CHECKING:
     from distilbench.study.method_catalogue import MethodDescription
@@ -20,7 +20,7 @@ HELP = "list the methods there are"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show this method's hyperparameters and source")
     parser.add_argument("--markdown", action="store_true", help="the page on all methods in the docs")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -32,19 +32,17 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.study.method_catalogue import describe_method, describe_methods
 
     if arguments.name is not None:
-        _print_method(describe_method(arguments.name), as_json=arguments.json)
+        _print_method(describe_method(arguments.name), arguments)
         return FINE
     entries = describe_methods()
-    if arguments.json:
-        print_json([asdict(entry) for entry in entries])
-    else:
-        rows = [{"method": entry.name, "what it does": entry.summary} for entry in entries]
-        print_rows(rows, "Methods (details: distilbench methods NAME)")
+    rows = [{"method": entry.name, "what it does": entry.summary} for entry in entries]
+    values = [asdict(entry) for entry in entries]
+    print_rows(rows, "Methods (details: distilbench methods NAME)", arguments, values)
     return FINE
 
 
-def _print_method(entry: MethodDescription, *, as_json: bool) -> None:
-    if as_json:
+def _print_method(entry: MethodDescription, arguments: argparse.Namespace) -> None:
+    if arguments.format == "json":
         print_json([asdict(entry)])
         return
     out = console()
@@ -52,4 +50,4 @@ def _print_method(entry: MethodDescription, *, as_json: bool) -> None:
     if entry.unverified:
         out.print(f"Unverified: {entry.unverified}")
     if entry.hyperparameters:
-        print_rows([asdict(item) for item in entry.hyperparameters], "Hyperparameters")
+        print_rows([asdict(item) for item in entry.hyperparameters], "Hyperparameters", arguments)

@@ -25,10 +25,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 and so on, mps")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs")
-
-
 def add_margin(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--margin", type=not_negative, default=0.5, metavar="POINTS", help=f"{meaning} (default: 0.5)")
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -14,8 +13,6 @@ from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from distilbench.reporting.render import Table
 
 FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2, 3, 70, 130
 """1 is for what a gate found, and for a method that does not conform; 70 for an error of distilbench itself."""
@@ -86,33 +83,14 @@ def print_line(text: str) -> None:
     sys.stdout.write(f"{visible(text)}\n")
 
 
-def console() -> Console:
-    """Where tables go; what is in brackets is no markup."""
+def console(width: int | None = None) -> Console:
+    """Where tables go; what is in brackets is no markup. `width` in characters, unset that of the terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False)
+    # Without a height, rich takes a terminal that it does not know to be 80 wide.
+    height = None if width is None else 25
+    return Console(highlight=False, markup=False, emoji=False, width=width, height=height)
 
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def print_rows(rows: list[dict[str, Any]], title: str) -> None:
-    """A table of rows that have the same keys, at least one."""
-    from rich.table import Table
-
-    table = Table(*rows[0], title=visible(title))
-    for row in rows:
-        table.add_row(*(visible_lines(str(value)) for value in row.values()))
-    console().print(table)
-
-
-def print_tables(tables: Iterable[Table], *, as_json: bool) -> None:
-    """Tables of the report."""
-    from distilbench.reporting.render import to_json, to_rich
-
-    for table in tables:
-        if as_json:
-            sys.stdout.write(to_json(table))
-        else:
-            console().print(to_rich(table, len(table.text.columns)))

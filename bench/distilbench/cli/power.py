@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from distilbench.cli.options import add_json, add_results, not_negative
-from distilbench.cli.output import FINE, print_tables
+from distilbench.cli.options import add_results, not_negative
+from distilbench.cli.output import FINE
+from distilbench.cli.terminal import add_format, print_tables
 
 HELP = "the differences that a study can find, and the seeds it would take"
 
@@ -13,11 +14,11 @@ HELP = "the differences that a study can find, and the seeds it would take"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
     parser.add_argument("--delta", type=not_negative, metavar="POINTS", help="to be found; default: what was observed")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
     from distilbench.reporting import power
 
-    print_tables(power(arguments.results, arguments.delta), as_json=arguments.json)
+    print_tables(power(arguments.results, arguments.delta), arguments)
     return FINE

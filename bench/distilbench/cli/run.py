@@ -15,8 +15,8 @@ from distilbench.cli.options import (
     positive,
     share_of_a_gpu,
 )
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, console, print_line, say
-from distilbench.core.escape import visible
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, print_line, say
+from distilbench.cli.terminal import add_format, print_rows, print_tables
 
 if TYPE_CHECKING:
     from distilbench.records.record import Record
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="least time between checkpoints of a training (default: 15; 0: after every step)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
+    add_format(parser)
     _add_engine(parser)
 
 
@@ -69,15 +70,17 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
+    # What is wrong with the study is said before torch, which takes seconds, is there.
+    from distilbench.study.study_file import load_study
+
+    study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
     from distilbench.core.quiet import quiet_libraries
 
     quiet_libraries()
     from distilbench.core.machine import settings
     from distilbench.runs.engines import EngineOptions
     from distilbench.runs.progress import ProgressBar
-    from distilbench.study.study_file import load_study
 
-    study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
     chosen = settings(
         out=arguments.out,
         mirror=arguments.mirror,
@@ -96,22 +99,22 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from distilbench.runs.plan import plan_study, planned_tuning
 
-        for plan in plan_study(study, chosen, options, watch.announce):
-            _print_plan(plan)
-        if study.tune:
-            console().print(planned_tuning(study))
+        _print_plans(plan_study(study, chosen, options, watch.announce), planned_tuning(study), arguments)
         return FINE
     from distilbench.runs.study_run import run_study
 
     finished = run_study(study, chosen, options, watch)
-    return _summary(chosen.out, list({item.record.run_id: item.record for item in finished}.values()))
+    return _summary(chosen.out, list({item.record.run_id: item.record for item in finished}.values()), arguments)
 
 
-def _summary(out: Path, records: list[Record]) -> int:
-    from distilbench.reporting import terminal_table
+def _summary(out: Path, records: list[Record], arguments: argparse.Namespace) -> int:
+    from distilbench.reporting import summary
 
-    console().print(terminal_table(records))
     folder = out / records[0].study
+    table, found = summary(records, folder)
+    print_tables([table], arguments)
+    for line in found:
+        say(line)
     say(f"records: {folder}    report: distilbench report {folder} --out reports")
     failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
     if failed:
@@ -119,20 +122,34 @@ def _summary(out: Path, records: list[Record]) -> int:
     return COULD_NOT_EVALUATE if failed else FINE
 
 
-def _print_plan(plan: Plan) -> None:
-    from rich.table import Column, Table
+def _print_plans(plans: list[Plan], tuning: str, arguments: argparse.Namespace) -> None:
+    if arguments.format == "json":
+        print_json([{"study": plan.study, **row} for plan in plans for row in _planned(plan)])
+        return
+    # What is no table goes where no program reads it.
+    tell = print_line if arguments.format == "text" else say
+    for plan in plans:
+        print_rows(_planned(plan), plan.study, arguments)
+        to_do = [item for item in plan.runs if item.state == "to do"]
+        tell(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
+        tell(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
+        for name, (layout, left) in plan.estimates.items():
+            threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
+            tell(f"  {name}: {left / 3600:.2f} hours ({threads})")
+    if tuning:
+        tell(tuning)
 
-    method = Column("method", overflow="fold")
-    table = Table("run", method, "seed", "budget", "state", "est. TFLOPs", "est. training s", title=visible(plan.study))
-    for item in plan.runs:
-        flops = "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}"
-        seconds = "-" if item.seconds is None else f"{item.seconds:.0f}"
-        label, seed = visible(item.run.entry.label), str(item.run.seed)
-        table.add_row(item.run_id, label, seed, item.budget, item.state, flops, seconds)
-    console().print(table)
-    to_do = [item for item in plan.runs if item.state == "to do"]
-    print_line(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
-    print_line(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
-    for name, (layout, left) in plan.estimates.items():
-        threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
-        print_line(f"  {name}: {left / 3600:.2f} hours ({threads})")
+
+def _planned(plan: Plan) -> list[dict[str, object]]:
+    return [
+        {
+            "run": item.run_id,
+            "method": item.run.entry.label,
+            "seed": item.run.seed,
+            "budget": item.budget,
+            "state": item.state,
+            "est. TFLOPs": "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}",
+            "est. training s": "-" if item.seconds is None else f"{item.seconds:.0f}",
+        }
+        for item in plan.runs
+    ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, print_json, print_rows
+from distilbench.cli.output import FINE
+from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "list the studies there are"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -25,8 +25,5 @@ def action(arguments: argparse.Namespace) -> int:
         }
         for name, path in shipped_studies().items()
     ]
-    if arguments.json:
-        print_json(rows)
-    else:
-        print_rows(rows, "Studies that come with distilbench")
+    print_rows(rows, "Studies that come with distilbench", arguments)
     return FINE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from distilbench.cli.options import add_json
-from distilbench.cli.output import FINE, print_json, print_rows, say
+from distilbench.cli.output import FINE, print_json, say
+from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "list the tasks there are"
 MOST_NAMED = 6
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="list mteb's benchmarks, or the tasks of one",
     )
     parser.add_argument("--language", metavar="CODE", help="search it for tasks, or subsets, in a language, as in deu")
-    add_json(parser)
+    add_format(parser)
 
 
 def action(arguments: argparse.Namespace) -> int:
@@ -36,10 +36,7 @@ def action(arguments: argparse.Namespace) -> int:
         {"profile": name, "tasks": ", ".join(tasks), "what it is": DESCRIPTIONS[name]}
         for name, tasks in PROFILES.items()
     ]
-    if arguments.json:
-        print_json(rows)
-    else:
-        print_rows(rows, "Task profiles (or any text task of mteb by its name: --find WORDS)")
+    print_rows(rows, "Task profiles (or any text task of mteb by its name: --find WORDS)", arguments)
     return FINE
 
 
@@ -53,10 +50,7 @@ def _benchmarks(arguments: argparse.Namespace) -> int:
         rows = [{"task": name} for name in tasks_of(arguments.benchmark)]
     else:
         rows = [{"benchmark": name, "tasks": str(len(found.tasks))} for name, found in benchmarks().items()]
-    if arguments.json:
-        print_json(rows)
-    else:
-        print_rows(rows, arguments.benchmark or "Benchmarks of mteb (a study lists one in quotation marks)")
+    print_rows(rows, arguments.benchmark or "Benchmarks of mteb (a study lists one in quotation marks)", arguments)
     return FINE
 
 
@@ -67,7 +61,7 @@ def _search(arguments: argparse.Namespace) -> int:
     from distilbench.evaluation.tasks.catalogue import find_tasks
 
     found = find_tasks(arguments.find or "", arguments.language)
-    if arguments.json:
+    if arguments.format == "json":
         print_json([asdict(task) for task in found])
         return FINE
     rows = [
@@ -81,7 +75,7 @@ def _search(arguments: argparse.Namespace) -> int:
         for task in found
     ]
     if rows:
-        print_rows(rows, "Tasks of mteb")
+        print_rows(rows, "Tasks of mteb", arguments)
     say(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them")
     return FINE
 

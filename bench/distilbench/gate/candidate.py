@@ -23,6 +23,7 @@ from distilbench.records.frames import MEASURE, SIMILARITY
 from distilbench.records.record import RECORD_FILE
 
 if TYPE_CHECKING:
+    from distilbench.study.sections.texts import TaskSpec
     from distilbench.study.sections.training import Precision
 
 DRIFT = "Drift"
@@ -38,8 +39,8 @@ def is_model(folder: Path) -> bool:
 
 
 @quiet()
-def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str | None, device: str) -> Scores:
-    """Score a model folder on tasks, each named with its precision.
+def score_model(folder: Path, label: str, tasks: Mapping[TaskSpec, str], mirror: str | None, device: str) -> Scores:
+    """Score a model folder on tasks, each with its precision.
 
     Scores that lie in the cache under the hash of its weights are used again.
     Raises `UserError` for models that cannot be loaded and task data that cannot be had, and `CollapseError`.
@@ -52,13 +53,14 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
     chosen = settings(out=".", mirror=mirror, device=device)
     model = StoredModel(folder.resolve().name, folder)
     hashes = model.hashes()
-    loaded = {name: load_task(name, chosen.mirror) for name in tasks}
+    loaded = {spec: load_task(spec, chosen.mirror) for spec in tasks}
+    in_precision = {task.name: tasks[spec] for spec, task in loaded.items()}
     results = [
         result
         for precision in dict.fromkeys(tasks.values())
         for result in score(
             model,
-            [task for name, task in loaded.items() if tasks[name] == precision],
+            [task for task in loaded.values() if in_precision[task.name] == precision],
             chosen.cache,
             chosen.device,
             cast("Precision", precision),
@@ -80,7 +82,7 @@ def score_model(folder: Path, label: str, tasks: Mapping[str, str], mirror: str 
                 "data_sha256": result.task.data_sha256,
                 "main_metric": result.task.main_metric,
                 "type": result.task.kind,
-                "precision": tasks[result.task.name],
+                "precision": in_precision[result.task.name],
             }
             for result in results
         },

@@ -23,7 +23,7 @@ POINTS = 100
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    options = "baseline, margin (points), alpha, tasks, slices, row, changed, drift, mirror, device"
+    options = "baseline, margin (points), alpha, tasks, study, slices, row, changed, drift, mirror, device"
     config.addinivalue_line("markers", f"{MARKER}({options}): what the fixture distilbench_gate checks against")
 
 
@@ -53,6 +53,7 @@ class Gate:
         from distilbench.core.errors import UserError
         from distilbench.gate.output import to_text
         from distilbench.gate.run import CheckOptions
+        from distilbench.gate.tasks import given_tasks
 
         chosen = {**self.settings, **settings}
         if "baseline" not in chosen:
@@ -60,10 +61,10 @@ class Gate:
         baseline = self.root / chosen.pop("baseline")
         if "margin" in chosen:
             chosen["margin"] /= POINTS
-        chosen["tasks"] = tuple(chosen.get("tasks", ()))
         if "slices" in chosen:
             chosen["slices"] = self.root / chosen["slices"]
         try:
+            chosen["tasks"] = given_tasks(chosen.get("tasks", ()), chosen.pop("study", None), self.root)
             outcome = check(baseline, CheckOptions(**chosen))
         except UserError as error:
             pytest.fail(f"distilbench: {error}", pytrace=False)

@@ -25,6 +25,8 @@ from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wan
 from distilbench.gate.committed import unexplained
 from distilbench.gate.history import Blessing, replace_baseline
 from distilbench.gate.slices import read_list, with_list
+from distilbench.gate.tasks import name_of
+from distilbench.study.sections.texts import TaskSpec
 
 STOPPED = "The drift stage stopped the candidate; its tasks were not scored."
 NOT_EMBEDDED = "{} was not looked at for drift: its model is not in the cache."
@@ -36,8 +38,8 @@ class CheckOptions:
 
     margin: float = 0.005
     alpha: float = 0.05
-    tasks: tuple[str, ...] = ()
-    """Only these; all of the baseline's where it is empty."""
+    tasks: tuple[TaskSpec, ...] = ()
+    """Only these; all of the baseline's where it is empty. See `distilbench.gate.tasks.given_tasks`."""
     row: str | None = None
     """The baseline's row that a model folder is checked against; not needed where there is one."""
     changed: bool = False
@@ -62,7 +64,7 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Bles
     if is_model(folder):
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
-        label, in_full = options.row or folder.resolve().name, dict.fromkeys(map(str, expand(options.tasks)), "fp32")
+        label, in_full = options.row or folder.resolve().name, dict.fromkeys(expand(options.tasks), "fp32")
         try:
             scores = score_model(folder, label, in_full, options.mirror, options.device)
         except CollapseError as error:
@@ -113,7 +115,8 @@ def _check_runs(scores: Scores, blessed: Scores, options: CheckOptions) -> Check
 
 
 def _check(scores: Scores, blessed: Scores, options: CheckOptions, *, as_models: bool = False) -> CheckResult:
-    return check(scores, blessed, options.margin, options.alpha, options.tasks, as_models=as_models)
+    names = [name_of(spec) for spec in options.tasks]
+    return check(scores, blessed, options.margin, options.alpha, names, as_models=as_models)
 
 
 def _with_slices(side: Scores, options: CheckOptions) -> Scores:
@@ -142,7 +145,15 @@ def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckR
         lines = [line]
 
     def scored() -> CheckResult:
-        as_blessed = {name: only.tasks[name]["precision"] for name in wanted_tasks(only, options.tasks)}
+        from distilbench.evaluation.tasks.by_name import is_known
+
+        given = {name_of(spec): spec for spec in options.tasks}
+        names = wanted_tasks(only, list(given))
+        as_blessed = {given.get(name, name): only.tasks[name]["precision"] for name in names}
+        if nameless := [spec for spec in as_blessed if isinstance(spec, str) and not is_known(spec)]:
+            raise UserError(
+                f"{nameless[0]} is not a task of mteb but of your own data; give its file with --tasks, or --study"
+            )
         try:
             scores = score_model(folder, label, as_blessed, options.mirror, options.device)
         except CollapseError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,6 @@ from distilbench.core.errors import UserError
 from distilbench.records.record import RECORD_FILE, Record, read_study, run_folders
 
 if TYPE_CHECKING:
-    import rich.table
-
     from distilbench.reporting.render import Table
 
 INDEX_FILE = "index.html"
@@ -48,16 +46,23 @@ def build(results: Path, out: Path, options: ReportOptions = ReportOptions()) ->
     return [target / INDEX_FILE for target in targets.values()]
 
 
-def terminal_table(records: Sequence[Record]) -> rich.table.Table:
-    """The main table of one study's records, with training seconds as its only cost, for the terminal."""
+def summary(records: Sequence[Record], folder: Path) -> tuple[Table, list[str]]:
+    """The main table of one study's records, with training seconds as its only cost; and what it found, a line each.
+
+    The examples of the runs lie below `folder`. Reasons why the comparison means little come first.
+    """
     from distilbench.analysis.frame import make_study
-    from distilbench.reporting.render import to_rich
+    from distilbench.reporting.findings import alarms, findings
     from distilbench.reporting.tables.scores import MAIN_COSTS, main_table
+    from distilbench.reporting.write import with_errors
 
     if not records:
         raise UserError("there are no records to show; run the study first")
-    table = main_table(make_study(records[0].study, records))
-    return to_rich(table, columns=len(table.text.columns) - len(MAIN_COSTS) + 1)
+    study, inference = with_errors(make_study(records[0].study, records), folder)
+    table = main_table(study)
+    others = list(table.text.columns)[len(table.text.columns) - len(MAIN_COSTS) + 1 :]
+    shown = replace(table, text=table.text.drop(columns=others), order=table.order.drop(columns=others))
+    return shown, [*alarms(study, inference), *findings(study, inference)]
 
 
 def power(results: Path, delta: float | None, options: ReportOptions = ReportOptions()) -> list[Table]:

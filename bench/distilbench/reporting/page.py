@@ -12,8 +12,10 @@ from typing import Any
 import pandas as pd
 
 from distilbench.analysis.frame import OVERALL, StudyFrames
+from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
 from distilbench.reporting.cells import Cell, decimal_cell, number, study_table
+from distilbench.reporting.findings import alarms, compared, findings
 from distilbench.reporting.notes import caution
 from distilbench.reporting.prose import paragraph
 from distilbench.reporting.render import Table, escape_html, to_html
@@ -56,7 +58,9 @@ SECTIONS = {
 """What the page shows before the runs and the settings, as far as it is there."""
 
 
-def to_page(study: StudyFrames, tables: Mapping[str, Table], figures: Path, captions: dict[str, str]) -> str:
+def to_page(
+    study: StudyFrames, inference: Inference, tables: Mapping[str, Table], figures: Path, captions: dict[str, str]
+) -> str:
     """The whole page; `figures` holds one SVG for each name in `captions`."""
     drawn = {name: _figure(figures / f"{name}.svg", name, caption) for name, caption in captions.items()}
     parts = {f"table {name}": to_html(table) for name, table in tables.items()}
@@ -70,7 +74,16 @@ def to_page(study: StudyFrames, tables: Mapping[str, Table], figures: Path, capt
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title, parts in shown.items() if parts)
     title = escape_html(study.name)
     mark = caution(study)
-    banner = f'<p class="mark">{escape_html(mark)}</p>' if mark else ""
+    banner = "".join(
+        f'<p class="{kind}">{escape_html(text)}</p>'
+        for kind, texts in (
+            ("mark", [mark] if mark else []),
+            ("mark", alarms(study, inference)),
+            ("compared", [compared(study)]),
+            ("finding", findings(study, inference)),
+        )
+        for text in texts
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

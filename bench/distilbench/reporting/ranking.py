@@ -46,7 +46,7 @@ def _ranking(study: StudyFrames, inference: Inference, keys: list[str]) -> Table
     ordered = sorted(keys, key=lambda key: -scores[key].mean)
     lines = [_line(inference, key, place, ordered[0]) for place, key in enumerate(ordered, start=1)]
     notes = [
-        *_advice(study, inference, ordered),
+        *advice(study, inference, ordered),
         _where(study, ordered[0]),
         *_machines(study, keys),
         *power_notes(inference),
@@ -78,13 +78,14 @@ def _machines(study: StudyFrames, keys: list[str]) -> list[str]:
     timed = [record for key in keys for record in records_of(study, key) if "query_ms" in record.speed]
     if not timed:
         return []
-    machines = sorted({_machine(record.environment) for record in timed})
+    machines = sorted({machine(record.environment) for record in timed})
     note = f"Query: median time for a sentence alone, tokenising included, on {' and on '.join(machines)}"
     mixed = "; rows of different machines are not to be compared in it" if len(machines) > 1 else ""
     return [f"{note}, whatever else that was doing{mixed}. Elsewhere it is another."]
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def machine(environment: dict[str, Any]) -> str:
+    """What a run ran on, in words."""
     on_cpu = f"{environment['cpu']} ({environment['threads']} threads)"
     return on_cpu if environment["device"] == "cpu" else str(environment["device"])
 
@@ -95,7 +96,8 @@ def _seeds(inference: Inference, one: str, other: str) -> int | None:
     return None if item is None else seeds_to_settle(item)
 
 
-def _advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:
+def advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:
+    """Which of some rows, the best first, to take, and what to run next where that is open: sentences from verdicts."""
     names, (first, *others) = row_names(study, "method"), ordered
     open_ones = [key for key in others if inference.verdict(key, first) not in ("worse", "equivalent")]
     equal = [names[key] for key in others if inference.verdict(key, first) == "equivalent"]

@@ -1,18 +1,15 @@
-"""One table in every format: Markdown, LaTeX, HTML, terminal."""
+"""One table in every format of a file: Markdown, LaTeX, HTML, JSON."""
 
 from __future__ import annotations
 
 import html
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
-import rich.table
-from rich import box
-from rich.text import Text
 
 from distilbench.core.escape import visible, visible_lines
 
@@ -59,16 +56,23 @@ class Table:
 
 def to_markdown(table: Table) -> str:
     """A pipe table under its caption, notes below."""
-    cells = _cells(table, escape_markdown, MARKDOWN)
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
-    rule = [
-        ("-" * (width - 1) + ":") if right else "-" * width for width, right in zip(widths, table.numeric, strict=True)
-    ]
-    lines = [[_pad(*item) for item in zip(row, widths, table.numeric, strict=True)] for row in cells]
-    body = "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
+    body = _pipes(_cells(table, escape_markdown, MARKDOWN), table.numeric)
     mark = [f"**{escape_markdown(table.mark)}**"] if table.mark else []
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
     return "\n\n".join([f"### {escape_markdown(table.caption)}", *mark, body, notes]).rstrip() + "\n"
+
+
+def markdown_rows(names: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    """A pipe table of raw texts."""
+    return _pipes([[escape_markdown(cell) for cell in row] for row in (names, *rows)], numeric) + "\n"
+
+
+def _pipes(cells: list[list[str]], numeric: Sequence[bool]) -> str:
+    """A pipe table of escaped cells, the headings first."""
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(cells[0]))]
+    rule = [("-" * (width - 1) + ":") if right else "-" * width for width, right in zip(widths, numeric, strict=True)]
+    lines = [[_pad(*item) for item in zip(row, widths, numeric, strict=True)] for row in cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
 
 
 def to_latex(table: Table) -> str:
@@ -122,18 +126,6 @@ def to_json(table: Table) -> str:
         "values": json.loads(table.order.to_json(orient="records", double_precision=15)),
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-def to_rich(table: Table, columns: int) -> rich.table.Table:
-    """The first `columns` of the table for a terminal, notes below it."""
-    title = Text("\n".join(visible(line) for line in (table.caption, table.mark) if line is not None))
-    notes = Text("\n".join(map(visible, table.notes)))
-    shown = rich.table.Table(title=title, box=box.SIMPLE, caption=notes, caption_justify="left")
-    for name, right in list(zip(table.text, table.numeric, strict=True))[:columns]:
-        shown.add_column(Text(visible(str(name))), justify="right" if right else "left", overflow="fold")
-    for row in table.text.itertuples(index=False):
-        shown.add_row(*(Text(visible(str(value))) for value in row[:columns]))
-    return shown
 
 
 def escape_latex(text: str) -> str:

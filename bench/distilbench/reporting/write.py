@@ -59,7 +59,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         write_planes(study, out / "tables")
         given = FigureData(study, curves, inference, design, options.reference)
         captions = draw_all(given, out / "figures")
-        (out / INDEX_FILE).write_text(to_page(study, made, out / "figures", captions), encoding="utf-8")
+        (out / INDEX_FILE).write_text(to_page(study, inference, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
 

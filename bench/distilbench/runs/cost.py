@@ -15,7 +15,8 @@ from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import synchronize
 from distilbench.study.sections.training import TrainSpec
 
-PROBE_TOKENS = 32
+PROBE_ROWS, PROBE_TOKENS = 256, 32
+"""At most so many rows: with more, the rate stays what it is, and the memory does not."""
 PROBE_STEPS = 3
 TYPICAL_TOKENS = 24
 """Tokens per sentence that the estimate assumes while the text is not tokenised yet."""
@@ -58,7 +59,7 @@ def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
 def flops_per_second(inputs: Inputs) -> float:
     """Measured on a few forward and backward passes of the study's own student."""
     student = inputs.students.build(inputs.study.seeds[0]).train()
-    shape = (_rows_of_a_batch(inputs.study.train, PROBE_TOKENS), PROBE_TOKENS)
+    shape = (min(PROBE_ROWS, _rows_of_a_batch(inputs.study.train, PROBE_TOKENS)), PROBE_TOKENS)
     ids = torch.ones(shape, dtype=torch.long, device=inputs.settings.device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:

@@ -146,12 +146,15 @@ def _by_name(spec: str | PartOfTask, mirror: Path | None) -> tuple[str, Any]:
 
 
 def _own(spec: OwnTask, mirror: Path | None) -> tuple[str, Any]:
-    if _is_known(spec.name):
+    if is_known(spec.name):
         raise UserError(f"tasks: {spec.name} is a task of mteb or a profile; give your own data another name")
     return spec.name, own_task(spec, mirror)
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether a task, or a part of one, has a name that everybody knows it by: none of the user's own data has."""
+    spec = parsed(name)
+    name = spec if isinstance(spec, str) else spec.name
     return name in PROFILES or name in embedded.TASKS or name == SICK_TEST or is_of_mteb(name)
 
 

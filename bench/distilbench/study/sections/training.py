@@ -49,7 +49,7 @@ class BudgetSpec(Section):
 class TrainSpec(Section):
     """What all methods of a study share and none may change."""
 
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=2**20)] = 64
     """Rows of a step: sentences, or anchors with their candidates."""
     batch_tokens: PositiveInt | None = None
     """Rows of a step are as many as fit in this many tokens when padded to the longest of them (of anchors with

@@ -1,0 +1,109 @@
+"""What a study found, in sentences derived from its verdicts, and what makes it mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from distilbench.analysis.frame import OVERALL, StudyFrames, row_names
+from distilbench.analysis.inference import Inference
+from distilbench.reporting.notes import smoke_mark
+from distilbench.reporting.ranking import advice, machine, parameters_of
+
+MOST_NAMED = 3
+
+
+def compared(study: StudyFrames) -> str:
+    """What was compared, in a sentence, from the records of the study's methods."""
+    names = row_names(study, "method")
+    records = [record for record in study.records.values() if record.role == "method"]
+    if not records:
+        return f"{len(study.records)} runs without a trained student."
+    seeds = len({record.seed for record in records})
+    parameters = sorted({f"{parameters_of(study, key) / 1e6:.2f}M" for key in names})
+    budgets = sorted({f"{record.budget['amount']:g} {record.budget['currency']}" for record in records})
+    return (
+        f"{_count(len(names), 'method')}, {_count(seeds, 'seed')}: teacher "
+        f"{_some({str(record.teacher['name']) for record in records})}, students of {_some(parameters)} parameters, "
+        f"{_some(budgets)} of {_some({str(record.text['source']) for record in records})}, "
+        f"{_count(len(study.tasks), 'task')}; {_some({machine(record.environment) for record in records})}."
+    )
+
+
+def findings(study: StudyFrames, inference: Inference) -> list[str]:
+    """What can be said of the methods on the mean over tasks, a sentence or two for each set that may be compared.
+
+    Empty for smoke runs, and where no two rows were scored on the same examples.
+    """
+    if smoke_mark(study) or not inference.comparisons():
+        return []
+    names, letters = row_names(study, "method"), study.runs.groupby("key")["letters"].first()
+    found = []
+    for letter in dict.fromkeys(letters[list(names)]):
+        scores = {key: inference.score(key, OVERALL) for key in names if letters[key] == letter}
+        known = {key: score.mean for key, score in scores.items() if score is not None}
+        ordered = sorted(known, key=lambda key: -known[key])
+        if len(ordered) > 1:
+            found.append(f"On {OVERALL}: {advice(study, inference, ordered)[0]}")
+        elif ordered:
+            found += _beside_the_floor(study, inference, ordered[0])
+    return found
+
+
+def _beside_the_floor(study: StudyFrames, inference: Inference, key: str) -> Iterator[str]:
+    for floor in row_names(study, "floor"):
+        if (verdict := inference.verdict(key, floor)) is not None:
+            name = row_names(study, "method")[key]
+            yield f"On {OVERALL}: {name} against the student before training: {verdict}."
+
+
+def alarms(study: StudyFrames, inference: Inference) -> list[str]:
+    """Why a comparison means nothing, or less than it seems, a sentence each; mostly empty."""
+    found, letters = list[str](), study.runs.groupby("key")["letters"].first()
+    means = dict(study.average.mean[OVERALL].dropna()) if OVERALL in study.averages else {}
+    for floor in [key for key in row_names(study, "floor") if key in means]:
+        alike = [key for key in means if letters[key] == letters[floor]]
+        for ceiling in [key for key in row_names(study, "ceiling") if key in alike]:
+            if means[ceiling] <= means[floor]:
+                found.append(
+                    f"The teacher ({means[ceiling] * 100:.2f}) is no better than the student before training "
+                    f"({means[floor] * 100:.2f}) on {OVERALL}: there is nothing to distil that these tasks show. Take "
+                    "another teacher, or other tasks."
+                )
+        methods = [key for key in row_names(study, "method") if key in alike]
+        verdicts = {key: inference.verdict(key, floor) for key in methods}
+        # Without examples, or seeds, nothing is shown of anything, and the means are all there is.
+        shown = any(verdict is not None for verdict in verdicts.values())
+        better = [verdict == "better" if shown else means[key] > means[floor] for key, verdict in verdicts.items()]
+        if methods and not any(better):
+            found.append(
+                f"No method is {'shown to be ' if shown else ''}better than the student before training on {OVERALL}: "
+                "their order says nothing of distillation. Train longer, or with another learning rate."
+            )
+    return [*found, *_untrained(study)]
+
+
+def _untrained(study: StudyFrames) -> list[str]:
+    """The schedule begins at a learning rate of 0, which is all that a single step has."""
+    rows = study.runs["row"]
+    still = [
+        f"{rows.loc[run_id]} (seed {record.seed})"
+        for run_id, record in study.records.items()
+        if record.role == "method" and record.status == "completed" and record.ledger.get("steps") == 1
+    ]
+    if not still:
+        return []
+    return [
+        f"Trained for one step, whose learning rate is 0: {_some(still)}. These are students before training; give the "
+        "budget more steps, or the batch fewer rows."
+    ]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first few of some texts, in order, and how many more there are."""
+    texts = sorted(texts)
+    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
