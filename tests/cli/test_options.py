@@ -273,7 +273,16 @@ def test_power_is_for_the_difference_that_is_to_be_found(cli: Cli) -> None:
 
 
 @shows(
-    "error-rates", "results", "--methods", "--seeds", "--studies", "--variances", "--resampled", "--margin", "--json"
+    "error-rates",
+    "results",
+    "--methods",
+    "--seeds",
+    "--studies",
+    "--variances",
+    "--resampled",
+    "--gate",
+    "--margin",
+    "--json",
 )
 def test_every_design_of_error_rates_is_its_own(cli: Cli) -> None:
     designs: list[tuple[str, ...]] = [
@@ -295,6 +304,9 @@ def test_every_design_of_error_rates_is_its_own(cli: Cli) -> None:
     path = Path("results/tiny/error_rates.json")
     kept = json.loads(path.read_text())
     assert (len(kept["rates"]), kept["margin"]) == (5, 0.005)
+    code, out, err = cli("error-rates", "results/tiny", "--studies", "2", "--gate")
+    assert (code, "how often the gate is wrong" in out) == (0, True), err
+    assert json.loads(path.read_text())["rates"] == kept["rates"]
     assert cli("error-rates", "results/tiny", "--studies", "4", "--margin", "1")[0] == 0
     kept = json.loads(path.read_text())
     assert (len(kept["rates"]), kept["margin"]) == (1, 0.01)

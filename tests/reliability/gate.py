@@ -25,7 +25,7 @@ import pandas as pd
 
 from distilbench.gate.baseline import Scores, scores_of
 from distilbench.gate.check import CheckLine, CheckResult, confirmed, judge, overall
-from distilbench.gate.columns import ResampledRuns
+from distilbench.gate.judging.columns import ResampledRuns
 from distilbench.records.record import SLICES
 
 MARGIN, ALPHA, RESAMPLES = 0.005, 0.05, 200
@@ -77,7 +77,7 @@ def checks(compared: ResampledRuns, count: int, seeds: list[int], parts: int) ->
                 (runs["side"] == "new") & runs["seed"].isin(new)
             )
             compared.runs = runs[chosen]
-            found.append(judge([item for label in labels for item in compared.lines(label)], MARGIN, ALPHA))
+            found.append(judge(list(compared.lines(labels)), MARGIN, ALPHA))
         yield found
     compared.runs = runs
 

@@ -95,6 +95,41 @@ class ErrorRates:
     """Of the same, at the smallest planted difference: called the wrong way round."""
 
 
+@dataclass(frozen=True)
+class GateDesign:
+    """The checks of the gate that are simulated."""
+
+    rows: int
+    """Of the study, in each check."""
+    seeds: int
+    """Of the candidate."""
+    baseline_seeds: int
+    paired: bool
+    """The candidate was trained on the baseline's seeds and batches, by other code that is as good; else it is the same
+    code with fresh seeds."""
+
+
+@dataclass(frozen=True)
+class GateRates:
+    """Shares of simulated checks."""
+
+    design: GateDesign
+    checks: int
+    alpha: float
+    false_alarm: float
+    """Regressed, though nothing has dropped."""
+    inconclusive: float
+    """Likewise: neither passed nor regressed."""
+    passed: float
+    """Likewise: passed or improved."""
+    found: dict[str, float]
+    """Points that all rows have dropped by on every task -> regressed."""
+    found_in_one: dict[str, float]
+    """Points that one row has dropped by, the others by nothing -> regressed."""
+    passed_at_margin: float
+    """Passed, though one row has dropped by the margin."""
+
+
 def error_rates(
     population: Population,
     design: SimulatedDesign,

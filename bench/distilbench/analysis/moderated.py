@@ -176,15 +176,18 @@ def groups_of(groups_K: npt.NDArray[np.int64]) -> list[tuple[int, npt.NDArray[np
 
 
 def _prior_freedom(there_KSC: Array) -> float:
-    """Degrees of freedom of the prior: as many as a row has of its own, or as the median of few rows is worth.
+    counts = there_KSC.all(axis=2).sum(axis=1)
+    return prior_freedom(counts[counts > 1] - 1.0)
+
+
+def prior_freedom(freedom_K: Array) -> float:
+    """Degrees of freedom of the prior of some rows: as many as a row has of its own, or as their median is worth.
 
     The median of n variances with m degrees of freedom has the relative variance 1 / (4 n (median * density there)^2),
     which is that of a variance with 8 n (median * density)^2 degrees of freedom; two rows' worth pay for the means.
     """
-    counts = there_KSC.all(axis=2).sum(axis=1)
-    counts = counts[counts > 1]
-    if len(counts) < 3:
+    if len(freedom_K) < 3:
         return 0.0
-    own = float(np.median(counts)) - 1
+    own = float(np.median(freedom_K))
     middle = chi2.median(own)
-    return min(own, 8 * (middle * chi2.pdf(middle, own)) ** 2 * (len(counts) - 2))
+    return min(own, 8 * (middle * chi2.pdf(middle, own)) ** 2 * (len(freedom_K) - 2))

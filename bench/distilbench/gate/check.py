@@ -13,13 +13,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.special import ndtr
 
 from distilbench.analysis import stats
 from distilbench.analysis.frame import OVERALL
+from distilbench.analysis.stats import Array
 from distilbench.core.errors import UserError
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores
-from distilbench.gate.columns import ColumnDifference, ResampledRuns, paired_seeds
+from distilbench.gate.judging.columns import ALL_ROWS, ColumnDifference, ResampledRuns, paired_seeds
+from distilbench.gate.judging.family import Families, families_of, kind_of, with_means
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES = 2000
@@ -114,7 +117,7 @@ def check(
     if not both:
         return CheckResult(overall(lines), lines, margin, alpha, _notes(candidate, baseline))
     compared = ResampledRuns(candidate, baseline, wanted, RESAMPLES)
-    judged = judge([item for label in both for item in compared.lines(label, as_models=as_models)], margin, alpha)
+    judged = judge(list(compared.lines(both, as_models=as_models)), margin, alpha)
     for label in both:
         lines += [line for line in judged if line.label == label]
         lines += [
@@ -122,6 +125,7 @@ def check(
             for item in compared.slices
             if item.reason
         ]
+    lines += [line for line in judged if line.label == ALL_ROWS and line.label not in both]
     trained = [] if as_models else both
     notes = [note for label in trained if (note := _unpaired(label, *compared.sides(label)))]
     return CheckResult(overall(lines), lines, margin, alpha, [*notes, *_notes(candidate, baseline)])
@@ -167,36 +171,44 @@ def _refusals(candidate: Scores, baseline: Scores, tasks: list[str]) -> list[str
     return refusals
 
 
-def judge(items: list[ColumnDifference], margin: float, alpha: float) -> list[CheckLine]:
-    """The verdict of every row on every column."""
-    drops = _adjusted(items, [item.difference.p_below(0) if item.is_known else 1.0 for item in items])
-    rises = _adjusted(items, [item.difference.p_above(0) if item.is_known else 1.0 for item in items])
-    return [_line(*given, margin, alpha) for given in zip(items, drops, rises, strict=True)]
+def judge(
+    items: Sequence[ColumnDifference], margin: float, alpha: float, families: Families | None = None
+) -> list[CheckLine]:
+    """The verdict of every row, and of their mean, on every column.
 
-
-def _adjusted(items: list[ColumnDifference], p_values: list[float]) -> list[float]:
-    """Holm's adjustment among what decides and among the guards, each with its half of the error.
-
-    However many guards there are, the columns that decide lose no more than that half to them.
+    `families`: of these items, which then hold the means already; see `distilbench.gate.judging.family`.
     """
-    families = [[place for place, item in enumerate(items) if item.decides is kind] for kind in (True, False)]
-    families = [family for family in families if family]
-    adjusted = [1.0] * len(items)
-    for family in families:
-        for place, value in zip(family, stats.holm([p_values[place] for place in family]), strict=True):
-            adjusted[place] = min(1.0, len(families) * value)
-    return adjusted
+    if families is None:
+        items = with_means(items)
+        families = families_of(items)
+    estimates = [item.difference for item in items]
+    means, of_seeds, of_examples = (
+        np.array([getattr(item, name) for item in estimates]) for name in ("mean", "seed_variance", "example_variance")
+    )
+    freedom = np.array([max(item.freedom, 1.0) for item in estimates])
+
+    def deviates(bound: float) -> Array:
+        return np.copysign(stats.normal_deviate(means - bound, of_seeds, freedom, of_examples), means - bound)
+
+    statistics = deviates(0)
+    adjusted = {
+        kind: [families.adjusted(kind, sign * statistics) for sign in (-1, 1)] for kind in set(map(kind_of, items))
+    }
+    within = ndtr(-deviates(-margin)) < alpha
+    verdicts: list[Verdict] = []
+    for place, item in enumerate(items):
+        drop, rise = (part[place] for part in adjusted[kind_of(item)])
+        if within[place]:
+            verdicts.append("improved" if rise < alpha else "pass")
+        else:
+            verdicts.append("regressed" if drop < alpha else "inconclusive")
+    return [_line(item, verdict, alpha) for item, verdict in zip(items, verdicts, strict=True)]
 
 
-def _line(item: ColumnDifference, p_drop: float, p_rise: float, margin: float, alpha: float) -> CheckLine:
+def _line(item: ColumnDifference, verdict: Verdict, alpha: float) -> CheckLine:
     if math.isnan(item.difference.mean):
         reason = "the two sides were not scored on the same examples"
         return CheckLine(item.label, item.column, item.decides, "not comparable", reason=reason)
-    verdict: Verdict = "inconclusive"
-    if item.difference.p_above(-margin) < alpha:
-        verdict = "improved" if p_rise < alpha else "pass"
-    elif p_drop < alpha:
-        verdict = "regressed"
     return CheckLine(
         label=item.label,
         column=item.column,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from distilbench.core.escape import visible
 from distilbench.gate.check import BAD, CheckLine, CheckResult
+from distilbench.gate.judging.columns import ALL_ROWS
 from distilbench.reporting.cells import DASH, decimals, plus_minus
 from distilbench.reporting.render import Table
 
@@ -63,9 +64,16 @@ def explanations(outcome: CheckResult) -> list[str]:
         "but not hold it up.",
         "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
         "be found with probability 0.8; with fresh seeds, where nothing differs.",
+        *_means(outcome),
         *_sizes(outcome),
         *outcome.notes,
     ]
+
+
+def _means(outcome: CheckResult) -> list[str]:
+    """What the mean over rows is, where there is one."""
+    said = f"{ALL_ROWS}: their mean, in which a row whose seeds differ much has little weight."
+    return [said] if any(line.label == ALL_ROWS for line in outcome.lines) else []
 
 
 def _sizes(outcome: CheckResult) -> list[str]:

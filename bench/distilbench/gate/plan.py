@@ -18,8 +18,13 @@ def with_runs(line: CheckLine, count: int) -> stats.Estimate:
     assert estimate is not None
     if line.runs < 2 or not estimate.seed_variance:
         return estimate
-    seeds = round((estimate.seeds - 1) * (count - 1) / (line.runs - 1)) + 1
-    return replace(estimate, seeds=seeds, seed_variance=estimate.seed_variance * line.runs / count)
+    times = (count - 1) / (line.runs - 1)
+    return replace(
+        estimate,
+        seeds=round((estimate.seeds - 1) * times) + 1,
+        seed_variance=estimate.seed_variance * line.runs / count,
+        seed_freedom=estimate.freedom * times,
+    )
 
 
 def seeds_needed(line: CheckLine, margin: float, alpha: float) -> int | None:

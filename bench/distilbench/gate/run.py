@@ -22,6 +22,7 @@ from distilbench.gate.candidate import (
     with_vectors,
 )
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
+from distilbench.gate.committed import unexplained
 from distilbench.gate.history import Blessing, replace_baseline
 from distilbench.gate.slices import read_list, with_list
 from distilbench.gate.tasks import name_of
@@ -88,10 +89,12 @@ def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Chec
     """
     blessed = _with_slices(read_baseline(baseline), options)
     if is_model(folder):
-        return _check_model(folder, blessed, options)
-    scores = scores_of(folder)
-    drifts = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
-    return _staged(*drifts, options, lambda: _check_runs(scores, blessed, options))
+        result = _check_model(folder, blessed, options)
+    else:
+        scores = scores_of(folder)
+        drifts = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
+        result = _staged(*drifts, options, lambda: _check_runs(scores, blessed, options))
+    return replace(result, notes=[*result.notes, *unexplained(baseline)])
 
 
 def _staged(

@@ -94,7 +94,9 @@ def _names(examples: pd.DataFrame) -> set[str]:
 def members(baseline: Scores) -> pd.DataFrame:
     """The examples of each slice that the baseline was blessed with: task, split, example, slice."""
     once = baseline.examples.drop_duplicates(PLACE)
-    listed = once.assign(slice=once[SLICES].str.split()).explode("slice").dropna(subset="slice")
+    listed = (
+        once.assign(slice=once[SLICES].astype(object).fillna("").str.split()).explode("slice").dropna(subset="slice")
+    )
     return listed[[*PLACE, "slice"]]
 
 

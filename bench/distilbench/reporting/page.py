@@ -47,6 +47,7 @@ SECTIONS = {
         "table verdicts",
         "table power",
         "table error_rates",
+        "table gate_error_rates",
     ),
     "Ablation": ("table ablation", "figure ablation", "figure interactions"),
     "Tuning": ("table tuning", "figure best_of_k", "table best_of_k"),

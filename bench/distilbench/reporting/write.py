@@ -46,6 +46,8 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     ]
     design = read_design(folder)
     made = _tables(study, inference, design, beside, error_rates.read(folder, study))
+    if gate := error_rates.read_gate(folder, study):
+        made |= {(table := error_rates.gate_table(study, gate)).name: table}
 
     def write(out: Path) -> None:
         from distilbench.reporting.figures.all_figures import draw_all

@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from distilbench.core.errors import UserError
 from distilbench.core.stored_json import Stored, as_type, check_shape, check_sum, read_object, write_summed
 
 if TYPE_CHECKING:
-    from distilbench.analysis.error_rates import ErrorRates, SimulatedDesign
+    from distilbench.analysis.error_rates import ErrorRates, GateRates, SimulatedDesign
     from distilbench.analysis.frame import StudyFrames
     from distilbench.analysis.inference import Inference
     from distilbench.reporting.render import Table
@@ -27,6 +29,7 @@ class _FileShape(Stored):
     runs: str
     margin: float
     rates: list[dict[str, Any]]
+    gate: list[dict[str, Any]] = Field(default_factory=list)
 
 
 def measure(
@@ -80,6 +83,36 @@ def table(study: StudyFrames, rates: Sequence[ErrorRates]) -> Table:
     return study_table(study, "error_rates", "how often verdicts are wrong", lines, notes)
 
 
+def gate_table(study: StudyFrames, rates: Sequence[GateRates]) -> Table:
+    """One line for each design of a check that was simulated."""
+    from distilbench.reporting.cells import Cell, decimal_cell, study_table
+
+    lines: list[Mapping[str, Cell]] = []
+    for item in rates:
+        design = item.design
+        line: dict[str, Cell] = {
+            "Rows": str(design.rows),
+            "Seeds": f"{design.seeds} against {design.baseline_seeds}",
+            "Code and seeds": "other code, same seeds" if design.paired else "same code, fresh seeds",
+            "False alarm": decimal_cell(100 * item.false_alarm, 1),
+            "Inconclusive": decimal_cell(100 * item.inconclusive, 1),
+            "Passed": decimal_cell(100 * item.passed, 1),
+        }
+        for where, found in (("", item.found), (" in one row", item.found_in_one)):
+            line |= {f"{points}{where}: found": decimal_cell(100 * share, 1) for points, share in found.items()}
+        lines.append(line | {"Margin in one row: passed": decimal_cell(100 * item.passed_at_margin, 1)})
+    checks = " or ".join(sorted({str(item.checks) for item in rates}))
+    notes = [
+        f"Shares (%) of {checks} checks of each design, simulated from the records of this study and judged by the "
+        f"functions of distilbench check: margin {100 * study.margin:g} points, error "
+        f"{', '.join(sorted({f'{item.alpha:g}' for item in rates}))}.",
+        "False alarm: regressed though nothing has dropped. Inconclusive and passed (or improved): likewise. Found: "
+        "regressed where all rows, or one of them, have dropped by so many points on every task. The last column: one "
+        "row has dropped by the margin, and the check passes.",
+    ]
+    return study_table(study, "gate_error_rates", "how often the gate is wrong", lines, notes)
+
+
 def note(rates: Sequence[ErrorRates]) -> list[str]:
     """Of studies like this one, a sentence under its main table."""
     return [
@@ -94,27 +127,46 @@ def note(rates: Sequence[ErrorRates]) -> list[str]:
 
 def keep(folder: Path, study: StudyFrames, found: ErrorRates) -> None:
     """Write what was measured beside the records, in the place of an older measurement of the same design."""
-    rates = [item for item in read(folder, study) if item.design != found.design]
-    rates.append(found)
+    rates, gate = _read(folder, study)
+    rates = [item for item in rates if item.design != found.design] + [found]
     rates.sort(
         key=lambda item: (not item.design.like_the_study, item.design.methods, item.design.seeds, str(item.design))
     )
+    _write(folder, study, rates, gate)
+
+
+def keep_gate(folder: Path, study: StudyFrames, found: list[GateRates]) -> None:
+    """Likewise of the gate, in the place of all that was measured of it."""
+    _write(folder, study, _read(folder, study)[0], found)
+
+
+def _write(folder: Path, study: StudyFrames, rates: Sequence[ErrorRates], gate: Sequence[GateRates]) -> None:
     content = {
         "schema": SCHEMA,
         "runs": _fingerprint(study),
         "margin": study.margin,
         "rates": [asdict(item) for item in rates],
+        **({"gate": [asdict(item) for item in gate]} if gate else {}),
     }
     write_summed(folder / FILE, content)
 
 
 def read(folder: Path, study: StudyFrames) -> list[ErrorRates]:
     """What was measured on these runs with this margin; nothing else counts. Raises `UserError` for a damaged file."""
-    from distilbench.analysis.error_rates import ErrorRates
+    return _read(folder, study)[0]
+
+
+def read_gate(folder: Path, study: StudyFrames) -> list[GateRates]:
+    """Likewise of the gate."""
+    return _read(folder, study)[1]
+
+
+def _read(folder: Path, study: StudyFrames) -> tuple[list[ErrorRates], list[GateRates]]:
+    from distilbench.analysis.error_rates import ErrorRates, GateRates
 
     path = folder / FILE
     if not path.is_file():
-        return []
+        return [], []
     try:
         content = read_object(path)
         if content.get("schema") != SCHEMA:
@@ -122,11 +174,13 @@ def read(folder: Path, study: StudyFrames) -> list[ErrorRates]:
         check_sum(content)
         check_shape(_FileShape, content)
         rates = as_type(list[ErrorRates], content["rates"])
+        gate = as_type(list[GateRates], content.get("gate", []))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; delete it and run distilbench error-rates {folder} again"
         ) from None
-    return rates if (content["runs"], content["margin"]) == (_fingerprint(study), study.margin) else []
+    is_of_these = (content["runs"], content["margin"]) == (_fingerprint(study), study.margin)
+    return (rates, gate) if is_of_these else ([], [])
 
 
 def _fingerprint(study: StudyFrames) -> str:

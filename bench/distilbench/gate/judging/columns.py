@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,39 @@ from distilbench.gate.baseline import Scores
 from distilbench.gate.slices import members, slices
 
 SEED = 20240
+ALL_ROWS = "(all rows)"
+"""Stands for the mean over the rows: what lowers all of them shows there first."""
 ONE_SEED = (
     "each side is one training (seed {}), and what another seed would change is not known; train both with two seeds "
     "more, or bless a baseline of several seeds"
 )
 NOTHING = stats.Estimate(math.nan, 0, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the runs vary that a difference is made from."""
+
+    residuals: Array
+    """Of each seed's difference where they are paired; else of each run from the mean of its side."""
+    freedom: int
+    """Degrees of freedom between seeds; 0 where there is no other seed, or seeds have no part."""
+    scale: float
+    """The variance of the difference, in that of a residual's: 1 over the pairs, or 1 over each side's runs, summed."""
+    replicates: Array
+    """Of the difference, [B]."""
+    seeds: tuple[int, ...] = ()
+    """Of the candidate, then of the baseline; rows that have the same ones can be averaged by seed."""
+    weights: tuple[float, ...] = ()
+    """Of the rows, in their mean."""
+
+    @property
+    def variance(self) -> float:
+        """Between seeds; pooled over both sides where they are not paired. 0 where it is not known."""
+        return float(np.square(self.residuals).sum()) / self.freedom if self.freedom else 0.0
+
+
+NO_SPREAD = Spread(np.zeros(0), 0, 0.0, np.zeros(1))
 
 
 @dataclass(frozen=True)
@@ -39,6 +67,7 @@ class ColumnDifference:
     runs: int = 0
     """Of the side that has fewer."""
     paired: bool = False
+    spread: Spread = NO_SPREAD
     reason: str = ""
     """Why its error is not known."""
     examples: dict[str, int] | None = None
@@ -83,43 +112,72 @@ class ResampledRuns:
         new, old = (mine[mine["side"] == side].set_index("seed") for side in ("new", "old"))
         return new, old
 
-    def lines(self, label: str, *, as_models: bool = False) -> Iterator[ColumnDifference]:
-        """The difference of a row on every column; without values where the sides have other examples.
+    def lines(self, labels: Sequence[str], *, as_models: bool = False) -> Iterator[ColumnDifference]:
+        """The differences of rows on every column; without values where the sides have other examples.
 
         `as_models`: what is compared are two models, and not two ways to train one, of which seeds are a part.
         """
-        new, old = self.sides(label)
-        common = paired_seeds(new, old)
-        paired = len(common) > 1 or len(common) == len(new) == len(old)
-        if paired:
-            new, old = new.loc[common], old.loc[common]
-        alone = len(new) == len(old) == 1
-        unknown = alone and not as_models and not _are_same_models(new, old)
         sizes = {item.column: item.sizes for item in self.slices}
-        for column, (tasks, decides) in self.columns.items():
-            if self._unaligned.intersection(tasks):
-                yield ColumnDifference(label, column, decides)
-                continue
-            (one, one_B), (other, other_B) = self._values(new, tasks), self._values(old, tasks)
-            yield ColumnDifference(
-                label,
-                column,
-                decides,
-                values=(float(other.mean()), float(one.mean())),
-                difference=stats.estimate(one - other, one_B - other_B)
-                if (paired and not alone) or unknown
-                else stats.estimate_apart(one, one_B, other, other_B),
-                same_code=stats.estimate_apart(other, other_B, other, other_B),
-                runs=min(len(one), len(other)),
-                paired=paired,
-                reason=ONE_SEED.format(", ".join(map(str, sorted({*new.index, *old.index})))) if unknown else "",
-                examples=sizes.get(column),
-            )
+        for label in labels:
+            new, old = self.sides(label)
+            common = paired_seeds(new, old)
+            paired = len(common) > 1 or len(common) == len(new) == len(old)
+            if paired:
+                new, old = new.loc[common], old.loc[common]
+            unknown = len(new) == len(old) == 1 and not as_models and not _are_same_models(new, old)
+            reason = ONE_SEED.format(", ".join(map(str, sorted({*new.index, *old.index})))) if unknown else ""
+            for column, (tasks, decides) in self.columns.items():
+                item = ColumnDifference(label, column, decides)
+                if not self._unaligned.intersection(tasks):
+                    item = replace(item, reason=reason, examples=sizes.get(column))
+                    item = differ(item, self.values(new, tasks), self.values(old, tasks), paired=paired)
+                    spread = replace(item.spread, seeds=(*new.index, *old.index))
+                    item = replace(item, spread=spread)
+                yield item
 
-    def _values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+    def values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
+        """Score of some runs on the mean of some tasks, [S], and its replicates, [S, B]."""
         places = self.scores.index.get_indexer(pd.Index(runs["run"]))
         values: Array = self.scores.iloc[places][tasks].mean(axis=1).to_numpy(dtype=np.float64)
         return values, np.mean([self._resampled[task][places] for task in tasks], axis=0)
+
+
+def differ(
+    item: ColumnDifference, one: tuple[Array, Array], other: tuple[Array, Array], *, paired: bool
+) -> ColumnDifference:
+    """A row on a column with the difference of two sides, the candidate's first: scores [S], replicates [S, B].
+
+    `paired`: by seed. An item with a reason has an error that is not known.
+    """
+    (one_S, one_SB), (other_S, other_SB) = one, other
+    by_seed = (paired and len(one_S) > 1) or bool(item.reason)
+    spread = _spread(one, other, by_seed=by_seed)
+    if by_seed:
+        difference = stats.estimate(one_S - other_S, one_SB - other_SB)
+    else:
+        difference = stats.estimate_apart(one_S, one_SB, other_S, other_SB)
+        if spread.freedom:
+            pooled = spread.variance * spread.scale
+            difference = replace(difference, seed_variance=pooled, seed_freedom=float(spread.freedom))
+    return replace(
+        item,
+        values=(float(other_S.mean()), float(one_S.mean())),
+        difference=difference,
+        same_code=stats.estimate_apart(other_S, other_SB, other_S, other_SB),
+        runs=min(len(one_S), len(other_S)),
+        paired=paired,
+        spread=spread,
+    )
+
+
+def _spread(one: tuple[Array, Array], other: tuple[Array, Array], *, by_seed: bool) -> Spread:
+    (one_S, one_SB), (other_S, other_SB) = one, other
+    replicates_B = one_SB.mean(axis=0) - other_SB.mean(axis=0)
+    if by_seed:
+        difference_S = one_S - other_S
+        return Spread(difference_S - difference_S.mean(), len(one_S) - 1, 1 / len(one_S), replicates_B)
+    residuals = np.concatenate([one_S - one_S.mean(), other_S - other_S.mean()])
+    return Spread(residuals, len(residuals) - 2, 1 / len(one_S) + 1 / len(other_S), replicates_B)
 
 
 def paired_seeds(new: pd.DataFrame, old: pd.DataFrame) -> list[int]:
