@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
+from distilbench.data.weight_bounds import check_sizes
 
 CODE_OF_ITS_OWN = "asks for code of its own (auto_map), which distilbench never runs; choose a model that needs none"
 PACKAGE = "sentence_transformers."
@@ -127,6 +128,7 @@ def _check_transformer(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(f"{folder} is an adapter; merge it into its model (merge_and_unload) and save that")
     _check_weights(folder)
+    check_sizes(folder)
     for path in folder.glob(SETTINGS):
         settings = read_json(path)
         modes = settings.get("modality_config") or {}

@@ -17,6 +17,7 @@ from distilbench.data.folder_checks import (
     read_json,
     transformer_folder,
 )
+from distilbench.data.weight_bounds import check_numbers
 
 # Modules may lie in folders of any name, so every folder counts.
 WEIGHTS = ("**/*.safetensors", "**/*.safetensors.index.json")
@@ -125,6 +126,7 @@ def check_tokens(folder: Path, opened: Any, vocabulary: int) -> None:
 def _check_opened(folder: Path, place: Path | None, opened: Any) -> None:
     if place is None:
         return
+    check_numbers(place, opened[0].model)
     if not opened.tokenizer.is_fast:
         raise UserError(f"the tokenizer in {folder} has no fast version; save one with tokenizers and try again")
     if opened.tokenizer.pad_token_id is None:
