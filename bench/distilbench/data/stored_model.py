@@ -9,7 +9,7 @@ from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import folder_sha256, key_of
-from distilbench.data.folder_checks import (
+from distilbench.data.checks.folder_checks import (
     CODE_OF_ITS_OWN,
     SETTINGS,
     check_modules,
@@ -17,7 +17,7 @@ from distilbench.data.folder_checks import (
     read_json,
     transformer_folder,
 )
-from distilbench.data.weight_bounds import check_numbers
+from distilbench.data.checks.weight_bounds import check_numbers
 
 # Modules may lie in folders of any name, so every folder counts.
 WEIGHTS = ("**/*.safetensors", "**/*.safetensors.index.json")

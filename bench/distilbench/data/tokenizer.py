@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distilbench.data.folder_checks import is_static, transformer_folder
+from distilbench.data.checks.folder_checks import is_static, transformer_folder
 from distilbench.data.stored_model import open_model
 
 

@@ -22,8 +22,8 @@ from distilbench.gate.candidate import (
     with_vectors,
 )
 from distilbench.gate.check import CheckLine, CheckResult, check, confirmed, wanted_tasks
-from distilbench.gate.judging.committed import unexplained
 from distilbench.gate.history import Blessing, replace_baseline
+from distilbench.gate.judging.committed import unexplained
 from distilbench.gate.slices import read_list, with_list
 from distilbench.gate.tasks import name_of
 from distilbench.study.sections.texts import TaskSpec

@@ -15,7 +15,7 @@ from torch import nn
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
 from distilbench.data import stored_model
-from distilbench.data.folder_checks import is_static, listed_modules, transformer_folder
+from distilbench.data.checks.folder_checks import is_static, listed_modules, transformer_folder
 from distilbench.data.stored_model import in_short, open_model
 from distilbench.data.tokenizer import TextReader
 from distilbench.models.encoder import Dense, Encoder, Normalize, Similarity, Truncate, drop_pooler

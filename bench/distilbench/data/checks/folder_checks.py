@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
-from distilbench.data.weight_bounds import check_sizes
+from distilbench.data.checks.weight_bounds import check_sizes
 
 CODE_OF_ITS_OWN = "asks for code of its own (auto_map), which distilbench never runs; choose a model that needs none"
 PACKAGE = "sentence_transformers."

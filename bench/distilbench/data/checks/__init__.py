@@ -1,0 +1,1 @@
+"""What is checked of a model folder before it is built."""
