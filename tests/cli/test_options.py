@@ -125,6 +125,47 @@ def test_every_option_has_a_row() -> None:
     assert set(SHOWN) - options == set()
 
 
+TABLES = {
+    "run": ("run", "study.yaml", "--dry-run"),
+    "power": ("power", "results/tiny"),
+    "advise": ("advise", "--results", "results/tiny"),
+    "check": ("check", "results/tiny", "--baseline", "blessed.json"),
+    "studies": ("studies",),
+    "methods": ("methods",),
+    "tasks": ("tasks",),
+    "conform": ("conform", "mse"),
+    "prefetch": ("prefetch", "study.yaml", f"tasks=[{TASK}]", "--out", "filled"),
+    "error-rates": ("error-rates", "results/tiny", "--studies", "2"),
+    "diff": ("diff",),
+    "calibrate": ("calibrate",),
+}
+"""Verbs that print tables -> how; the last two are shown with their other options."""
+
+
+@shows("run", "--json")
+@pytest.mark.parametrize("verb", [verb for verb in TABLES if verb not in ("diff", "calibrate")])
+def test_tables_are_for_programs_too(verb: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, err = cli(*TABLES[verb], "--format", "tsv")
+    lines = [line.split("\t") for line in out.split("\n\n")[0].splitlines()]
+    assert len(lines) > 1 and len({len(line) for line in lines}) == 1 and len(lines[0]) > 1, out + err
+    assert json.loads(cli(*TABLES[verb], "--json")[1])
+    if verb != "check":
+        assert max(map(len, cli(*TABLES[verb], "--wide")[1].splitlines())) > 40
+
+
+for _verb in TABLES:
+    SHOWN.update({(_verb, "--format"): "test_tables_are_for_programs_too", (_verb, "--wide"): "the same"})
+
+
+@shows("check", "--study")
+def test_the_tasks_of_a_study_are_checked(cli: Cli) -> None:
+    code, out, err = cli("check", "results/tiny", "--baseline", "blessed.json", "--study", "study.yaml")
+    assert code in (0, 3) and TASK in out, err
+    narrower = cli("check", "results/tiny", "--baseline", "blessed.json", "--study", "study.yaml", "--tasks", "no-such")
+    assert narrower[0] == 2 and "no-such" in narrower[2]
+
+
 # run
 
 

@@ -316,6 +316,7 @@ def test_a_model_whose_vectors_have_collapsed_has_regressed(
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     monkeypatch.setattr("distilbench.gate.run.score_model", collapse)
+    monkeypatch.setattr("distilbench.evaluation.tasks.by_name.is_known", lambda name: True)
     outcome = check_candidate(tmp_path / "model", tmp_path / "one.json", CheckOptions())
     assert (outcome.verdict, outcome.lines[0].reason) == ("regressed", "3 of 9 vectors are not finite")
     with pytest.raises(UserError, match="cannot be scored: 3 of 9"):

@@ -46,7 +46,7 @@ def _print_method(entry: MethodDescription, arguments: argparse.Namespace) -> No
     if arguments.format == "json":
         print_json([asdict(entry)])
         return
-    out = console()
+    out = console(stderr=arguments.format != "text")
     out.print(visible_lines(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}"))
     if entry.unverified:
         out.print(visible_lines(f"Unverified: {entry.unverified}"))
