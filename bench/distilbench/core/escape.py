@@ -32,7 +32,7 @@ MARKDOWN = re.compile(
     # What makes a block of a line.
     r"|^[-+](?=\s|$)|^[-=](?=[-=]*$)|^#(?=#{0,5}(\s|$))|(?<=\s)#(?=#*$)"
     # What GitHub makes links of.
-    r"|:(?=//)|(?<=\bwww)\.|(?<=\w)@(?=\w)",
+    r"|:(?=//)|(?<=\bwww)\.|(?<=\w)@(?=[\w-]+\.\w)",
     re.IGNORECASE,
 )
 NUMBERED = re.compile(r"^(\d{1,9})([.)])(?=\s|$)", re.ASCII)
