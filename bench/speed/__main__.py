@@ -12,7 +12,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
 from distilbench.cli.output import FINE, WRONG_USE, say
-from distilbench.cli.terminal import add_format, print_rows
+from distilbench.cli.terminal import print_rows
 from distilbench.core.errors import UserError
 from distilbench.core.quiet import quiet_libraries
 from speed.arguments import EPILOG, add_arguments
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the races that are asked for, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python bench/speed", description=__doc__, epilog=EPILOG)
     add_arguments(parser)
-    add_format(parser)
+    parser.set_defaults(format="text", wide=False)
     arguments = parser.parse_args(argv)
     quiet_libraries()
     try:

@@ -19,6 +19,12 @@ Cli = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-m", "distilbench"]
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs the tests may say how wide its terminal is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def test_an_error_of_our_own_is_said_to_be_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> int:
         raise RuntimeError("planted")
@@ -101,7 +107,7 @@ def test_a_library_that_ends_the_program_is_no_regression(cli: Cli, monkeypatch:
         (["check", "x" * 10_000, "--baseline", "b.json"], "the baseline b.json is missing"),
         (["check", "x", "--baseline", "x" * 10_000], "File name too long"),
         (["run", "x" * 10_000], "unknown study"),
-        (["x" * 10_000], "invalid choice"),
+        (["x" * 10_000], "unknown verb"),
         (["report", "a\0b"], "NUL"),
         (["run", "demo", "name=a\x1b[2J", "--dry-run"], "name"),
     ],

@@ -49,10 +49,11 @@ class Grid:
 
     @classmethod
     def of_rows(cls, rows: Sequence[Mapping[str, Any]], title: str) -> Grid:
-        """Of mappings with the same keys, at least one."""
-        names = [str(name) for name in rows[0]]
-        numeric = [all(isinstance(row[name], int | float) for row in rows) for name in rows[0]]
-        return cls(title, names, [[str(value) for value in row.values()] for row in rows], numeric)
+        """Of at least one mapping; what a row lacks is empty."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        numeric = [all(isinstance(row.get(name, 0), int | float) for row in rows) for name in names]
+        cells = [[str(row.get(name, "")) for name in names] for row in rows]
+        return cls(title, list(map(str, names)), cells, numeric)
 
     @classmethod
     def of_table(cls, table: Table) -> Grid:
