@@ -18,7 +18,7 @@ from distilbench.gate.judging.columns import ALL_ROWS, ColumnDifference, differ
 from distilbench.gate.judging.error_rates import RunPopulation, designs, gate_rates
 from distilbench.gate.judging.family import averaged_again, families_of, with_means
 from distilbench.reporting import ReportOptions, build
-from tests.reporting.planted import factorial, simulate
+from tests.reporting.planted import deviate, factorial, simulate
 
 RESAMPLES = 50
 
@@ -58,7 +58,7 @@ def test_one_row_on_one_column_is_a_test_of_student(seeds: int | tuple[int, int]
     # The largest statistic of drops alone is on the scale of a one-sided normal deviate.
     assert np.quantile(found.highest[True, False], 0.95) == pytest.approx(1.645, abs=0.06)
     ratio = item.difference.mean / np.sqrt(item.difference.seed_variance)
-    shown = float(found.adjusted((True, False), np.array([-item.difference.deviate()]))[0])
+    shown = float(found.adjusted((True, False), np.array([-deviate(item.difference)]))[0])
     assert shown == pytest.approx(student.cdf(ratio, freedom), abs=0.02) or ratio > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import Array, TaskExamples
 from distilbench.analysis.frame import make_study
 from distilbench.analysis.inference import Inference
@@ -21,6 +23,12 @@ from tests.reporting.conftest import make_record
 PAIRS, QUERIES = 200, 100
 TASKS = ("STS-A", "Search")
 Quality = Callable[[Mapping[str, str]], float]
+
+
+def deviate(item: stats.Estimate) -> float:
+    """How far an estimate is from 0, on the scale of a standard normal deviate, with its sign."""
+    known = (item.mean, item.seed_variance, item.freedom, item.example_variance)
+    return math.copysign(float(stats.normal_deviate(*map(np.array, known))), item.mean)
 
 
 def factorial(**factors: list[str]) -> Ablation:

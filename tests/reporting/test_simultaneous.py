@@ -9,6 +9,7 @@ from scipy.stats import norm, studentized_range
 from distilbench.analysis import stats
 from distilbench.analysis.moderated import ALONE, CONSTANT, ScoreMatrix
 from distilbench.analysis.simultaneous import family, pairs
+from tests.reporting.planted import deviate
 
 
 def matrix(values: np.ndarray, example_sd: float = 0.0, groups: np.ndarray | None = None) -> ScoreMatrix:
@@ -32,7 +33,7 @@ def test_one_contrast_of_examples_alone_is_a_normal_test() -> None:
     [[item]] = found.estimates
     assert item is not None and item.seeds == 1 and item.seed_variance == 0
     assert found.critical == pytest.approx(1.96, abs=0.06)
-    assert found.adjusted(item.deviate()) == pytest.approx(2 * norm.sf(0.1 / np.hypot(0.02, 0.02)), abs=0.002)
+    assert found.adjusted(deviate(item)) == pytest.approx(2 * norm.sf(0.1 / np.hypot(0.02, 0.02)), abs=0.002)
 
 
 def test_a_column_that_is_there_twice_costs_nothing() -> None:
@@ -96,7 +97,7 @@ def test_equal_rows_are_told_apart_in_five_percent_of_studies(seeds: int, spread
         values = scale * rng.normal(size=(6, seeds, 2)) + 0.3 * rng.normal(size=(6, 1, 2))
         found = family(matrix(values, 0.3), pairs(6), 0.05, rng, 300)
         false += any(
-            found.adjusted(abs(item.deviate())) <= 0.05 for line in found.estimates for item in line if item is not None
+            found.adjusted(abs(deviate(item))) <= 0.05 for line in found.estimates for item in line if item is not None
         )
     # Three standard errors of 300 studies are 3.8 %.
     assert false / 300 <= 0.088
@@ -110,5 +111,5 @@ def test_a_moderated_variance_keeps_a_planted_difference_findable() -> None:
         found = family(matrix(values), pairs(6), 0.05, rng, 300)
         item = found.estimates[0][0]
         assert isinstance(item, stats.Estimate)
-        seen += found.adjusted(abs(item.deviate())) <= 0.05
+        seen += found.adjusted(abs(deviate(item))) <= 0.05
     assert seen > 40

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -61,31 +61,6 @@ class Estimate:
         deviate = float(ndtri(share))
         of_seeds = 0.0 if self.seed_variance == 0 else _t_quantile(share, self.freedom) * math.sqrt(self.seed_variance)
         return of_seeds, deviate * math.sqrt(self.example_variance)
-
-    def deviate(self, bound: float = 0.0) -> float:
-        """How far the mean is from a bound, on the scale of a standard normal deviate, with its sign.
-
-        The interval at which it is just reached has the level of the normal interval of this many standard errors.
-        Not-a-number where one seed leaves the error unknown.
-        """
-        distance = self.mean - bound
-        known = np.array([distance, self.seed_variance, self.freedom, self.example_variance])
-        return math.copysign(float(normal_deviate(*known)), distance)
-
-    def p_above(self, bound: float) -> float:
-        """One-sided p-value of the hypothesis that the true value is at most `bound`.
-
-        1 where one seed leaves the error unknown.
-        """
-        if math.isnan(self.error):
-            return 1.0
-        if self.error == 0:
-            return float(self.mean <= bound)
-        return float(ndtr(-self.deviate(bound)))
-
-    def p_below(self, bound: float) -> float:
-        """One-sided p-value of the hypothesis that the true value is at least `bound`; likewise."""
-        return negated(self).p_above(-bound)
 
     def detectable(self, alpha: float, power: float = POWER) -> float:
         """The smallest true difference that a two-sided test at level `alpha` finds with probability `power`."""
@@ -178,16 +153,6 @@ def _own_variance(replicates_SB: Array) -> float:
 def fixed(value: float, replicates_B: Array) -> Estimate:
     """The score of a model that no seed changes."""
     return Estimate(value, 1, 0.0, float(replicates_B.var(ddof=1)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979): those below alpha may all be rejected with family-wise error alpha."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(steps, 1)
-    return [float(value) for value in adjusted]
 
 
 def improvement(one_ST: Array, other_ST: Array) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from distilbench.cli.output import FINE, REGRESSED, print_json, print_line, say
-from distilbench.cli.terminal import add_format, print_rows
+from distilbench.cli.output import FINE, REGRESSED, print_json, say
+from distilbench.cli.terminal import add_format, print_beside, print_rows
 
 HELP = "check that a method keeps its contract"
 EPILOG = "exit codes: 0 all checks passed, 1 some failed, 2 wrong use"
@@ -28,11 +28,9 @@ def action(arguments: argparse.Namespace) -> int:
         return REGRESSED if failed else FINE
     rows = [{"check": item.check, "what it asks": item.promise, "outcome": item.status} for item in outcomes]
     print_rows(rows, " ".join(["distilbench conform", arguments.method, *arguments.overrides]), arguments)
-    # What is no table goes where no program reads it.
-    tell = print_line if arguments.format == "text" else say
     for outcome in outcomes:
         if outcome.explanation:
-            tell(f"{outcome.check}, {outcome.status}: {outcome.explanation}")
+            print_beside(f"{outcome.check}, {outcome.status}: {outcome.explanation}", arguments)
     passed = sum(outcome.status == "passed" for outcome in outcomes)
     say(f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} not applicable")
     return REGRESSED if failed else FINE

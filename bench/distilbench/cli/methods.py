@@ -7,9 +7,8 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from distilbench.cli.output import FINE, console, print_json
-from distilbench.cli.terminal import add_format, print_rows
-from distilbench.core.escape import visible_lines
+from distilbench.cli.output import FINE, print_json
+from distilbench.cli.terminal import add_format, print_beside, print_rows
 
 if TYPE_CHECKING:
     from distilbench.study.method_catalogue import MethodDescription
@@ -46,9 +45,8 @@ def _print_method(entry: MethodDescription, arguments: argparse.Namespace) -> No
     if arguments.format == "json":
         print_json([asdict(entry)])
         return
-    out = console(stderr=arguments.format != "text")
-    out.print(visible_lines(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}"))
+    print_beside(f"{entry.name}: {entry.summary}\n\nSource: {entry.source}", arguments)
     if entry.unverified:
-        out.print(visible_lines(f"Unverified: {entry.unverified}"))
+        print_beside(f"Unverified: {entry.unverified}", arguments)
     if entry.hyperparameters:
         print_rows([asdict(item) for item in entry.hyperparameters], "Hyperparameters", arguments)

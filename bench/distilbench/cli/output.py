@@ -83,13 +83,13 @@ def print_line(text: str) -> None:
     sys.stdout.write(f"{visible(text)}\n")
 
 
-def console(width: int | None = None, *, stderr: bool = False) -> Console:
+def console(width: int | None = None) -> Console:
     """Where tables go; what is in brackets is no markup. `width` in characters, unset that of the terminal."""
     from rich.console import Console
 
     # Without a height, rich takes a terminal that it does not know to be 80 wide.
     height = None if width is None else 25
-    return Console(highlight=False, markup=False, emoji=False, width=width, height=height, stderr=stderr)
+    return Console(highlight=False, markup=False, emoji=False, width=width, height=height)
 
 
 def print_json(value: Any) -> None:

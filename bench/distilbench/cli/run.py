@@ -15,8 +15,8 @@ from distilbench.cli.options import (
     positive,
     share_of_a_gpu,
 )
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, print_line, say
-from distilbench.cli.terminal import add_format, print_rows, print_tables
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, say
+from distilbench.cli.terminal import add_format, print_beside, print_rows, print_tables
 
 if TYPE_CHECKING:
     from distilbench.records.record import Record
@@ -126,18 +126,19 @@ def _print_plans(plans: list[Plan], tuning: str, arguments: argparse.Namespace) 
     if arguments.format == "json":
         print_json([{"study": plan.study, **row} for plan in plans for row in _planned(plan)])
         return
-    # What is no table goes where no program reads it.
-    tell = print_line if arguments.format == "text" else say
     for plan in plans:
         print_rows(_planned(plan), plan.study, arguments)
         to_do = [item for item in plan.runs if item.state == "to do"]
-        tell(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}")
-        tell(f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about")
+        print_beside(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}", arguments)
+        print_beside(
+            f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about",
+            arguments,
+        )
         for name, (layout, left) in plan.estimates.items():
             threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
-            tell(f"  {name}: {left / 3600:.2f} hours ({threads})")
+            print_beside(f"  {name}: {left / 3600:.2f} hours ({threads})", arguments)
     if tuning:
-        tell(tuning)
+        print_beside(tuning, arguments)
 
 
 def _planned(plan: Plan) -> list[dict[str, object]]:

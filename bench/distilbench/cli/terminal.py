@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilbench.cli.output import console, print_json, say
+from distilbench.cli.output import console, print_json, print_line, say
 from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -89,6 +89,12 @@ def print_tables(tables: Iterable[Table], arguments: argparse.Namespace) -> None
             sys.stdout.write(to_markdown(table))
         else:
             _print(Grid.of_table(table), arguments)
+
+
+def print_beside(text: str, arguments: argparse.Namespace) -> None:
+    """Lines that belong to a table and are none of it: on stdout for people, else where no program reads them."""
+    for line in text.split("\n"):
+        (print_line if arguments.format == "text" else say)(line)
 
 
 def _print(grid: Grid, arguments: argparse.Namespace) -> None:
