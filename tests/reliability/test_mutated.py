@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distilbench.core.sealed import write_sealed
 from distilbench.core.stored_json import SUM, parsed, sum_of
-from distilbench.records.record import RECORD_FILE
+from distilbench.records.record import RECORD_FILE, dump_json
 from tests.reliability import mutated
 from tests.reliability.mutated import Stored, outcome
 
@@ -79,6 +81,32 @@ def test_a_history_line_that_was_changed_is_named(stored: Stored, tmp_path: Path
     )
     code, said = outcome(["trend", str(changed), "--out", str(tmp_path)])
     assert code == 2 and f"{changed} line 2 is not a check (it was changed after it was written)" in said
+
+
+def test_a_run_that_lacks_its_hash_is_blessed_without_it(stored: Stored, tmp_path: Path) -> None:
+    study = shutil.copytree(stored.study, tmp_path / "planted")
+    run = sorted(path for path in study.iterdir() if path.is_dir())[0]
+    record = json.loads((run / RECORD_FILE).read_text())
+    record["identity"].pop("weights")
+    shutil.rmtree(run)
+    write_sealed(run, lambda path: _like(stored.study / run.name, path, record))
+    code, said = outcome(["check", str(study), "--baseline", str(tmp_path / "new.json"), "--bless"])
+    assert code == 0, said
+    runs = json.loads((tmp_path / "new.json").read_text())["runs"]
+    assert [known["weights"] is None for name, known in runs.items()] == [name == run.name for name in runs]
+
+
+def _like(sound: Path, path: Path, record: object) -> None:
+    for file in sound.glob("*.parquet"):
+        shutil.copy(file, path)
+    dump_json(record, path / RECORD_FILE)
+
+
+def test_an_emptied_line_of_a_history_is_named(stored: Stored, tmp_path: Path) -> None:
+    lines = (stored.folder / "gate.jsonl").read_bytes().splitlines()
+    (tmp_path / "gate.jsonl").write_bytes(b"\n".join([lines[0], b"", lines[2], b"", b""]))
+    code, said = outcome(["trend", str(tmp_path / "gate.jsonl"), "--out", str(tmp_path)])
+    assert code == 2 and "line 2 is not a check" in said
 
 
 def test_a_baseline_that_cannot_be_read_is_not_replaced_without_a_word(stored: Stored) -> None:

@@ -233,8 +233,8 @@ def _write(candidate: Scores, path: Path) -> None:
             str(run): {
                 "label": row["label"],
                 "seed": int(row["seed"]),
-                "batches": row["batches"],
-                "weights": row["weights"],
+                # What one run lacks and another has is not-a-number in the table.
+                **{name: None if pd.isna(row[name]) else row[name] for name in ("batches", "weights")},
                 "scores": {task: float(row[task]) for task in candidate.tasks},
             }
             for run, row in runs.iterrows()

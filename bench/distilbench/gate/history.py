@@ -99,9 +99,8 @@ def read(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"there is no history {path}; distilbench check --history {path} begins one")
     entries = []
     # Other characters that end a line for Python may stand within a name.
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    content = path.read_bytes().rstrip()
+    for number, line in enumerate(content.split(b"\n") if content else [], start=1):
         try:
             entry = parsed(line)
             check_shape(_CheckShape, entry)
