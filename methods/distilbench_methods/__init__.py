@@ -44,7 +44,7 @@ BUILT_IN = {
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cosine": ("mse", {"metric": "cosine"}),
     "mse-pca": ("mse", {"projection": "teacher-pca"}),
-    "leaf": ("mse", {"metric": "l2", "projection": "shipped", "normalize": False}),
+    "leaf": ("mse", {"metric": "squared", "projection": "shipped"}),
     "ibkd-median": ("ibkd", {"gamma": "median"}),
     "ibkd-nce": ("ibkd", {"hsic_weight": 0.0}),
     "codir-paper": ("codir", {"layer_map": "all"}),

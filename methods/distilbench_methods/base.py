@@ -191,6 +191,10 @@ def num_masked(batch_size: int, num_tokens: int) -> int:
     return max(1, round(MASKED_SHARE * batch_size * num_tokens))
 
 
+LinearStart = Literal["torch", "normal"]
+"""`torch`: torch's default for linear layers. `normal`: weights from N(0, 0.02), no bias at first, as BERT's layers."""
+
+
 class Method(ABC):
     """Base of all methods. Subclasses are frozen dataclasses: their fields are the hyperparameters.
 
@@ -205,7 +209,9 @@ class Method(ABC):
     unverified: ClassVar[str] = ""
     """What of the source could not be checked against its text or code."""
     search_space: ClassVar[Space] = space()
-    """Hyperparameters that `tune` may set, and to what; the defaults lie within. A method without cannot be tuned."""
+    """Hyperparameters that `tune` may set, and to what; the defaults lie within. A learning rate is tuned besides."""
+    released_head_start: ClassVar[LinearStart] = "torch"
+    """How the linear layers of the heads start in the released code, for studies with `train.head_start: released`."""
 
     @property
     def coupled(self) -> str:
@@ -232,7 +238,10 @@ class Method(ABC):
         """
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        """Heads trained with the student, and buffers that hold the method's state. Never exported by itself."""
+        """Heads trained with the student, and buffers that hold the method's state. Never exported by itself.
+
+        The bench starts the linear layers of all methods by one rule, the study's `train.head_start`.
+        """
         return nn.ModuleDict()
 
     def fit(self, aux: nn.ModuleDict, teacher_RD: Tensor) -> None:  # noqa: B027

@@ -45,7 +45,7 @@ class CKD(Method):
         "at export, against the teacher's vectors of the batch and of a first-in-first-out queue, with a trained "
         "scale. The code's queue holds 65 536 rows and never leaves out the anchor's own earlier row; its teacher's "
         "dropout is on. Here the queue is smaller, repeats are left out and the teacher is still. The supervised stage "
-        "that follows in the paper is a recipe: `[ckd, simcse-supervised]`. The map starts as an isometry."
+        "that follows in the paper is a recipe: `[ckd, simcse-supervised]`."
     )
     unverified: ClassVar[str] = "Read in the released code; the paper's text was not at hand."
     search_space: ClassVar[Space] = space(

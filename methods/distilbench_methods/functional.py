@@ -82,20 +82,8 @@ def hard_negative_info_nce(
 
 
 def projection(inputs: int, outputs: int) -> nn.Module:
-    """Trainable linear map with bias between spaces of different width; nothing to train where they agree.
-
-    It starts as an isometry (as far as the widths allow), because it is dropped at export: what is learnt behind it
-    reaches the shipped vector only as far as it keeps angles.
-    """
-    return nn.Identity() if inputs == outputs else isometry(inputs, outputs)
-
-
-def isometry(inputs: int, outputs: int, gain: float = 1.0) -> nn.Linear:
-    """Trainable linear map with bias whose weight starts orthogonal, times `gain`, and whose bias starts at 0."""
-    linear = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(linear.weight, gain)
-    nn.init.zeros_(linear.bias)
-    return linear
+    """Trainable linear map with bias between spaces of different width; nothing to train where they agree."""
+    return nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
 
 
 def projection_flops(rows: int, inputs: int, outputs: int) -> float:

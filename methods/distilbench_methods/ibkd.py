@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distilbench_methods.base import (
     Dims,
+    LinearStart,
     Method,
     Needs,
     Signals,
@@ -52,6 +53,7 @@ class IBKD(Method):
         "Only the paper's abstract was at hand: its weight, temperature, kernel, bandwidth, negatives and choice of "
         "input are not confirmed, nor whether its targets were raw or reduced to 128 dimensions."
     )
+    released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         hsic_weight=Span(0.0, 2.0),
         temperature=Span(0.02, 1.0, log=True),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distilbench_methods.base import (
     Dims,
+    LinearStart,
     Method,
     Needs,
     Signals,
@@ -51,6 +52,7 @@ class SupervisedIBKD(Method):
         "Only the paper's abstract was at hand. Whether the paper's retrieval models used the penalty in this stage "
         "is not known; the code leaves it undefined for pairs without hard negatives, where it is defined here."
     )
+    released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         hsic_weight=Span(0.0, 2.0),
         temperature=Span(0.01, 0.5, log=True),

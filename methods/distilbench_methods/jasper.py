@@ -22,7 +22,7 @@ from distilbench_methods.base import (
     check_positive,
     matmul_flops,
 )
-from distilbench_methods.functional import cosine_distance, in_full_precision, isometry, unit
+from distilbench_methods.functional import cosine_distance, in_full_precision, unit
 from distilbench_methods.space import Space, Span, space
 
 KNUTH = 2_654_435_761
@@ -72,7 +72,7 @@ class Jasper(Method):
         "of similarities (averaged over the head's output cut to several widths), and a hinge on the order of "
         "similarities. The linear head ships, so that the student lives in the teacher's space. The last term "
         "compares all pairs of pairs, B^4 / 8 of them: of a larger batch, `ranking_sentences` sentences "
-        "enter it. The head starts as an isometry."
+        "enter it."
     )
     unverified: ClassVar[str] = (
         "Read in the released code; of the paper only the abstract was at hand. Its stages (dimension reduction, "
@@ -129,7 +129,7 @@ class Jasper(Method):
         return Needs(teacher_final=True)
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
-        return nn.ModuleDict({"head": isometry(dims.student_final, dims.teacher_final)})
+        return nn.ModuleDict({"head": nn.Linear(dims.student_final, dims.teacher_final)})
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
         student_BD, teacher_BD = aux["head"](signals.student_BS), signals.teacher_final_BD

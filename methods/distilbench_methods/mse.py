@@ -26,7 +26,6 @@ from distilbench_methods.base import (
 )
 from distilbench_methods.functional import (
     cosine_distance,
-    isometry,
     principal_components,
     principal_components_flops,
     projection,
@@ -35,7 +34,7 @@ from distilbench_methods.functional import (
 )
 from distilbench_methods.space import Choice, Space, space
 
-Metric = Literal["mse", "l2", "cosine"]
+Metric = Literal["mse", "l2", "squared", "cosine"]
 Projection = Literal["student", "teacher-pca", "shipped"]
 
 
@@ -50,6 +49,11 @@ def mean_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     return distance_B.mean()
 
 
+def mean_squared_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """1/B sum_i |s_i - t_i|^2, a scalar: D times `mean_squared_error`."""
+    return (student_BD - teacher_BD).square().sum(-1).mean()
+
+
 def mean_cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     """1/B sum_i (1 - cos(s_i, t_i)), a scalar. On unit vectors the squared error is this times 2/D."""
     return cosine_distance(student_BD, teacher_BD).mean()
@@ -58,6 +62,7 @@ def mean_cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 METRICS: dict[Metric, Callable[[Tensor, Tensor], Tensor]] = {
     "mse": mean_squared_error,
     "l2": mean_distance,
+    "squared": mean_squared_distance,
     "cosine": mean_cosine_distance,
 }
 
@@ -72,12 +77,13 @@ class MSE(Method):
         "The other metrics, the trainable projection (with bias, dropped at export) that stands in where the widths "
         "differ, and its alternative, principal components of the teacher's vectors (fitted to centred vectors, "
         "applied to vectors that are not), follow the sentence-transformers library. The variant `leaf`, Vujanic and "
-        "Rueckstiess 2025, arXiv:2509.12539, takes the distance, raw vectors and a linear layer that ships."
+        "Rueckstiess 2025, arXiv:2509.12539, takes the squared distance of unit vectors behind a linear layer that "
+        "ships."
     )
     unverified: ClassVar[str] = (
         "The paper's own objective, a sum of such terms over a text and its translation, is quoted from memory; the "
-        "formulas here were checked against the library's code. LEAF is known from a summary, which does not settle "
-        "whether it takes the distance or its square; its texts and hyperparameters are not reproduced."
+        "formulas here were checked against the library's code. LEAF is known from summaries: one has the distance "
+        "(`metric: l2`) and no unit length (`normalize: false`); its texts and hyperparameters are not reproduced."
     )
     search_space: ClassVar[Space] = space(
         metric=Choice("mse", "l2", "cosine"),
@@ -85,22 +91,22 @@ class MSE(Method):
     )
 
     metric: Metric = "mse"
-    """What is minimised: `mse` the mean squared error, `l2` the mean Euclidean distance, `cosine` 1 - cosine."""
+    """What is minimised: `mse` the mean squared error, `l2` the mean Euclidean distance, `squared` the mean of its
+    square, `cosine` 1 - cosine."""
     projection: Projection = "student"
     """How widths are brought together: `student` a linear map of the student's vector, dropped at export (none where
     the widths agree); `teacher-pca` principal components of the teacher's; `shipped` a linear layer that ships."""
     fit_rows: int = 20_000
     """Teacher vectors to which principal components are fitted, fewer where the text has fewer."""
     normalize: bool = True
-    """Bring the student's vector to unit length before the projection, as sentence-transformers does for a student
-    whose modules end, like its teacher's, in Normalize. Switch it off for a teacher whose lengths carry meaning."""
+    """Bring the vector that ships to unit length, before a projection that is dropped, as sentence-transformers does
+    for a student whose modules end, like its teacher's, in Normalize. Switch it off for a teacher whose lengths carry
+    meaning."""
 
     def __post_init__(self) -> None:
         check_one_of(get_args(Metric), metric=self.metric)
         check_one_of(get_args(Projection), projection=self.projection)
         check_positive(fit_rows=self.fit_rows)
-        if self.projection == "shipped" and self.normalize:
-            raise ValueError("a layer that ships works on raw vectors: set normalize to false with projection shipped")
 
     def needs(self, dims: Dims) -> Needs:
         if self.projection != "teacher-pca":
@@ -116,8 +122,7 @@ class MSE(Method):
         if self.projection == "teacher-pca":
             return nn.ModuleDict({"pca": State(components=torch.eye(dims.student_final, dims.teacher_final))})
         if self.projection == "shipped":
-            # Raw vectors are about sqrt(S) long and targets mostly 1: a head that starts at that ratio need not shrink.
-            return nn.ModuleDict({"head": isometry(dims.student_final, dims.teacher_final, dims.student_final**-0.5)})
+            return nn.ModuleDict({"head": nn.Linear(dims.student_final, dims.teacher_final)})
         return nn.ModuleDict({"projection": projection(dims.student_final, dims.teacher_final)})
 
     def fit(self, aux: nn.ModuleDict, teacher_RD: Tensor) -> None:
@@ -126,12 +131,14 @@ class MSE(Method):
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
         student, teacher = signals.student_BS, signals.teacher_final_BD
+        if self.projection == "shipped":
+            student = aux["head"](student)
         if self.normalize:
             student = unit(student)
-        if self.projection == "teacher-pca":
+        if self.projection == "student":
+            student = aux["projection"](student)
+        elif self.projection == "teacher-pca":
             teacher = teacher @ cast(State, aux["pca"])["components"].T
-        else:
-            student = aux["head" if self.projection == "shipped" else "projection"](student)
         return {"final": METRICS[self.metric](student, teacher)}
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distilbench_methods.base import (
     Dims,
+    LinearStart,
     Method,
     Needs,
     Signals,
@@ -64,6 +65,7 @@ class SimCSE(Method):
         "they also ship; here it stands on the bench's shipped pooling, mean pooling by default. The optional masked "
         "language term masks a fixed number of tokens (15 % of the padded batch), with BERT's head and tied table."
     )
+    released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         temperature=Span(0.01, 0.5, log=True),
         head=Choice("dropped", "none"),

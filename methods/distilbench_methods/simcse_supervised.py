@@ -10,7 +10,16 @@ from typing import ClassVar, get_args
 
 from torch import Tensor, nn
 
-from distilbench_methods.base import Dims, Method, Needs, Signals, check_one_of, check_positive, matmul_flops
+from distilbench_methods.base import (
+    Dims,
+    LinearStart,
+    Method,
+    Needs,
+    Signals,
+    check_one_of,
+    check_positive,
+    matmul_flops,
+)
 from distilbench_methods.functional import hard_negative_info_nce
 from distilbench_methods.simcse import Head, tanh_head
 from distilbench_methods.space import Choice, Space, Span, space
@@ -26,6 +35,7 @@ class SupervisedSimCSE(Method):
         "the batch. The authors ship a head (dense and tanh) on the first token's vector; on mean-pooled vectors none "
         "is the default here. As a second stage: `[mse, simcse-supervised: {share: 0.2}]`."
     )
+    released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         temperature=Span(0.01, 0.5, log=True),
         head=Choice("dropped", "none"),

@@ -11,7 +11,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from distilbench_methods.base import Dims, Method, Needs, Signals, UnsuitableError, check_not_negative, evenly_spaced
+from distilbench_methods.base import (
+    Dims,
+    LinearStart,
+    Method,
+    Needs,
+    Signals,
+    UnsuitableError,
+    check_not_negative,
+    evenly_spaced,
+)
 from distilbench_methods.functional import cosine_distance, in_full_precision, projection, projection_flops
 from distilbench_methods.space import Space, Span, space
 
@@ -50,6 +59,7 @@ class TinyBERT(Method):
         "weight."
     )
     unverified: ClassVar[str] = "Neither paper nor code was at hand: equations and unit weights are from memory."
+    released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         embedding_weight=Span(0.1, 10.0, log=True),
         hidden_weight=Span(0.1, 10.0, log=True),

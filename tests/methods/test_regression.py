@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import distilbench_methods
 from distilbench_methods.base import Dims, Signals, State, UnsuitableError
 from distilbench_methods.functional import principal_components, unit
 from distilbench_methods.hpd import HPD, projected_error, projected_target
@@ -99,14 +100,19 @@ def test_mse_on_principal_components(dims: Callable[..., Dims], fake: Callable[.
 
 
 def test_leaf_ships_a_linear_head(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
-    method = MSE(metric="l2", projection="shipped", normalize=False)
-    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
-    head = method.exported_head(aux)
-    assert isinstance(head, nn.Linear)
-    expected = (head(signals.student_BS) - signals.teacher_final_BD).norm(dim=-1).mean()
-    torch.testing.assert_close(method.loss(signals, aux, 0.0)["final"], expected)
-    with pytest.raises(ValueError, match="works on raw vectors"):
-        MSE(projection="shipped")
+    name, settings = distilbench_methods.VARIANTS["leaf"]
+    published = distilbench_methods.load(name)(**settings)
+    raw = MSE(metric="l2", projection="shipped", normalize=False)
+    for method in (published, raw):
+        signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+        head = method.exported_head(aux)
+        assert isinstance(head, nn.Linear)
+        out_BD, teacher_BD = head(signals.student_BS), signals.teacher_final_BD
+        if method is published:
+            expected = sum((out_BD[i] / out_BD[i].norm() - teacher_BD[i]).square().sum() for i in range(5)) / 5
+        else:
+            expected = (out_BD - teacher_BD).norm(dim=-1).mean()
+        torch.testing.assert_close(method.loss(signals, aux, 0.0)["final"], expected)
 
 
 def test_jasper_by_hand(precision: Precision) -> None:

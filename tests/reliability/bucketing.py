@@ -25,7 +25,7 @@ from distilbench.data.batches import BatchOrder
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.study.budget import Ledger
 from distilbench.study.study_file import load_study
-from distilbench.training.dev import Response
+from distilbench.training.dev.response import Response
 from distilbench.training.loop import train
 from speed.training import job_of
 

@@ -88,7 +88,7 @@ def test_a_training_of_one_step_is_named(plain: list[Record], tmp_path: Path) ->
 
 def test_what_was_compared(plain: list[Record]) -> None:
     said = compared(make_study("demo", plain))
-    assert said.startswith("2 methods, 2 seeds: teacher ") and said.endswith(".") and "3 tasks" in said
+    assert said.startswith("2 methods, untuned, 2 seeds: teacher ") and said.endswith(".") and "3 tasks" in said
     assert "without a trained student" in compared(make_study("demo", plain[:1]))
 
 
@@ -101,4 +101,4 @@ def test_terminal_and_page_raise_the_alarm(tmp_path: Path, capsys: pytest.Captur
     assert main(["report", str(tmp_path / "results" / "torture"), "--out", str(tmp_path / "reports")]) == 0
     head = (tmp_path / "reports" / "torture" / "index.html").read_text(encoding="utf-8").partition("<main>")[0]
     assert f'<p class="mark">{TEACHER}' in head and f'<p class="mark">{FLOOR}' in head
-    assert '<p class="compared">1 method, 1 seed: teacher' in head and '<p class="finding">' in head
+    assert '<p class="compared">1 method, untuned, 1 seed: teacher' in head and '<p class="finding">' in head

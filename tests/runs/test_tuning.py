@@ -27,7 +27,7 @@ from distilbench.study.search_space import Sampler, at, space_of
 from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study, runs_of
 from distilbench.study.study_file import load_study
-from distilbench.training.dev import DevSet
+from distilbench.training.dev.response import DevSet
 from distilbench.training.loop import train
 from distilbench_methods.space import Choice, Span
 
@@ -58,10 +58,20 @@ def test_shares_of_a_range() -> None:
 
 
 def test_what_a_row_sets_itself_is_not_tuned() -> None:
-    assert set(space_of(method_entry("ibkd"))) == {"hsic_weight", "temperature", "gamma", "detach_input"}
-    assert set(space_of(method_entry("ibkd-median"))) == {"hsic_weight", "temperature", "detach_input"}
-    both = space_of(method_entry({"both": [{"ibkd": {"temperature": 0.1}}, "simcse-supervised"]}))
-    assert {"ibkd.gamma", "simcse-supervised.temperature"} <= set(both) and "ibkd.temperature" not in both
+    spec, alone = TuneSpec(trials=2), TuneSpec(trials=2, learning_rate=None)
+    own = {"hsic_weight", "temperature", "gamma", "detach_input"}
+    assert set(space_of(method_entry("ibkd"), spec)) == {*own, "learning_rate"}
+    assert set(space_of(method_entry({"ibkd": {"learning_rate": 0.1}}), spec)) == own
+    assert set(space_of(method_entry("ibkd-median"), alone)) == own - {"gamma"}
+    both = space_of(method_entry({"both": [{"ibkd": {"temperature": 0.1}}, "simcse-supervised"]}), spec)
+    expected = {"ibkd.gamma", "ibkd.learning_rate", "simcse-supervised.temperature", "simcse-supervised.learning_rate"}
+    assert expected <= set(both) and "ibkd.temperature" not in both
+
+
+def test_the_learning_rates_of_all_rows_are_drawn_from_one_span() -> None:
+    spec = TuneSpec(trials=2, learning_rate=(1e-4, 1e-2))
+    spans = [space_of(method_entry(name), spec)["learning_rate"] for name in ("mse", "simcse", "ibkd")]
+    assert spans == [Span(1e-4, 1e-2, log=True)] * 3
 
 
 @pytest.mark.parametrize(

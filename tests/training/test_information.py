@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from distilbench.training.information_plane import FEWEST, Array, Plane, alignment, centred_kernel, nce_bound
+from distilbench.training.dev.information_plane import FEWEST, Array, Plane, alignment, centred_kernel, nce_bound
 
 
 def gaussian(count: int, width: int, seed: int) -> Array:

@@ -24,7 +24,7 @@ from distilbench.study.budget import Budget, Ledger
 from distilbench.study.study import Study, runs_of
 from distilbench.training import checkpoints as checkpoint
 from distilbench.training.checkpoints import Checkpoints, Snapshot
-from distilbench.training.dev import DevSet, Response, shares, views_of
+from distilbench.training.dev.response import DevSet, Response, shares, views_of
 from distilbench.training.job import Trained, TrainingJob
 from distilbench.training.loop import train
 from distilbench.training.signals import Batch, SignalSource

@@ -25,6 +25,7 @@ REFERENCE = Dims(
 BATCH, TOKENS = 64, 24
 FEED_FORWARD = 4
 """Width of the feed-forward layers, in widths of the model."""
+HEADS = {"torch": "torch", "normal": "N(0, 0.02)"}
 HEADER = """\
 # The methods
 
@@ -35,6 +36,7 @@ Made from the code by `distilbench methods --markdown`; do not edit. Costs are f
 - *passes*: sentences that go through the student for each row of the batch.
 - *state*: what the method remembers between steps (banks, queues).
 - *parameters*: trained with the student and dropped at export; those that ship are named apart.
+- *heads*: how their linear layers start in the released code, for studies with `train.head_start: released`.
 - *cost*: the method's own operations, and an online teacher's, in percent of the student's for one pass.
 - *negatives*: texts that each anchor is contrasted with in a step.
 """
@@ -64,9 +66,14 @@ def _row(name: str) -> dict[str, str]:
         "passes": str(needs.student_views + needs.masked_tokens + needs.candidates),
         "state": _size(sum(buffer.nbytes for buffer in aux.buffers())),
         "parameters": f"{dropped:,}" + (f" (+ {shipped:,} shipped)" if shipped else ""),
+        "heads": HEADS[method.released_head_start] if _has_linear(aux) else "-",
         "cost": f"{100 * _cost(method, needs):.1f} %",
         "negatives": str(method.negatives_per_step(BATCH) or "-"),
     }
+
+
+def _has_linear(aux: nn.ModuleDict) -> bool:
+    return any(isinstance(module, nn.Linear) for module in aux.modules())
 
 
 def _parameters(method: Method, aux: nn.ModuleDict) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-PROTOCOL = "2"
+PROTOCOL = "3"
 """Raised whenever a change of this project changes results; rows of different protocols do not compare."""
 
 KEY_LENGTH = 16

@@ -87,7 +87,7 @@ class Record:
     error: str | None = None
     response: list[dict[str, Any]] = field(default_factory=list)
     """Over training: share of the budget, what was spent in every currency, the dev score, `chosen`, and the place on
-    the information plane (distilbench.training.information_plane)."""
+    the information plane (distilbench.training.dev.information_plane)."""
     contamination: dict[str, Any] = field(default_factory=dict)
     """Training text that was evaluation text: `looked_at`, and left out because `equal` or for a `phrase`; and
     `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""

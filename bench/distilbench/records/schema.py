@@ -12,6 +12,8 @@ Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
 Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 MAIN = "main_score"
+LEARNING_RATE = "learning_rate"
+"""Among the hyperparameters of a row: its own, where it has one."""
 
 
 class _TeacherShape(Stored):

@@ -6,10 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from distilbench.analysis.frame import OVERALL, StudyFrames, row_names
 from distilbench.analysis.inference import Inference
-from distilbench.reporting.notes import smoke_mark
+from distilbench.records.record import Record
+from distilbench.reporting.notes import smoke_mark, some
 from distilbench.reporting.ranking import advice, machine, parameters_of
 
-MOST_NAMED = 3
+HEADS = {
+    "isometry": "heads start as isometries",
+    "torch": "heads start as torch has it",
+    "released": "heads start as in each method's released code",
+}
+"""By `train.head_start`; records of the time before that have none."""
 
 
 def compared(study: StudyFrames) -> str:
@@ -21,12 +27,18 @@ def compared(study: StudyFrames) -> str:
     seeds = len({record.seed for record in records})
     parameters = sorted({f"{parameters_of(study, key) / 1e6:.2f}M" for key in names})
     budgets = sorted({f"{record.budget['amount']:g} {record.budget['currency']}" for record in records})
+    heads = sorted({HEADS[start] for record in records if (start := record.train.get("head_start")) in HEADS})
     return (
-        f"{_count(len(names), 'method')}, {_count(seeds, 'seed')}: teacher "
-        f"{_some({str(record.teacher['name']) for record in records})}, students of {_some(parameters)} parameters, "
-        f"{_some(budgets)} of {_some({str(record.text['source']) for record in records})}, "
-        f"{_count(len(study.tasks), 'task')}; {_some({machine(record.environment) for record in records})}."
+        f"{_count(len(names), 'method')}, {_tuning(records)}, {_count(seeds, 'seed')}: teacher "
+        f"{some({str(record.teacher['name']) for record in records})}, students of {some(parameters)} parameters, "
+        f"{some(budgets)} of {some({str(record.text['source']) for record in records})}, "
+        f"{_count(len(study.tasks), 'task')}; {'; '.join([*heads, some({machine(r.environment) for r in records})])}."
     )
+
+
+def _tuning(records: Iterable[Record]) -> str:
+    trials = sorted({int(record.ledger["tuning_trials"]) for record in records})
+    return " and ".join("untuned" if count == 0 else f"tuned by {_count(count, 'training')} each" for count in trials)
 
 
 def findings(study: StudyFrames, inference: Inference) -> list[str]:
@@ -93,17 +105,10 @@ def _untrained(study: StudyFrames) -> list[str]:
     if not still:
         return []
     return [
-        f"Trained for one step, whose learning rate is 0: {_some(still)}. These are students before training; give the "
+        f"Trained for one step, whose learning rate is 0: {some(still)}. These are students before training; give the "
         "budget more steps, or the batch fewer rows."
     ]
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _some(texts: Iterable[str]) -> str:
-    """The first few of some texts, in order, and how many more there are."""
-    texts = sorted(texts)
-    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
-    return ", ".join(texts[:MOST_NAMED]) + more

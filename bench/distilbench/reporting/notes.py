@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import pandas as pd
 
 from distilbench.analysis.frame import StudyFrames, references
 from distilbench.records.design import TUNED
 from distilbench.records.record import Record
+from distilbench.records.schema import LEARNING_RATE
 
 MACHINE = ("platform", "cpu", "threads", "device")
 STATUSES = ("completed", "diverged", "failed", "missing")
@@ -22,7 +25,7 @@ def smoke_mark(study: StudyFrames) -> str | None:
 
 def caution(study: StudyFrames) -> str | None:
     """What stands before every table of a study whose rows are no results, or were not treated alike."""
-    return "; ".join(filter(None, [smoke_mark(study), unequal_tuning(study)])) or None
+    return "; ".join(filter(None, [smoke_mark(study), unequal_tuning(study), own_rates(study)])) or None
 
 
 def unequal_tuning(study: StudyFrames) -> str | None:
@@ -42,6 +45,35 @@ def unequal_tuning(study: StudyFrames) -> str | None:
         f"{trials}: {', '.join(n for n in most if most[n] == trials)}" for trials in sorted(set(most.values()))
     )
     return f"unequal tuning (trials: methods) {parts}"
+
+
+def own_rates(study: StudyFrames) -> str | None:
+    """The mark of a study in which rows have a learning rate that neither the study nor its tuning gave them."""
+    found = {
+        record.label: ", ".join(f"{rate:g}" for rate in rates)
+        for record in study.records.values()
+        if record.role == "method" and not record.ledger["tuning_trials"] and (rates := list(_rates(record)))
+    }
+    return (
+        f"learning rates of their own: {some(f'{label} {rates}' for label, rates in found.items())}" if found else None
+    )
+
+
+def _rates(record: Record) -> Iterator[float]:
+    """The learning rates that a row has for itself, one for each stage that has one."""
+    for stage in [record.hyperparameters, *record.hyperparameters.get("stages", [])]:
+        if LEARNING_RATE in stage:
+            yield stage[LEARNING_RATE]
+
+
+MOST_NAMED = 3
+
+
+def some(texts: Iterable[str]) -> str:
+    """The first few of some texts, in order, and how many more there are."""
+    texts = sorted(texts)
+    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
+    return ", ".join(texts[:MOST_NAMED]) + more
 
 
 def difference_notes(study: StudyFrames) -> list[str]:

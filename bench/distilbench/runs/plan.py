@@ -108,7 +108,7 @@ def planned_tuning(study: Study) -> str:
     rows = rows_to_tune(study)
     trials, seeds = study.tune.trials, len(study.tune.seeds)
     count = f"{len(rows)} rows x {trials} trials x {seeds} seed{'s' if seeds > 1 else ''}"
-    spaces = "; ".join(f"{entry.label}: {', '.join(space_of(entry))}" for entry in rows)
+    spaces = "; ".join(f"{entry.label}: {', '.join(space_of(entry, study.tune))}" for entry in rows)
     return (
         f"before these, tuning: {count} = {len(rows) * trials * seeds} trainings by {study.tune.sampler} points "
         f"({spaces}); after these, {len(rows)} tuned rows x {len(study.seeds)} seeds"

@@ -33,7 +33,7 @@ from distilbench.runs.prepare.inputs import dims_for, shared_tokens
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
-from distilbench.training.dev import Response
+from distilbench.training.dev.response import Response
 from distilbench.training.job import Trained, TrainingJob
 from distilbench.training.loop import rehearse, train
 from distilbench.training.online import ALONE, Company
@@ -199,9 +199,11 @@ class _Stages:
 
     def _job(self, number: int, spent: float) -> TrainingJob:
         inputs, prepared = self.run.inputs, self.run.stages[number]
-        method, spec = prepared.stage.build(), inputs.study.train
+        method, own = prepared.stage.build(), dict[str, Any]()
+        if prepared.stage.learning_rate is not None:
+            own["learning_rate"] = prepared.stage.learning_rate
         if number < len(self.run.stages) - 1:
-            spec = spec.model_copy(update={"checkpoint": "last"})
+            own["checkpoint"] = "last"
         return TrainingJob(
             method=method,
             student=self.student,
@@ -209,7 +211,7 @@ class _Stages:
             teacher=inputs.teacher.encoder if prepared.needs.teacher_online else inputs.teacher.shape,
             text=self.run.text(prepared),
             store=self.run.store(prepared),
-            spec=spec,
+            spec=inputs.study.train.model_copy(update=own),
             budget=inputs.budget.share(spent, spent + prepared.stage.share),
             seed=stage_seed(self.run.cell.seed, number),
             company=self.company,

@@ -74,7 +74,8 @@ def _tuning(inputs: Inputs, spec: TuneSpec, done: list[Tuned]) -> Tuning:
 
 def _trials(inputs: Inputs, entry: MethodEntry, watch: Watch) -> Iterator[Tuned]:
     """A row's trials so far, after each of them."""
-    spec, space = _spec(inputs), space_of(entry)
+    spec = _spec(inputs)
+    space = space_of(entry, spec)
     sampler = Sampler(space, spec)
     described = {name: values.described() for name, values in space.items()}
     tuned = Tuned(entry.label, f"{entry.label}{TUNED}", described)

@@ -137,7 +137,7 @@ def _with_settings(study: Study, settings: Mapping[str, Any], entries: list[Meth
 
 
 def _content(entry: MethodEntry) -> list[Any]:
-    return [[stage.name, stage.hyperparameters, stage.share] for stage in entry.stages]
+    return [[stage.name, stage.settings, stage.share] for stage in entry.stages]
 
 
 def _check_labels(rows: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distilbench.core.errors import one_of, shown
+from distilbench.records.schema import LEARNING_RATE
 from distilbench.study.row_changes import Changes, stage_of
 from distilbench.study.rows import MethodEntry
 from distilbench.study.sections.training import AblateSpec
@@ -44,7 +45,9 @@ def _own_value(study: Study, base: MethodEntry, key: str) -> Any:
         return setting(study, key)
     place, name = stage_of(base, key)
     stage = base.stages[place]
-    return stage.share if name == "share" and len(base.stages) > 1 else stage.hyperparameters.get(name)
+    if name == LEARNING_RATE and stage.learning_rate is None:
+        return study.train.learning_rate
+    return stage.share if name == "share" and len(base.stages) > 1 else stage.settings.get(name)
 
 
 def _check_key(study: Study, base: MethodEntry, key: str) -> None:
@@ -52,7 +55,7 @@ def _check_key(study: Study, base: MethodEntry, key: str) -> None:
         setting(study, key)
         return
     place, name = stage_of(base, key)
-    known = list(base.stages[place].hyperparameters)
+    known = [*base.stages[place].hyperparameters, LEARNING_RATE]
     if name not in known and not (name == "share" and len(base.stages) > 1):
         settings = [
             f"{section}.{field}" for section in SETTINGS for field in type(getattr(study, section)).model_fields

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from distilbench.core.errors import shown
-from distilbench.study.rows import MethodEntry, Stage, hyperparameters
+from distilbench.records.schema import LEARNING_RATE
+from distilbench.study.rows import MethodEntry, Stage, hyperparameters, learning_rate
 
 Changes = Mapping[str, Any]
 """Hyperparameter, or setting of the study -> value."""
@@ -27,8 +28,9 @@ def changed(entry: MethodEntry, changes: Changes, label: str) -> MethodEntry:
         share = values.pop("share", stages[place].share)
         if len(stages) < 2 and share != 1.0:
             raise ValueError(f"{entry.label}: share is for the stages of a recipe")
+        rate = learning_rate(entry.label, values.pop(LEARNING_RATE, stages[place].learning_rate))
         given = hyperparameters(stages[place].name, {**stages[place].hyperparameters, **values})
-        stages[place] = Stage(name=stages[place].name, hyperparameters=given, share=share)
+        stages[place] = Stage(name=stages[place].name, hyperparameters=given, share=share, learning_rate=rate)
     return dataclasses.replace(entry, label=label, stages=_shared_out(entry.label, stages, of_stage))
 
 

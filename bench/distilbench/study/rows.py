@@ -12,8 +12,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 import distilbench_methods
 from distilbench.core.errors import one_of, shown
+from distilbench.records.schema import LEARNING_RATE
 from distilbench.study.mistakes import message
 from distilbench.study.sections.section import Label
+from distilbench.study.sections.training import LearningRate
 
 if TYPE_CHECKING:
     from distilbench_methods.base import Method
@@ -28,6 +30,14 @@ class Stage:
     name: str
     hyperparameters: dict[str, Any]
     share: float = 1.0
+    learning_rate: float | None = None
+    """Unset: the study's."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The hyperparameters, and the learning rate where it is not the study's."""
+        own = {} if self.learning_rate is None else {LEARNING_RATE: self.learning_rate}
+        return {**self.hyperparameters, **own}
 
     def build(self) -> Method:
         return distilbench_methods.load(self.name)(**self.hyperparameters)
@@ -49,11 +59,11 @@ class MethodEntry:
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """The method's hyperparameters, or under `stages` those of each of a recipe's stages with its share."""
+        """The method's hyperparameters and its own learning rate, if it has one; or under `stages` those of each of a
+        recipe's stages with its share."""
         if len(self.stages) < 2:
-            return {name: value for stage in self.stages for name, value in stage.hyperparameters.items()}
-        listed = [{"method": stage.name, "share": stage.share, **stage.hyperparameters} for stage in self.stages]
-        return {"stages": listed}
+            return {name: value for stage in self.stages for name, value in stage.settings.items()}
+        return {"stages": [{"method": stage.name, "share": stage.share, **stage.settings} for stage in self.stages]}
 
 
 def method_entry(item: Any) -> MethodEntry:
@@ -108,7 +118,17 @@ def _stage(label: str, given: dict[str, Any] | None) -> tuple[Stage, float | Non
     name, preset = distilbench_methods.VARIANTS.get(name, (name, {}))
     if name not in distilbench_methods.registry():
         raise ValueError(one_of("method", name, [*distilbench_methods.registry(), *distilbench_methods.VARIANTS]))
-    return Stage(name=name, hyperparameters=hyperparameters(name, {**preset, **given})), share
+    rate = learning_rate(label, given.pop(LEARNING_RATE, None))
+    given = hyperparameters(name, {**preset, **given})
+    return Stage(name=name, hyperparameters=given, learning_rate=rate), share
+
+
+def learning_rate(label: str, given: Any) -> float | None:
+    """A row's own learning rate; None for that of the study. Raises `ValueError` for what is none."""
+    if isinstance(given, bool):
+        raise ValueError(f"{LEARNING_RATE} of {shown(label)}: yes or no is no number")
+    rate: float | None = None if given is None else _checked(LearningRate, given, f"{LEARNING_RATE} of {shown(label)}")
+    return rate
 
 
 def _checked(kind: Any, value: Any, what: str) -> Any:

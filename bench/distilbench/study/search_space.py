@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import distilbench_methods
+from distilbench.records.schema import LEARNING_RATE
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study
@@ -19,13 +20,21 @@ RANDOM_FIRST = 0.25
 LEAST_RANDOM = 4
 
 
-def space_of(entry: MethodEntry) -> dict[str, Span | Choice]:
-    """What of a row may be tuned (`stage.name` for recipes): what its methods declare and it does not set itself."""
-    space = {}
+def space_of(entry: MethodEntry, spec: TuneSpec) -> dict[str, Span | Choice]:
+    """What of a row may be tuned (`stage.name` for recipes): the learning rate, and what its methods declare.
+
+    What the row sets itself is left out.
+    """
+    space: dict[str, Span | Choice] = {}
     for stage in entry.stages:
-        for name, values in distilbench_methods.load(stage.name).search_space.items():
-            if stage.hyperparameters[name] == _default(stage, name):
-                space[name if len(entry.stages) == 1 else f"{stage.name}.{name}"] = values
+        own = {
+            name: values
+            for name, values in distilbench_methods.load(stage.name).search_space.items()
+            if stage.hyperparameters[name] == _default(stage, name)
+        }
+        if spec.learning_rate is not None and stage.learning_rate is None:
+            own[LEARNING_RATE] = Span(*spec.learning_rate, log=True)
+        space |= {name if len(entry.stages) == 1 else f"{stage.name}.{name}": values for name, values in own.items()}
     return space
 
 
@@ -44,14 +53,16 @@ def rows_to_tune(study: Study) -> list[MethodEntry]:
 
 def check_spaces(study: Study) -> None:
     """Raise `ValueError` for a row to be tuned that leaves nothing to be tuned."""
+    if study.tune is None:
+        return
     for entry in rows_to_tune(study):
         names = [stage.name for stage in entry.stages]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"tune: the recipe {entry.label} has {repeated[0]} twice, and could not be tuned apart")
-        if not space_of(entry):
+        if not space_of(entry, study.tune):
             raise ValueError(
                 f"tune: {entry.label} has nothing to tune: its method declares no `search_space`, or the row sets all "
-                "of it; name the rows to tune in tune.methods"
+                "of it; give tune.learning_rate, or name the rows to tune in tune.methods"
             )
 
 

@@ -22,8 +22,9 @@ from distilbench.study.budget import Ledger, charge, phase, restore, spent
 from distilbench.training.charges import charge_step, charge_stored
 from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
 from distilbench.training.compiled import begin_step, compiled, plain
-from distilbench.training.dev import Response
+from distilbench.training.dev.response import Response
 from distilbench.training.gradient_cache import backward_in_parts
+from distilbench.training.heads import started
 from distilbench.training.job import Trained, TrainingJob
 from distilbench.training.optimizer import drop_gradients, learning_rate, make_optimizer, set_learning_rate
 from distilbench.training.signals import SignalSource, detached, dims_of
@@ -75,8 +76,7 @@ class _Loop:
         teacher = job.store.final_width if job.teacher is None else job.teacher
         self.dims: Dims = dims_of(job.student, teacher, len(job.text), shared_tokens=job.shared_tokens)
         self.needs: Needs = job.method.needs(self.dims)
-        with seeded(seed_for(job.seed, "aux")):
-            self.aux = job.method.build_aux(self.dims).to(job.student.device)
+        self.aux = started(job.method, self.dims, job.spec.head_start, job.seed).to(job.student.device)
         ledger.extra_parameters += num_parameters(self.aux)
         ledger.state_bytes += sum(buffer.nbytes for buffer in self.aux.buffers())
         seed, spec = seed_for(job.seed, "batches"), job.spec

@@ -21,7 +21,7 @@ from distilbench.evaluation.tasks.contamination import Contamination, find_or_op
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.vector_teacher import AnyTeacher, as_model
-from distilbench.training.dev import DevSet, views_of
+from distilbench.training.dev.response import DevSet, views_of
 
 if TYPE_CHECKING:
     from distilbench.evaluation.tasks.by_name import Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from distilbench.records.schema import Currency
 from distilbench.study.sections.section import PositiveInt, Section
@@ -12,8 +12,21 @@ from distilbench.study.sections.section import PositiveInt, Section
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 """Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""
 Precision = Literal["fp32", "bf16"]
+HeadStart = Literal["isometry", "torch", "released"]
 RowType = Literal["float32", "float16", "int8"]
 """How the teacher's stored signals are kept."""
+
+
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _rising(rates: tuple[float, float]) -> tuple[float, float]:
+    if rates[0] >= rates[1]:
+        raise ValueError(f"give the lowest learning rate first and a higher one second, got {rates[0]:g}, {rates[1]:g}")
+    return rates
+
+
+LearningRates = Annotated[tuple[LearningRate, LearningRate], AfterValidator(_rising)]
 
 
 class BudgetSpec(Section):
@@ -47,7 +60,7 @@ class BudgetSpec(Section):
 
 
 class TrainSpec(Section):
-    """What all methods of a study share and none may change."""
+    """What all methods of a study share; a row may change the learning rate alone."""
 
     batch_size: Annotated[int, Field(ge=2, le=2**20)] = 64
     """Rows of a step: sentences, or anchors with their candidates."""
@@ -57,8 +70,12 @@ class TrainSpec(Section):
     micro_batch: PositiveInt | None = None
     """Pass the student this many rows at a time, for batches that do not fit in memory. The loss still sees the whole
     batch (gradient caching, Gao et al. 2021, arXiv:2101.06983); the price is one more forward pass."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    """AdamW's highest learning rate."""
+    head_start: HeadStart = "isometry"
+    """How the linear layers of all heads start, those of every method alike. `isometry`: as a map that keeps angles,
+    the identity where widths agree, so that a head which is dropped at export hides as little as it can of what is
+    learnt; `torch`: torch's default; `released`: as in the released code of each method (`methods/README.md`)."""
+    learning_rate: LearningRate = 2e-3
+    """AdamW's highest learning rate. A row may have its own, `ibkd: {learning_rate: 0.0002}`, and is marked."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the budget over which the learning rate rises linearly; it then falls linearly to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -111,5 +128,9 @@ class TuneSpec(Section):
     """`quasi-random`: scrambled Sobol points; `tpe`: later trials are drawn to where earlier ones did well."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[0])
     """Seeds of the trials. Each setting is trained once with each; the final runs must have others."""
+    learning_rate: LearningRates | None = (3e-5, 3e-3)
+    """Lowest and highest learning rate of the trials, drawn on a logarithmic scale: the same span for every row that
+    sets none of its own. `null`: the study's, for all. The lowest is SimCSE's released rate, the highest a hundred
+    times that."""
     methods: list[str] | None = None
     """Labels of the rows to tune. Unset: all; otherwise the study is marked as tuned unequally."""

@@ -27,7 +27,7 @@ from distilbench.models.embed import tokens_per_pass
 from distilbench.models.encoder import Encoder
 from distilbench.models.parts.pooling import pool
 from distilbench.study.budget import Budget, Ledger, phase, spent
-from distilbench.training.information_plane import MOST, Plane
+from distilbench.training.dev.information_plane import MOST, Plane
 
 
 def shares(points: int) -> tuple[float, ...]:
