@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers as hf
+from model2vec.distill import distill_from_model
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import Tokenizer
 
 from distilbench.data.tokenizer import load_tokenizer
 from distilbench.models.encoder import Encoder
 from distilbench.models.export import export
+from distilbench.models.finding import PACKAGED_NAME, find_model
 from distilbench.models.model_folder import load_encoder
 from distilbench.models.static_student import distil_static, rarity, reduce, static_encoder
 from distilbench.study.budget import Ledger
 from distilbench.study.sections.models import StaticSpec
+from tests.conftest import sentences
+from tests.models.families import FAMILIES, WIDTH
 
 
 @pytest.fixture
@@ -37,18 +47,67 @@ def test_only_the_multiset_of_tokens_counts(teacher: Encoder, teacher_folder: Pa
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
 
 
-def test_the_vectors_are_the_teachers_reduced_and_weighted(teacher: Encoder, teacher_folder: Path) -> None:
+def test_the_ledger_has_the_tokens_that_passed(teacher: Encoder, teacher_folder: Path) -> None:
     ledger, tokenizer = Ledger(), load_tokenizer(teacher_folder)
-    student = distil_static(teacher, tokenizer, StaticSpec(width=5, smoothing=0.01), ledger)
-    count = teacher.backbone.get_input_embeddings().num_embeddings
-    ids = torch.tensor([[tokenizer.cls_token_id, token, tokenizer.sep_token_id] for token in range(count)])
+    distil_static(teacher, tokenizer, StaticSpec(width=5), ledger)
+    # Of the five special tokens, the unknown one and the padding are kept.
+    assert ledger.teacher_sentences_online == len(tokenizer) - 3
+    assert ledger.teacher_flops_online == teacher.forward_flops(len(tokenizer) - 3, 3)
+
+
+def with_placeholders(tokenizer: Any, places: tuple[int, ...]) -> Any:
+    """A word-piece tokenizer with placeholders of BERT's in between."""
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    for number, place in enumerate(places):
+        tokens.insert(place, f"[unused{number}]")
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content["model"]["vocab"] = {token: number for number, token in enumerate(tokens)}
+    for added in content["added_tokens"]:
+        added["id"] = tokens.index(added["content"])
+    processor = content["post_processor"]["special_tokens"]
+    for name in processor:
+        processor[name]["ids"] = [tokens.index(name)]
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return hf.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(content)), **names)
+
+
+@pytest.mark.parametrize("family", ["bert", "placeholders", "mpnet"])
+@pytest.mark.parametrize("width", [12, 32])
+def test_it_is_what_model2vec_makes(family: str, width: int, tmp_path: Path) -> None:
+    tokenizer = FAMILIES["bert" if family == "placeholders" else family].tokenizer()
+    if family == "placeholders":
+        tokenizer = with_placeholders(tokenizer, (1, 3, 4, 50, 51, 52, 200))
+    model = FAMILIES["bert" if family == "placeholders" else family].build(tokenizer)
+    SentenceTransformer(modules=_modules(model, tokenizer, tmp_path), device="cpu").save(str(tmp_path / "teacher"))
+    ours = distil_static(load_encoder(tmp_path / "teacher"), tokenizer, StaticSpec(width=width), Ledger())
+    theirs = distill_from_model(model, tokenizer, device="cpu", pca_dims=width, quantize_to="float32")
+    texts = [*sentences(40, seed=5), "☃ snow 7 unknown ☃", "a", "The Cat, the dog."]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        vectors = teacher(ids, torch.ones_like(ids), layers=(4,)).layers[:, 0]
-    expected = reduce(vectors, 5) * rarity(count, 0.01)[:, None]
-    expected[torch.tensor(tokenizer.all_special_ids)] = 0
-    torch.testing.assert_close(student.backbone.get_input_embeddings().weight.double(), expected, atol=1e-4, rtol=1e-3)
-    assert ledger.teacher_sentences_online == count
-    assert ledger.teacher_flops_online == teacher.forward_flops(count, 3)
+        found = ours(batch["input_ids"], batch["attention_mask"]).final
+    expected = torch.from_numpy(theirs.encode(texts)).to(found.dtype)
+    # Principal components have no sign of their own, and theirs are computed in single precision.
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=3e-5, rtol=0)
+
+
+@pytest.mark.thorough
+def test_the_packaged_teachers_is_what_model2vec_makes() -> None:
+    folder = find_model(PACKAGED_NAME).folder
+    teacher, tokenizer = load_encoder(folder), load_tokenizer(folder)
+    ours = distil_static(teacher, tokenizer, StaticSpec(), Ledger())
+    theirs = distill_from_model(hf.AutoModel.from_pretrained(folder), tokenizer, device="cpu", quantize_to="float32")
+    texts = ["A plane is taking off.", "Naïve café-goers, 24/7: isn't it?", "The cat sat on the mat.", "2 + 2 = 4"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = ours(batch["input_ids"], batch["attention_mask"]).final
+    expected = torch.from_numpy(theirs.encode(texts)).to(found.dtype)
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-5, rtol=0)
+
+
+def _modules(model: Any, tokenizer: Any, folder: Path) -> list[Any]:
+    model.save_pretrained(folder / "backbone")
+    tokenizer.save_pretrained(folder / "backbone")
+    return [Transformer(str(folder / "backbone"), max_seq_length=64), Pooling(WIDTH, "mean")]
 
 
 def test_frequent_tokens_weigh_least() -> None:
@@ -67,8 +126,6 @@ def test_reducing_to_full_width_keeps_distances() -> None:
 def test_it_is_exported_as_sentence_transformers_reads_it(
     teacher: Encoder, teacher_folder: Path, tmp_path: Path
 ) -> None:
-    from sentence_transformers import SentenceTransformer
-
     tokenizer = load_tokenizer(teacher_folder)
     student = distil_static(teacher, tokenizer, StaticSpec(width=8), Ledger())
     export(student, tokenizer, tmp_path / "model", "# static\n")
