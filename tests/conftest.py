@@ -67,6 +67,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["DISTILBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_precision() -> None:
+    """Scores are the same on machines that multiply bf16 fast."""
+    os.environ["DISTILBENCH_PRECISION"] = "fp32"
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """The folder of official task data."""

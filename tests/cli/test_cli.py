@@ -333,6 +333,7 @@ def test_a_cuda_device_has_one_name_and_is_the_current_one(
     assert settings(out=tmp_path, device=wanted).device == name
     assert current == [index]
     assert environment(name)["device"] == f"name of {name}"
+    assert environment(name)["tf32"] is False and "tf32" not in environment("cpu")
     with pytest.raises(UserError, match=r"cuda:2 is not available"):
         settings(out=tmp_path, device="cuda:2")
 

@@ -82,7 +82,7 @@ def test_a_folders_hash_follows_names_and_contents(tmp_path: Path) -> None:
 
 def test_only_runs_on_small_texts_state_how_many_batches_are_sorted_together(inputs: Inputs) -> None:
     def pools(sentences: int, method: str = "mse") -> object:
-        changed = {**inputs.study.model_dump(), "methods": [method]}
+        changed = {**inputs.study.model_dump(exclude_unset=True), "methods": [method]}
         changed["text"] = {**changed["text"], "sentences": sentences}
         changed["labelled"] = {**changed["labelled"], "rows": sentences}
         study = Study.model_validate(changed)
@@ -97,7 +97,7 @@ def test_only_runs_on_small_texts_state_how_many_batches_are_sorted_together(inp
 
 def test_the_id_of_a_run_stays_when_the_text_is_built(inputs: Inputs) -> None:
     few = {"limit": 100, "methods": ["mse", "simcse-supervised"]}
-    sized = make_inputs(Study.model_validate({**inputs.study.model_dump(), **few}), inputs.settings)
+    sized = make_inputs(Study.model_validate({**inputs.study.model_dump(exclude_unset=True), **few}), inputs.settings)
     runs = [run for run in runs_of(sized.study) if run.role == "method"]
     before = [prepare_run(sized, run).id for run in runs]
     assert sized.labelled is not None

@@ -118,17 +118,21 @@ def environment(device: str) -> dict[str, Any]:
     """Versions and machine, for the record."""
     import torch
 
+    on_cuda = device.startswith("cuda")
     return {
         **{name: version(name) for name in REPORTED_PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if on_cuda else device,
+        # Whether products in fp32 are of numbers with TF32's 10 digits of mantissa.
+        **({"tf32": torch.backends.cuda.matmul.allow_tf32} if on_cuda else {}),
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as its maker calls it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +90,11 @@ class CalibrationResult:
 
 
 def figures(model: StoredModel, hashes: Mapping[str, str]) -> dict[str, Figure]:
-    """Task -> what was published of a model; empty for an unknown one, and for one that is used in another way."""
-    return {} if "used" in hashes else figures_of(model.name, hashes["weights"])
+    """Task -> what was published of a model; empty for an unknown one, and for one that is used in another way.
+
+    Half precision is no other way: `compare` allows for it.
+    """
+    return {} if "used" in replace(model, dtype="fp32").hashes() else figures_of(model.name, hashes["weights"])
 
 
 def compare(

@@ -67,6 +67,8 @@ class _EnvironmentShape(Stored):
     cpu: str
     threads: int
     device: str
+    tf32: bool | None = None
+    """Of CUDA devices."""
 
 
 class _PointShape(Stored):

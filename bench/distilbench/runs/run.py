@@ -23,6 +23,7 @@ from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
 from distilbench.runs.trained import training_of
 from distilbench.study.budget import Ledger, phase, reset_peak_memory
+from distilbench.study.sections.training import known
 from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
@@ -105,7 +106,7 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
 def _score(run: PreparedRun, model: Source, ledger: Ledger) -> list[RecordedTask]:
     from distilbench.evaluation.score import score
 
-    inputs, precision = run.inputs, run.inputs.study.evaluation.precision
+    inputs, precision = run.inputs, known(run.inputs.study.evaluation.precision)
     with phase(ledger, "evaluation"):
         scores = score(model, inputs.tasks(), inputs.settings.cache, inputs.settings.device, precision)
     return [
@@ -153,6 +154,6 @@ def _among_the_teachers_documents(run: PreparedRun, model: StoredModel) -> dict[
     from distilbench.evaluation.asymmetric import TeacherIndex, asymmetric_scores
 
     inputs, teacher = run.inputs, as_model(run.inputs.teacher)
-    device, precision = teacher.device, inputs.study.evaluation.precision
+    device, precision = teacher.device, known(inputs.study.evaluation.precision)
     index = TeacherIndex(teacher.stored, teacher.shape, device, precision, inputs.settings.cache)
     return asymmetric_scores(model, index, inputs.tasks(), device, precision)

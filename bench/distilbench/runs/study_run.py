@@ -86,7 +86,8 @@ def _refuse_uncalibrated(inputs: Inputs, ceiling: Record) -> None:
     stored, settings = as_model(inputs.teacher).stored, inputs.settings
     examples = {name: facts["examples"] for name, facts in ceiling.tasks.items()}
     published = figures(stored, inputs.teacher.hashes)
-    compared = compare(published, ceiling.scores, examples, inputs.study.evaluation.precision)
+    halves = "bf16" in (stored.dtype, inputs.study.evaluation.precision)
+    compared = compare(published, ceiling.scores, examples, "bf16" if halves else "fp32")
     wrong = explain(stored, _published(inputs), compared, settings.cache, settings.device)
     if wrong is not None:
         raise UserError(f"the teacher {wrong}; {way_out}")

@@ -19,6 +19,7 @@ from distilbench.core.seeds import generator_states, seed_for, seeded, set_gener
 from distilbench.data.batches import BatchOrder
 from distilbench.models.encoder import num_parameters
 from distilbench.study.budget import Ledger, charge, phase, restore, spent
+from distilbench.study.sections.training import known
 from distilbench.training.charges import charge_step, charge_stored
 from distilbench.training.checkpoints import Checkpoints, Snapshot, tensors_of
 from distilbench.training.compiled import begin_step, compiled, plain
@@ -266,7 +267,7 @@ class _Loop:
         return signals, terms
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.job.spec.precision == "fp32":
+        if known(self.job.spec.precision) == "fp32":
             return nullcontext()
         return torch.autocast(self.job.student.device.type, dtype=torch.bfloat16)
 

@@ -14,6 +14,7 @@ from distilbench.data.plain_text import TextRequest
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.encoder import Encoder
 from distilbench.models.finding import find_model
+from distilbench.runs.prepare.precision import resolved
 from distilbench.runs.prepare.pruned import pruned
 from distilbench.runs.prepare.stores import Stores
 from distilbench.runs.prepare.students import Students
@@ -23,6 +24,7 @@ from distilbench.runs.prepare.vector_teacher import AnyTeacher, JoinedTeacher, V
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
 from distilbench.study.sections.models import TeacherSpec, spec_of
+from distilbench.study.sections.training import known
 from distilbench.study.study import Study
 from distilbench.training.signals import dims_of
 from distilbench_methods.base import Dims, Needs
@@ -103,6 +105,7 @@ def with_methods(inputs: Inputs, methods: Iterable[MethodEntry]) -> Inputs:
 
 def make_inputs(study: Study, settings: Settings, announce: Announce = lambda _: None) -> Inputs:
     """The inputs of a study that has one student, one text and one way to train."""
+    study = resolved(study, settings.device, settings.cache)
     teacher = _teacher(study, settings)
     tasks = cache(partial(_load_tasks, study, settings, announce))
     return _inputs(study, settings, announce, teacher, tasks, Stores(teacher, settings.cache, announce))
@@ -112,7 +115,8 @@ def inputs_of_parts(studies: list[Study], settings: Settings, announce: Announce
     """The inputs of each part of a study, which share teacher, tasks, and a text where they ask for the same."""
     first = make_inputs(studies[0], settings, announce)
     parts = [first]
-    for study in studies[1:]:
+    for other in studies[1:]:
+        study = resolved(other, settings.device, settings.cache)
         part = _inputs(study, settings, announce, first.teacher, first.tasks, first.stores)
         alike = next((other.text for other in parts if other.text.request == part.text.request), part.text)
         parts.append(replace(part, text=alike))
@@ -170,7 +174,7 @@ def _one_teacher(spec: TeacherSpec, settings: Settings) -> Teacher | VectorTeach
     if spec.model is None:
         return VectorTeacher(spec, settings.device, settings.cache)
     stored = find_model(spec.model, settings.mirror)
-    used = replace(stored, prompts=spec.prompts, dtype=spec.dtype, truncate=spec.truncate)
+    used = replace(stored, prompts=spec.prompts, dtype=known(spec.dtype), truncate=spec.truncate)
     return Teacher(used, settings.device, settings.cache)
 
 

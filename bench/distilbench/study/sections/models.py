@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from distilbench.study.sections.section import PositiveInt, Section
-from distilbench.study.sections.training import Precision
+from distilbench.study.sections.training import AnyPrecision
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """By sentence-transformers' names."""
@@ -22,8 +22,9 @@ class TeacherSpec(Section):
     prompts: dict[str, str] | None = None
     """What stands before a text, by mteb's names for sides (`query`, `document`), task types and tasks. Unset: the
     model's own."""
-    dtype: Precision = "fp32"
-    """Of the model's transformer, in teaching and in scoring. `bf16` takes half the memory, and changes vectors."""
+    dtype: AnyPrecision = "auto"
+    """Of the model's transformer, in teaching and in scoring. `bf16` takes half the memory, and changes vectors.
+    `auto` is what it is for `train.precision`."""
     truncate: PositiveInt | None = None
     """Keep this many numbers of each vector, the first, as sentence-transformers' `truncate_dim` does. Unset: all."""
     vectors: str | None = None

@@ -12,6 +12,16 @@ from distilbench.study.sections.section import PositiveInt, Section
 Compile = Literal["default", "reduce-overhead", "max-autotune"]
 """Modes of `torch.compile`, by torch's names. The latter two record CUDA graphs where the student is on a GPU."""
 Precision = Literal["fp32", "bf16"]
+AnyPrecision = Literal["auto", "fp32", "bf16"]
+"""`auto` until a study meets a machine: see `distilbench.runs.prepare.precision`."""
+
+
+def known(precision: AnyPrecision) -> Precision:
+    """A precision of a study that has met a machine, after which none is `auto`."""
+    assert precision != "auto", "inputs are made from resolved studies"
+    return precision
+
+
 HeadStart = Literal["isometry", "torch", "released"]
 RowType = Literal["float32", "float16", "int8"]
 """How the teacher's stored signals are kept."""
@@ -84,8 +94,10 @@ class TrainSpec(Section):
     """Gradients of all that is trained are scaled down to this norm where theirs is larger."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens per training sentence; longer ones are cut, for teacher and student alike."""
-    precision: Precision = "fp32"
-    """Arithmetic of training. `bf16`: autocast; weights and optimiser stay in fp32."""
+    precision: AnyPrecision = "auto"
+    """Arithmetic of training. `bf16`: autocast; weights and optimiser stay in fp32. `auto`: bf16 where a product of two
+    matrices is at least 1.3 times as fast in it as in fp32, measured once for each device; `DISTILBENCH_PRECISION`,
+    where it is set, says instead what `auto` is. Runs and reports state what it was."""
     compile: Compile | None = None
     """Run the student's blocks through `torch.compile`, in this mode, while it is trained. Unset: not
     compiled. Compiling takes a minute or more before the first step; results then differ in the last bits, and on a
@@ -101,9 +113,9 @@ class TrainSpec(Section):
 class EvaluationSpec(Section):
     """How models are scored once they are trained, the teacher included."""
 
-    precision: Precision = "fp32"
-    """`bf16`: of the transformer's weights and activations; pooling, heads and similarities stay in fp32. It is for
-    machines that multiply bf16 faster, and changes scores (`BENCHMARKS.md` has by how much)."""
+    precision: AnyPrecision = "auto"
+    """`bf16`: of the transformer's weights and activations; pooling, heads and similarities stay in fp32. It changes
+    scores in the fourth digit (`BENCHMARKS.md` has by how much). `auto` is what it is for `train.precision`."""
 
 
 class AblateSpec(Section):
