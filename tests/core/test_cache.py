@@ -14,7 +14,7 @@ from filelock import Timeout
 
 from distilbench.core import cache
 from distilbench.core.cache import claim, find_or_make, is_there, is_usable, kept_arrays, locked, put
-from distilbench.evaluation import representation
+from distilbench.evaluation.vectors import representation
 from distilbench.runs.prepare import texts as prepared_texts
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.vector_teacher import as_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.evaluation import representation as vectors
+from distilbench.evaluation.vectors import representation as vectors
 from distilbench.models.model_folder import load_encoder
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from distilbench.analysis import comparable, stats
 from distilbench.core.errors import UserError
 from distilbench.records.record import ROLE_ORDER, Record
+from distilbench.records.schema import MAIN
 
 OVERALL, BY_TYPE = "Mean (Task)", "Mean (TaskType)"
 """The means of mteb's leaderboard: over tasks, and over the means of the task types."""
@@ -107,12 +108,23 @@ def make_study(name: str, records: Sequence[Record], margin: float = MARGIN) -> 
     tasks = _tasks(records)
     completed = [record for record in records if record.status == "completed"]
     ids = pd.Index([record.run_id for record in completed], name="run_id")
-    main = [{task: scores["main_score"] for task, scores in record.scores.items()} for record in completed]
-    scores = pd.DataFrame(main, index=ids, columns=list(tasks.index), dtype="float64")
+    scores = _of_metric(completed, tasks, MAIN)
     averages = pd.DataFrame({name: _average(scores, weights) for name, weights in groups(tasks).items()})
     gaps = _gaps(completed, pd.concat([scores, averages], axis=1))
     costs = pd.DataFrame([_costs(record.ledger) for record in completed], index=ids).sort_index(axis=1)
     return StudyFrames(name, by_id, runs, tasks, scores, averages, gaps, costs, differences, margin)
+
+
+def of_metric(study: StudyFrames, metric: str) -> pd.DataFrame:
+    """Completed runs x tasks: a metric of the records; not-a-number where a task does not have it."""
+    completed = [study.records[str(run_id)] for run_id in study.scores.index]
+    return _of_metric(completed, study.tasks, metric)
+
+
+def _of_metric(completed: Sequence[Record], tasks: pd.DataFrame, metric: str) -> pd.DataFrame:
+    ids = pd.Index([record.run_id for record in completed], name="run_id")
+    found = [{task: scores.get(metric) for task, scores in record.scores.items()} for record in completed]
+    return pd.DataFrame(found, index=ids, columns=list(tasks.index), dtype="float64")
 
 
 def row_names(study: StudyFrames, role: str) -> dict[str, str]:

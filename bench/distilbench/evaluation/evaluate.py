@@ -20,9 +20,12 @@ import pytrec_eval
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.exact_search import ExactSearch, Ranked
 from distilbench.evaluation.mteb_encoder import BenchEncoder
+from distilbench.evaluation.task_types.kinds import Sts
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.evaluation.tasks.subsets import WHOLE, within
 from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
+from distilbench.evaluation.vectors.centred import centred_correlation
+from distilbench.records.schema import CENTRED, MEAN_LENGTH
 
 QUERY_METRICS = {
     "ndcg_cut.10": "ndcg_at_10",
@@ -81,7 +84,7 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
             )
             for subset, split, data in task.splits()
         ]
-    metrics = _metrics(task_result)
+    metrics = _metrics(task_result) | _centred(encoder, model, task)
     if not np.isfinite(metrics["main_score"]):
         raise CollapseError(f"the score of {task.name} is not a number: the model's vectors have collapsed")
     ranked = [
@@ -89,6 +92,24 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     ]
     judged = [judged_frame(data["relevant_docs"]) if task.is_retrieval else None for *_, data in task.splits()]
     return Evaluated(metrics, task_result, *(_of_task(task, parts) for parts in (frames, ranked, judged)))
+
+
+def _centred(encoder: MtebEncoder, model: Any, task: Task) -> dict[str, float]:
+    """The main score of centred vectors and the length of their mean, averaged like it; of STS and retrieval alone."""
+    found = []
+    for subset, split, data in task.splits():
+        if isinstance(model, ExactSearch):
+            if (subset, split) not in model.centred:
+                return {}
+            frame = _query_metrics(data["relevant_docs"], model.centred[subset, split], task.main_metric)
+            found.append((float(frame[task.main_metric].mean()), model.mean_lengths[subset, split]))
+        elif isinstance(task.tables, Sts):
+            pairs = list(task.tables.pairs(task.instance, data))
+            found.append(centred_correlation(encoder, task.instance.metadata, pairs, data["score"]))
+    if not found or not np.isfinite(found).all():
+        return {}
+    score, length = np.mean(found, axis=0)
+    return {CENTRED: float(score), MEAN_LENGTH: float(length)}
 
 
 def _afresh(instance: Any) -> Any:

@@ -93,7 +93,7 @@ class Record:
     `pairs_seen`, task -> test pairs in the labelled text, which are left in. Empty where nobody looked."""
     vectors: dict[str, Any] = field(default_factory=dict)
     """What the vectors of fixed sentences are like: `sentences`, `values`, and `layers`, student's by teacher's
-    (distilbench.evaluation.representation); and, where both are as wide, `asymmetric`: retrieval task ->
+    (distilbench.evaluation.vectors.representation); and, where both are as wide, `asymmetric`: retrieval task ->
     main score of the student's queries among the teacher's documents, in the task's precision. Empty where nobody
     looked."""
     speed: dict[str, float] = field(default_factory=dict)

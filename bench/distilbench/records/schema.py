@@ -12,6 +12,8 @@ Status = Literal["completed", "diverged", "failed"]
 Role = Literal["method", "floor", "ceiling", "reference"]
 Currency = Literal["steps", "sentences", "tokens", "flops", "seconds"]
 MAIN = "main_score"
+CENTRED, MEAN_LENGTH = "centred_main_score", "mean_vector_length"
+"""Beside a task's metrics by mteb: see `distilbench.evaluation.vectors.centred`."""
 LEARNING_RATE = "learning_rate"
 """Among the hyperparameters of a row: its own, where it has one."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from distilbench.analysis.frame import OVERALL, StudyFrames, row_names
+from distilbench.analysis.frame import OVERALL, StudyFrames, of_metric, over_seeds, row_names
 from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
+from distilbench.records.schema import CENTRED
 from distilbench.reporting.notes import smoke_mark, some
 from distilbench.reporting.ranking import advice, machine, parameters_of
 
@@ -56,9 +57,31 @@ def findings(study: StudyFrames, inference: Inference) -> list[str]:
         ordered = sorted(known, key=lambda key: -known[key])
         if len(ordered) > 1:
             found.append(f"On {OVERALL}: {advice(study, inference, ordered)[0]}")
+            found += _order_when_centred(study, inference, ordered)
         elif ordered:
             found += _beside_the_floor(study, inference, ordered[0])
     return found
+
+
+def _order_when_centred(study: StudyFrames, inference: Inference, ordered: list[str]) -> Iterator[str]:
+    """Whether the order of some methods, best first, is another once the offset of their vectors is taken away."""
+    centred = of_metric(study, CENTRED)
+    if centred.empty or centred.isna().to_numpy().any():
+        return
+    means = over_seeds(study.runs, centred.mean(axis=1).to_frame("mean")).mean["mean"][ordered]
+    shown = [
+        (better, worse)
+        for place, better in enumerate(ordered)
+        for worse in ordered[place + 1 :]
+        if inference.verdict(better, worse) == "better"
+    ]
+    turned = sum(bool(means[better] < means[worse]) for better, worse in shown)
+    names, first = row_names(study, "method"), str(means.idxmax())
+    if turned or first != ordered[0]:
+        yield (
+            f"With centred vectors {names[first]} has the best mean, and of the {_count(len(shown), 'difference')} "
+            f"shown here {turned} turn round: part of this order is an offset that all vectors of a model share."
+        )
 
 
 def _beside_the_floor(study: StudyFrames, inference: Inference, key: str) -> Iterator[str]:

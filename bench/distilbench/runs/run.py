@@ -14,7 +14,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
 from distilbench.core.sealed import clear_up, disk_trouble
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.evaluation import representation
+from distilbench.evaluation.vectors import representation
 from distilbench.models.model_folder import StoredModel
 from distilbench.models.sources import Source
 from distilbench.records.record import Record

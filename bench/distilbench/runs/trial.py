@@ -24,7 +24,7 @@ from distilbench.core.sealed import disk_trouble
 from distilbench.data.corpus import Corpus, open_corpus, write_corpus
 from distilbench.data.labelled import LabelledText, Text
 from distilbench.data.tokenizer import TextReader
-from distilbench.evaluation.representation import sample
+from distilbench.evaluation.vectors.representation import sample
 from distilbench.models.embed import embed
 from distilbench.models.export import export
 from distilbench.models.model_folder import load_encoder

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from distilbench.analysis.frame import BY_TYPE, OVERALL, SeedSummary, StudyFrames, median_costs
-from distilbench.reporting.cells import number, plus_minus
+from distilbench.analysis.frame import BY_TYPE, OVERALL, SeedSummary, StudyFrames, median_costs, of_metric, over_seeds
+from distilbench.records.schema import CENTRED, MEAN_LENGTH
+from distilbench.reporting.cells import DASH, number, plus_minus
 from distilbench.reporting.notes import caution, difference_notes, notes, status_counts, status_text
 from distilbench.reporting.render import Table
 
@@ -98,6 +99,7 @@ def main_table(study: StudyFrames, further_notes: Sequence[str] = ()) -> Table:
     for group in study.averages:
         builder.add_estimate(average_heading(group), study.average, str(group), 2)
     builder.add_estimate("Gap closed (%)", _methods_only(study, study.gap), OVERALL, 1)
+    further_notes = [*further_notes, *_add_centred(builder, study)]
     counts = status_counts(study)
     builder.add("n", counts["completed"].map(str), counts["completed"])
     status = status_text(counts)
@@ -108,6 +110,26 @@ def main_table(study: StudyFrames, further_notes: Sequence[str] = ()) -> Table:
     return builder.table(
         "main", "scores (x100; means) and costs (medians) over completed seeds", [*notes(study), *further_notes]
     )
+
+
+def _add_centred(builder: TableBuilder, study: StudyFrames) -> list[str]:
+    """The mean over tasks of centred scores and the length of the mean vector; returns what they are."""
+    centred = of_metric(study, CENTRED)
+    tasks = centred.columns[centred.notna().any()]
+    if not len(tasks):
+        return []
+    for heading, values, factor, decimals in (
+        ("Centred", centred, 100, 2),
+        ("Mean vector", of_metric(study, MEAN_LENGTH), 1, 2),
+    ):
+        mean = values[tasks].mean(axis=1, skipna=False).to_frame("mean")
+        order = over_seeds(study.runs, mean).mean["mean"] * factor
+        builder.add(heading, order.map(lambda value, d=decimals: DASH if pd.isna(value) else f"{value:.{d}f}"), order)
+    of = "" if len(tasks) == len(study.tasks) else f" of {', '.join(map(str, tasks))}"
+    return [
+        f"Centred: mean over tasks{of} with the mean of each task's vectors taken from them before the cosine; Mean "
+        "vector: how long that mean of unit vectors is, 0 for vectors in all directions, 1 for vectors in one."
+    ]
 
 
 def task_table(study: StudyFrames, interquartile_means: pd.DataFrame | None = None) -> Table:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from distilbench.core.cache import kept_arrays
 from distilbench.data.tokenizer import TextReader, load_tokenizer
-from distilbench.evaluation import representation
+from distilbench.evaluation.vectors import representation
 from distilbench.models.embed import batch_rule
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.model_folder import StoredModel

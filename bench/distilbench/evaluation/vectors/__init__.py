@@ -1,0 +1,1 @@
+"""What a model's vectors are like, beside their scores."""
