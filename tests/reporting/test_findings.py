@@ -51,6 +51,20 @@ def test_a_finding_says_what_the_verdicts_say(told_apart: tuple[StudyFrames, Inf
             assert name in sentence
 
 
+def test_it_says_which_methods_are_above_the_floor(tmp_path: Path) -> None:
+    design = factorial(kind=["good", "also-good", "poor", "untrained"])
+    quality = {"good": 0.7, "also-good": 0.68, "poor": 0.3, "untrained": 0.3}
+    made = simulate(design, lambda levels: quality[levels["kind"]], 5, np.random.default_rng(0))
+    records = [
+        replace(record, role="floor", run_id=record.run_id) if record.label == "untrained" else record
+        for record in made.records
+    ]
+    replace(made, records=records).write(tmp_path / "planted", design)
+    said = findings(*with_errors(make_study("planted", read_study(tmp_path / "planted")), tmp_path / "planted"))
+    assert said[0].startswith("2 of 3 methods are shown to be better than the student before training on ")
+    assert said[0].endswith("STS and Retrieval: good, also-good.") or said[0].endswith("also-good, good.")
+
+
 def test_smoke_runs_find_nothing(told_apart: tuple[StudyFrames, Inference]) -> None:
     study, _ = told_apart
     short = [replace(record, limit=64) for record in study.records.values()]

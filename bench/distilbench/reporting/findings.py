@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from distilbench.analysis.frame import OVERALL, StudyFrames, of_metric, over_seeds, row_names
+from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, of_metric, over_seeds, row_names
 from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
 from distilbench.records.schema import CENTRED
@@ -50,16 +50,15 @@ def findings(study: StudyFrames, inference: Inference) -> list[str]:
     if smoke_mark(study) or not inference.comparisons():
         return []
     names, letters = row_names(study, "method"), study.runs.groupby("key")["letters"].first()
-    found = []
+    found = list[str]()
     for letter in dict.fromkeys(letters[list(names)]):
         scores = {key: inference.score(key, OVERALL) for key in names if letters[key] == letter}
         known = {key: score.mean for key, score in scores.items() if score is not None}
         ordered = sorted(known, key=lambda key: -known[key])
+        found += _above_the_floor(study, inference, ordered)
         if len(ordered) > 1:
             found.append(f"On {OVERALL}: {advice(study, inference, ordered)[0]}")
             found += _order_when_centred(study, inference, ordered)
-        elif ordered:
-            found += _beside_the_floor(study, inference, ordered[0])
     return found
 
 
@@ -84,11 +83,25 @@ def _order_when_centred(study: StudyFrames, inference: Inference, ordered: list[
         )
 
 
-def _beside_the_floor(study: StudyFrames, inference: Inference, key: str) -> Iterator[str]:
+def _above_the_floor(study: StudyFrames, inference: Inference, keys: list[str]) -> Iterator[str]:
+    """Which methods are shown to be better than the student before training on every task type, or on their mean."""
+    names = row_names(study, "method")
+    types = [str(group) for group in study.averages if group not in (OVERALL, BY_TYPE)] if len(study.tasks) > 1 else []
     for floor in row_names(study, "floor"):
-        if (verdict := inference.verdict(key, floor)) is not None:
-            name = row_names(study, "method")[key]
-            yield f"On {OVERALL}: {name} against the student before training: {verdict}."
+        compared = [key for key in keys if inference.verdict(key, floor) is not None]
+        better = [key for key in compared if all(inference.verdict(key, floor, at) == "better" for at in types)]
+        where = " and ".join(types)
+        if not (types and better):
+            better, where = [key for key in compared if inference.verdict(key, floor) == "better"], OVERALL
+        if len(compared) == 1:
+            (key,), verdict = compared, inference.verdict(compared[0], floor)
+            yield f"On {OVERALL}: {names[key]} against the student before training: {verdict}."
+        # That none is better is an alarm.
+        elif better:
+            yield (
+                f"{len(better)} of {len(compared)} methods are shown to be better than the student before training on "
+                f"{where}: {', '.join(names[key] for key in better)}."
+            )
 
 
 def alarms(study: StudyFrames, inference: Inference) -> list[str]:
