@@ -246,7 +246,7 @@ def test_a_damaged_head_of_a_page_is_said(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", "b"]}), path)
     content = path.read_bytes()
     path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
-    with pytest.raises(Exception, match="is no readable parquet"):
+    with pytest.raises(Exception, match="is not readable parquet: the head of a page"):
         list(read_sentences(TextSpec(source=str(path)), None))
 
 

@@ -286,6 +286,7 @@ def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
             yield from _texts(path, (batch.column(0) for batch in file.batches([column])), column, section)
     except pa.ArrowException as error:
         raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
+    # What is too large, or damaged.
     except ValueError as error:
         raise UserError(f"{section}.source: {path} {error}") from None
 

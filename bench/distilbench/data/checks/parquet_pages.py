@@ -17,7 +17,7 @@ VALUES = 1
 """A field of what it holds of a page of data."""
 TRUE = 1
 DEEPEST = 8
-DAMAGED = "is no readable parquet: the head of a page is damaged; write it anew"
+DAMAGED = "is not readable parquet: the head of a page is damaged; write it anew"
 
 
 @dataclass(frozen=True)
