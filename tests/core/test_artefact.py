@@ -103,6 +103,7 @@ def test_a_move_that_fails_leaves_what_was_there(folder: Path, monkeypatch: pyte
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return original(self, target)
 
+    monkeypatch.setattr(artefact, "_exchange", lambda *_: False)
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(OSError, match="No space left"):
         write_sealed(folder, fill)

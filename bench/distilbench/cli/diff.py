@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distilbench.cli.options import add_mirror, positive
 from distilbench.cli.output import FINE, print_json, say
-from distilbench.cli.terminal import add_format, print_rows
+from distilbench.cli.terminal import add_format, print_between, print_rows
 
 HELP = "the examples on which two runs differ most"
 
@@ -46,5 +46,6 @@ def action(arguments: argparse.Namespace) -> int:
         return FINE
     shown = [{str(key): value for key, value in row.items()} for row in summary.round(2).to_dict("records")]
     print_rows(shown, f"{differences.first.label} -> {differences.second.label}", arguments)
+    print_between(arguments)
     print_rows(rows, "Where they differ most (gain x100: better placed or answered in the second)", arguments)
     return FINE

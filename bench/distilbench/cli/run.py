@@ -16,7 +16,7 @@ from distilbench.cli.options import (
     share_of_a_gpu,
 )
 from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, say
-from distilbench.cli.terminal import add_format, print_beside, print_rows, print_tables
+from distilbench.cli.terminal import add_format, print_beside, print_between, print_rows, print_tables
 
 if TYPE_CHECKING:
     from distilbench.records.record import Record
@@ -126,7 +126,9 @@ def _print_plans(plans: list[Plan], tuning: str, arguments: argparse.Namespace) 
     if arguments.format == "json":
         print_json([{"study": plan.study, **row} for plan in plans for row in _planned(plan)])
         return
-    for plan in plans:
+    for place, plan in enumerate(plans):
+        if place:
+            print_between(arguments)
         print_rows(_planned(plan), plan.study, arguments)
         to_do = [item for item in plan.runs if item.state == "to do"]
         print_beside(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}", arguments)

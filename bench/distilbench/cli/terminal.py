@@ -91,6 +91,12 @@ def print_tables(tables: Iterable[Table], arguments: argparse.Namespace) -> None
             _print(Grid.of_table(table), arguments)
 
 
+def print_between(arguments: argparse.Namespace) -> None:
+    """What keeps the next table apart for programs, which would take it for more rows of the one before."""
+    if arguments.format != "text":
+        sys.stdout.write("\n")
+
+
 def print_beside(text: str, arguments: argparse.Namespace) -> None:
     """Lines that belong to a table and are none of it: on stdout for people, else where no program reads them."""
     for line in text.split("\n"):

@@ -17,8 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
+from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 
 SUMS_FILE = "SHA256SUMS"
@@ -27,8 +30,14 @@ TEXT = ".json"
 """What git takes for text, of the files that are written here."""
 ATTEMPTS = 10
 """Two processes that replace the same folder may have to step aside for each other."""
+LOOKS, PAUSE_SECONDS = 50, 0.02
+"""How often a reader looks again at what a writer replaces, and how long it waits in between."""
+CURRENT_FOLDER, EXCHANGE = -100, 2
+"""Of renameat2, as Linux has them."""
 
 SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +93,52 @@ def write_together(vouching: Path, write: Callable[[Path], None]) -> None:
         _flush(vouching.parent)
 
 
+def undisturbed(folder: Path, read: Callable[[], T], is_fine: Callable[[T], bool] = lambda _: True) -> T:
+    """What `read` gives or raises of a folder, or of a file, that nobody replaced meanwhile.
+
+    A writer may put another in its place at any time. So what `read` raises, or gives and `is_fine` does not take, is
+    looked at once more before it counts; and as often as there is another one.
+    """
+    for look in range(LOOKS):
+        before = _place_on_disk(folder)
+        error: Exception | None = None
+        try:
+            found = read()
+        except (UserError, OSError, ValueError) as raised:
+            error = raised
+        settled = _place_on_disk(folder) == before
+        if error is None and settled and before is not None and is_fine(found):
+            return found
+        if look and settled:
+            break
+        time.sleep(PAUSE_SECONDS)
+    if error is not None:
+        raise error
+    return found
+
+
+def listed(folder: Path, look: Callable[[], T]) -> T:
+    """What `look` finds in a folder, twice in a row, when nothing is away that a writer is about to put there."""
+    found = look()
+    for _ in range(LOOKS):
+        before, away = found, [left.name for left in folder.glob(f".*{REPLACED}")]
+        found = look()
+        # Of `.NAME.xyz.old`, the name. One that stays away is what a killed process has left.
+        if found == before and all((folder / name[1:].rsplit(".", 2)[0]).exists() for name in away):
+            break
+        time.sleep(PAUSE_SECONDS)
+    return found
+
+
+def _place_on_disk(path: Path) -> tuple[int, int, int] | None:
+    """What is another number for another folder of the same name; of a folder that is away, None."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
+
+
 def is_sealed(folder: Path) -> bool:
     """Whether a sealed folder is there; whether it is damaged is for `damage` to say."""
     return (folder / SUMS_FILE).is_file()
@@ -114,7 +169,7 @@ def is_sound(folder: Path, what: str, may_lack: Collection[str] = (), *, line_en
     """Whether a sealed folder is there and undamaged. Damage is logged, with the name of what will be made again."""
     if not is_sealed(folder):
         return False
-    found = damage(folder, may_lack, line_ends=line_ends)
+    found = undisturbed(folder, lambda: damage(folder, may_lack, line_ends=line_ends), lambda fault: fault is None)
     if found:
         _log.warning("%s in %s is damaged (%s); it is made again", what, folder, found)
     return found is None
@@ -152,6 +207,9 @@ def refused_path(error: BaseException) -> str | None:
 
 
 def _move(temporary: Path, path: Path, replaced: Path) -> None:
+    # What was there is then under the temporary name, and removed with it.
+    if path.is_dir() and _exchange(temporary, path):
+        return
     for attempt in range(ATTEMPTS):
         try:
             if path.exists():
@@ -164,6 +222,26 @@ def _move(temporary: Path, path: Path, replaced: Path) -> None:
             shutil.rmtree(replaced, ignore_errors=True)
             # At different times, and without touching the random state of what is being computed.
             time.sleep(secrets.randbelow(2**attempt) / 1000)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places at once, so that nobody finds neither. False where the system cannot."""
+    call = _renameat2()
+    return call is not None and (
+        call(CURRENT_FOLDER, os.fsencode(one), CURRENT_FOLDER, os.fsencode(other), EXCHANGE) == 0
+    )
+
+
+@cache
+def _renameat2() -> Any:
+    import ctypes
+
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return call
 
 
 def _sums(folder: Path, *, line_ends: bool = False) -> str:

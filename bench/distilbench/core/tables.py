@@ -12,6 +12,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from distilbench.core.bounds import (
+    CELL_BYTES,
+    MOST_COLUMNS,
+    ROW_BYTES,
+    Lines,
+    check_json_lines,
+    check_table_size,
+    lines,
+)
 from distilbench.core.errors import one_of
 
 if TYPE_CHECKING:
@@ -35,15 +44,24 @@ def opened(path: Path, errors: str = "surrogateescape") -> TextIO:
 
 
 def rows(stream: TextIO, tabs: bool) -> Iterator[tuple[int, list[str]]]:
-    """The header, then each row with the line that it begins in; a row may be shorter than the header."""
+    """The header, then each row with the line that it begins in; a row may be shorter than the header.
+
+    No more of a row is read than `distilbench.core.bounds` allows.
+    """
     csv.field_size_limit(FIELD_LIMIT)
+    bounded = Lines(stream)
     # In a TSV, a quotation mark is a character like any other.
-    reader = csv.reader(stream, "excel-tab", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream, strict=True)
+    reader = csv.reader(bounded, "excel-tab", quoting=csv.QUOTE_NONE) if tabs else csv.reader(bounded, strict=True)
     # A quoted field may hold line breaks: a row is named by its first line.
     start, width = 1, None
     try:
         for row in reader:
+            bounded.begin_row()
             width = len(row) if width is None else width
+            if width > MOST_COLUMNS:
+                raise ValueError(
+                    f"line {start} has {width} columns, and a table at most {MOST_COLUMNS}; leave some out"
+                )
             # One of these is a part of a text with a separator in it, and nobody knows which.
             if len(row) > width:
                 raise ValueError(
@@ -93,11 +111,8 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
     """A file of JSON lines as pandas reads it with some options; no wanted column may be twice in a line."""
     import pandas as pd
 
-    quoted = {column: json.dumps(column) for column in columns}
     with opened(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if any(line.count(name) > 1 for name in quoted.values()):
-                json_object(line, number, columns)
+        check_json_lines(stream, lambda line, number: json_object(line, number, columns))
     try:
         # Cached scores are known by a hash of these numbers, of which Python reads the last digit otherwise.
         frame: pd.DataFrame = pd.read_json(path, lines=True, **options)
@@ -105,5 +120,16 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
     except ValueError:
         # A number beyond 64 bits, a byte order mark, or damage, of which the line is to be named.
         with opened(path) as stream:
-            lines = enumerate(stream, start=1)
-            return pd.DataFrame([json_object(line, number, columns) for number, line in lines if line.strip()])
+            numbered = enumerate(lines(stream), start=1)
+            return pd.DataFrame([json_object(line, number, columns) for number, line in numbered if line.strip()])
+
+
+def check_rows(path: Path, tabs: bool) -> None:
+    """Raise for a table of rows that is too large to be held in memory, without holding it."""
+    width, size = 0, 0
+    with opened(path) as stream:
+        for _, row in rows(stream, tabs):
+            width = width or len(row)
+            # Of a row that is too short, the missing cells take room as well.
+            size += ROW_BYTES + CELL_BYTES * width + sum(map(len, row))
+            check_table_size(size)

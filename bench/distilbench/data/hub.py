@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from distilbench.core.bounds import check_table_size
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, key_of
 from distilbench.core.mirror import check
 from distilbench.core.sealed import disk_trouble
-from distilbench.data.sentences import AT_ONCE, BUFFER_BYTES, column_parts
+from distilbench.data.checks.packed_bounds import check_unpacked
+from distilbench.data.checks.parquet_bounds import opened_parquet, values_of
+from distilbench.data.sentences import AT_ONCE
 
 SET_PREFIX, FILE_PREFIX = "hub:", "hf://datasets/"
 ID_AND_FILE = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(/(?P<file>.+))?")
@@ -33,6 +35,7 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\D)")
 CARDS = ("README.md", ".huggingface.yaml")
 """Where a data set may say which files it has."""
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
+TEXTS = ("json", "csv", "text")
 NO_OPTIONS = ("name", "version", "description", "data_files", "data_dir")
 """What a configuration holds beside how its files are read."""
 
@@ -111,14 +114,35 @@ class HubSplit:
             )
 
     def columns(self) -> list[str]:
-        """Names of the columns; where the format says none, those of the first rows."""
+        """Names of the columns; where the format says none, those of the first rows.
+
+        Raises `UserError` for text files in which a line or row is too long to be read.
+        """
         with worded(self.name):
+            self._unpacked_bytes()
             rows = deepcopy(self.builder).as_streaming_dataset(self.split)
             if rows.column_names is None and self.builder.name == "csv":
                 # A stream that is left after some rows would leave the file open.
                 options = {**self.builder.config.pd_read_csv_kwargs, "nrows": 0, "chunksize": None}
                 return list(map(str, pd.read_csv(self.files[0], **options).columns))
             return list(rows.column_names or next(iter(rows.take(1)), {}))
+
+    def check_fits(self, columns: Sequence[str]) -> None:
+        """Raise `UserError` where some columns are too large for this machine's memory. Of the Hub, nobody knows."""
+        with worded(self.name):
+            if self.builder.name != "parquet":
+                check_table_size(self._unpacked_bytes())
+                return
+            for file in self.files:
+                if "://" not in file:
+                    with opened_parquet(Path(file), columns) as table:
+                        table.check_fits(columns)
+
+    def _unpacked_bytes(self) -> int:
+        """Bytes of text files in a mirror; 0 for other kinds of files, and for those of the Hub."""
+        kind = self.builder.name
+        local = [Path(file) for file in self.files if "://" not in file] if kind in TEXTS else []
+        return sum(_unpacked_bytes(path, kind, path.stat().st_size, path.stat().st_mtime_ns) for path in local)
 
     def column_parts(self, column: str) -> Iterator[pa.Array]:
         """A column in parts, of which few are in memory. Raises `UserError` for files that cannot be read."""
@@ -140,18 +164,26 @@ class HubSplit:
 
         # The stream of `datasets` holds whole row groups, and its threads can abort the process as it ends.
         for file in self.files:
-            on_hub = "://" in file
             with (
-                HfFileSystem().open(file) if on_hub else Path(file).open("rb") as stream,
-                pq.ParquetFile(stream, buffer_size=BUFFER_BYTES) as table,
+                HfFileSystem().open(file) if "://" in file else nullcontext(Path(file)) as source,
+                opened_parquet(source, [column]) as table,
             ):
-                if column not in table.schema_arrow.names:
-                    raise LookupError(f"{file}: {one_of('column', column, table.schema_arrow.names)}")
-                yield from column_parts(table, column)
+                if column not in table.names:
+                    raise LookupError(f"{file}: {one_of('column', column, table.names)}")
+                yield from (batch.column(0) for batch in table.batches([column]))
 
     def values(self, column: str) -> list[Any]:
         """All of a column."""
-        return [value for part in self.column_parts(column) for value in part.to_pylist()]
+        return [value for part in self.column_parts(column) for value in values_of(part)]
+
+
+@lru_cache(maxsize=256)
+def _unpacked_bytes(path: Path, kind: str, size: int, time: int) -> int:
+    """`size` and `time` of the file: what is known of it holds for as long as they stay the same."""
+    try:
+        return check_unpacked(path, kind)
+    except ValueError as error:
+        raise ValueError(f"{path.name} {error}") from None
 
 
 def open_split(name: HubName, config: str | None, split: str | None) -> HubSplit:

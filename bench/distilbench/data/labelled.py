@@ -21,7 +21,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import PROTOCOL, key_of
 from distilbench.data.corpus import SAMPLE_SEED, Corpus, made, open_corpus, write_corpus
 from distilbench.data.stored_model import tokenizer_sha256
-from distilbench.data.text import EMBEDDED, changed, numbers, open_source, part_key, read_column
+from distilbench.data.text import EMBEDDED, changed, check_fits, numbers, open_source, part_key, read_column
 from distilbench.data.tokenizer import TextReader
 from distilbench.study.sections.texts import LabelledSpec
 
@@ -140,6 +140,7 @@ def _read(spec: LabelledSpec, mirror: Path | None, section: Section) -> pd.DataF
 
         return pd.DataFrame(training_triples())
     source = open_source(spec.source, spec, mirror, section)
+    check_fits(source, [*spec.columns, *spec.scores], section)
     texts = pd.DataFrame({place: list(read_column(source, name, section)) for place, name in enumerate(spec.columns)})
     for column in spec.scores:
         texts[column] = numbers(source, column, section)

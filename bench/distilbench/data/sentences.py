@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,22 @@ from numpy.typing import NDArray
 COLUMN = "text"
 SCHEMA = pa.schema([(COLUMN, pa.string())])
 AT_ONCE = 1 << 15
+CHARACTERS_AT_ONCE = 1 << 26
 BUFFER_BYTES = 1 << 20
 MARKS_AT_ONCE = 1 << 20
 
 
 def chunks(sentences: Iterable[str], size: int = AT_ONCE) -> Iterator[list[str]]:
-    """Lists of so many sentences, the last one shorter."""
-    rest = iter(sentences)
-    while some := list(islice(rest, size)):
+    """Lists of so many sentences, the last one shorter; and of fewer where they are very long."""
+    some: list[str] = []
+    characters = 0
+    for sentence in sentences:
+        some.append(sentence)
+        characters += len(sentence)
+        if len(some) == size or characters >= CHARACTERS_AT_ONCE:
+            yield some
+            some, characters = [], 0
+    if some:
         yield some
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from distilbench.core.bounds import check_table_size, lines
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
 from distilbench.core.mirror import below, check
-from distilbench.core.tables import json_frame, json_object, opened, place_of, rows
+from distilbench.core.tables import check_rows, json_frame, json_object, opened, place_of, rows
+from distilbench.data.checks.parquet_bounds import opened_parquet, values_of
 from distilbench.data.hub import HubName, HubSplit, open_split
-from distilbench.data.sentences import BUFFER_BYTES, column_parts
 from distilbench.study.sections.texts import LabelledSpec, TextSpec
 
 EMBEDDED = "embedded"
@@ -165,6 +166,23 @@ def read_column(source: Source, column: str, section: str, *, as_written: bool =
         yield line if as_written else " ".join(line.split())
 
 
+def check_fits(source: Source, columns: list[str], section: str) -> None:
+    """Raise `UserError` for columns that this machine's memory does not hold, which are to be read whole."""
+    if isinstance(source, HubSplit):
+        source.check_fits(columns)
+        return
+    try:
+        if source.suffix != ".parquet":
+            check_table_size(source.stat().st_size)
+            return
+        with opened_parquet(source, columns) as file:
+            file.check_fits([column for column in columns if column in file.names])
+    except OSError as error:
+        raise _unreadable(source, error, section) from None
+    except ValueError as error:
+        raise UserError(f"{section}.source: {source} {str(error).splitlines()[0]}") from None
+
+
 def numbers(source: Source, column: str, section: str, key: str = "scores") -> list[float]:
     """A column of scores, which the study names under `key`.
 
@@ -196,11 +214,15 @@ def _hub_values(split: HubSplit, column: str) -> list[Any]:
 
 def _values(path: Path, column: str) -> Any:
     """The values of a column, numbers or what is written for them. Raises `ValueError` for one that is not there."""
-    import pandas as pd
-
-    if path.suffix in (".parquet", ".jsonl"):
-        frame = pd.read_parquet(path) if path.suffix == ".parquet" else json_frame(path, [column])
+    if path.suffix == ".parquet":
+        with opened_parquet(path, [column]) as file:
+            place_of(column, file.names)
+            file.check_fits([column])
+            return [value for batch in file.batches([column]) for value in values_of(batch.column(0))]
+    if path.suffix == ".jsonl":
+        frame = json_frame(path, [column])
         return frame.iloc[:, place_of(column, list(frame.columns))]
+    check_rows(path, tabs=path.suffix == ".tsv")
     with opened(path) as stream:
         found = rows(stream, tabs=path.suffix == ".tsv")
         place = place_of(column, next(found, (1, []))[1])
@@ -234,10 +256,12 @@ def _lines(source: Source, column: str, section: str) -> Iterator[tuple[int, str
                 yield from _table(path, stream, column, section)
             elif path.suffix == ".jsonl":
                 yield from (
-                    (at, _json_field(path, at, line, column, section)) for at, line in enumerate(stream, start=1)
+                    (at, _json_field(path, at, line, column, section)) for at, line in enumerate(lines(stream), start=1)
                 )
             else:
-                yield from enumerate((line.rstrip("\r\n") for line in stream), start=1)
+                yield from enumerate((line.rstrip("\r\n") for line in lines(stream)), start=1)
+    except ValueError as error:
+        raise UserError(f"{section}.source: {path} {error}") from None
     except OSError as error:
         raise _unreadable(path, error, section) from None
 
@@ -255,15 +279,16 @@ def _table(path: Path, stream: TextIO, column: str, section: str) -> Iterator[tu
 
 def _parquet(path: Path, column: str, section: str) -> Iterator[str]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        # Without a buffer, a column of a whole row group were read at once.
-        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
-            _place(path, section, column, file.schema_arrow.names)
-            yield from _texts(path, column_parts(file, column), column, section)
+        with opened_parquet(path, [column]) as file:
+            _place(path, section, column, file.names)
+            yield from _texts(path, (batch.column(0) for batch in file.batches([column])), column, section)
     except pa.ArrowException as error:
         raise UserError(f"{section}.source: {path} is not readable parquet: {str(error).splitlines()[0]}") from None
+    # What is too large, or damaged.
+    except ValueError as error:
+        raise UserError(f"{section}.source: {path} {error}") from None
 
 
 def _texts(source: Source, parts: Iterator[Any], column: str, section: str) -> Iterator[str]:
@@ -271,9 +296,20 @@ def _texts(source: Source, parts: Iterator[Any], column: str, section: str) -> I
 
     for part in parts:
         _require_text(source, section, column, part.type)
-        # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
-        for value in part.cast(pa.large_string()).cast(pa.large_binary()).to_pylist():
-            yield (value or b"").decode("utf-8", errors="surrogateescape")
+        # Of a text that repeats, one copy for all rows.
+        if pa.types.is_dictionary(part.type):
+            texts = _decoded(part.dictionary)
+            yield from ("" if place is None else texts[place] for place in part.indices.to_pylist())
+        else:
+            yield from _decoded(part)
+
+
+def _decoded(values: Any) -> list[str]:
+    import pyarrow as pa
+
+    # By way of bytes, since pyarrow cannot give out text that is not valid UTF-8.
+    stored = values.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+    return [(value or b"").decode("utf-8", errors="surrogateescape") for value in stored]
 
 
 def _require_text(source: Source, section: str, column: str, kind: Any) -> None:

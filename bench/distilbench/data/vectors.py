@@ -20,16 +20,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from distilbench.core.bounds import lines
 from distilbench.core.cache import find_or_make
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
+from distilbench.data.checks.parquet_bounds import opened_parquet, values_of
 from distilbench.data.sentences import AT_ONCE, chunks
 from distilbench.study.sections.models import TeacherSpec
 
 KEY_BYTES = 16
+WIDEST = 2**16
+"""Numbers of a vector."""
+NUMBERS_AT_ONCE = 2**25
+LONGEST_HEAD = 10_000
+"""Bytes of the head of a .npy file, as numpy has it."""
 SidedText = tuple[str, str | None]
 """A text, and the side of a search that it is on."""
 Batch = tuple[list[Any], list[Any], NDArray[Any]]
@@ -179,12 +185,12 @@ def _batches(spec: TeacherSpec, files: list[Path]) -> Iterator[Batch]:
 
 
 def _from_parquet(spec: TeacherSpec, path: Path) -> Iterator[Batch]:
-    with pq.ParquetFile(path) as file:
-        names = [name for name in (spec.text, spec.vector, spec.side) if name is not None]
+    names = [name for name in (spec.text, spec.vector, spec.side) if name is not None]
+    with opened_parquet(path, names) as file:
         for name in names:
-            if name not in file.schema_arrow.names:
-                raise UserError(f"teacher.vectors {path}: {one_of('column', name, file.schema_arrow.names)}")
-        for part in file.iter_batches(AT_ONCE, columns=names):
+            if name not in file.names:
+                raise UserError(f"teacher.vectors {path}: {one_of('column', name, file.names)}")
+        for part in file.batches(names):
             vectors = part.column(spec.vector)
             kind = vectors.type
             if not _is_of_numbers(kind):
@@ -196,8 +202,8 @@ def _from_parquet(spec: TeacherSpec, path: Path) -> Iterator[Batch]:
                     "one width"
                 )
             values = np.asarray(vectors.flatten().cast(pa.float32(), safe=False)).reshape(len(part), -1)
-            sides = part.column(spec.side).to_pylist() if spec.side else [None] * len(part)
-            yield part.column(spec.text).to_pylist(), sides, values
+            sides = values_of(part.column(spec.side)) if spec.side else [None] * len(part)
+            yield values_of(part.column(spec.text)), sides, values
 
 
 def _is_of_numbers(kind: pa.DataType) -> bool:
@@ -206,14 +212,27 @@ def _is_of_numbers(kind: pa.DataType) -> bool:
     return bool(lists and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
 
 
-def _from_npy(spec: TeacherSpec, path: Path, lines: Path) -> Iterator[Batch]:
+def _check_head(path: Path) -> None:
+    """Raise for a head that numpy would read whole, however long it says that it is."""
+    with path.open("rb") as stream:
+        if stream.read(6) == np.lib.format.MAGIC_PREFIX:
+            length = 2 if stream.read(2)[:1] == b"\1" else 4
+            if int.from_bytes(stream.read(length), "little") > LONGEST_HEAD:
+                raise ValueError("its head is too long")
+
+
+def _from_npy(spec: TeacherSpec, path: Path, texts_file: Path) -> Iterator[Batch]:
     # Of pickled objects and of archives it knows nothing, where `np.load` does.
+    _check_head(path)
     values = np.lib.format.open_memmap(path, mode="r")
     if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
         raise UserError(f"teacher.vectors {path} holds no table of floating-point numbers; give one row for each text")
+    if (width := values.shape[1]) > WIDEST:
+        raise UserError(f"teacher.vectors {path} has vectors of {width} numbers, more than {WIDEST}; give shorter ones")
     start = 0
-    with lines.open(encoding="utf-8") as stream:
-        for some in chunks(line for line in stream if line.strip()):
+    with texts_file.open(encoding="utf-8") as stream:
+        at_once = max(1, min(AT_ONCE, NUMBERS_AT_ONCE // max(1, width)))
+        for some in chunks((line for line in lines(stream) if line.strip()), at_once):
             rows = [json.loads(line) for line in some]
             texts = [row.get(spec.text) if isinstance(row, dict) else None for row in rows]
             sides = [row.get(spec.side) if spec.side else None for row in rows]
@@ -224,4 +243,4 @@ def _from_npy(spec: TeacherSpec, path: Path, lines: Path) -> Iterator[Batch]:
         else:
             if start == len(values):
                 return
-    raise UserError(f"teacher.vectors {path} has {len(values)} rows, and {lines.name} another number of lines")
+    raise UserError(f"teacher.vectors {path} has {len(values)} rows, and {texts_file.name} another number of lines")

@@ -12,7 +12,7 @@ from distilbench.core.errors import UserError
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.tasks.by_name import is_of_mteb
 from distilbench.evaluation.tasks.subsets import parsed
-from distilbench.records.record import MTEB_FOLDER, RECORD_FILE, Record, read_record, record_damage
+from distilbench.records.record import MTEB_FOLDER, Record, read_run
 
 
 def export_mteb(run: Path, out: Path) -> tuple[Path, list[str]]:
@@ -49,11 +49,7 @@ def export_mteb(run: Path, out: Path) -> tuple[Path, list[str]]:
 
 
 def _scored(run: Path) -> Record:
-    if not (run / RECORD_FILE).is_file():
-        raise UserError(f"{run} is no run's folder; give results/<study>/<run_id>")
-    if found := record_damage(run):
-        raise UserError(f"the record {run} is damaged: {found}; run the study again")
-    record = read_record(run / RECORD_FILE)
+    record = read_run(run)
     if not record.scores:
         raise UserError(f"{run} has no scores ({record.status}); choose another run")
     if record.limit is not None:

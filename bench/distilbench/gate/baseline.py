@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, model_validator
 from distilbench.core.errors import UserError, shown
 from distilbench.core.escape import one_line
 from distilbench.core.hashes import file_sha256
-from distilbench.core.sealed import clear_up, write_together
+from distilbench.core.sealed import clear_up, undisturbed, write_together
 from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, read_object, summed
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.records.frames import MEASURE, read_examples
@@ -270,6 +270,10 @@ def read_baseline(path: Path) -> Scores:
 
     Raises `UserError` when it is missing, damaged, changed by hand, or of another schema.
     """
+    return undisturbed(path, lambda: _read_now(path))
+
+
+def _read_now(path: Path) -> Scores:
     table = path.with_suffix(".parquet")
     for file in (path, table):
         if not file.is_file():

@@ -24,6 +24,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from distilbench.core.errors import UserError
+from distilbench.core.sealed import undisturbed
 from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, summed
 from distilbench.gate.baseline import Scores, bless, read_baseline
 from distilbench.gate.check import CheckResult, check
@@ -95,6 +96,10 @@ class _CheckShape(Stored):
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All checks, the oldest first. Raises `UserError` for a line that is not one of them, or was changed."""
+    return undisturbed(path, lambda: _read_now(path))
+
+
+def _read_now(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"there is no history {path}; distilbench check --history {path} begins one")
     entries = []

@@ -14,6 +14,7 @@ import pandas as pd
 
 from distilbench.analysis.bootstrap import TaskExamples
 from distilbench.analysis.examples import by_split
+from distilbench.core.bounds import check_size
 from distilbench.core.errors import UserError, one_of
 from distilbench.gate.baseline import Scores
 from distilbench.records.frames import PLACE
@@ -49,6 +50,7 @@ def read_list(path: Path) -> pd.DataFrame:
     if path.suffix not in READERS:
         raise UserError(f"--slices: {path} is none of {', '.join(READERS)}; it wants the columns task, example, slice")
     try:
+        check_size(path)
         listed: pd.DataFrame = READERS[path.suffix](path)
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distilbench.core.errors import UserError
+from distilbench.core.sealed import undisturbed
 from distilbench.records.record import CURE, CURVE_FILE, EXAMPLES_FILE, SLICES, Record
 
 SIMILARITY, GOLD = "similarity", "gold"
@@ -48,6 +49,10 @@ def read_curves(records: Sequence[Record], folder: Path) -> pd.DataFrame:
 
 
 def _read(path: Path, needed: Sequence[str]) -> pd.DataFrame | None:
+    return undisturbed(path.parent, lambda: _read_now(path, needed))
+
+
+def _read_now(path: Path, needed: Sequence[str]) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:

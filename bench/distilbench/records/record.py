@@ -24,11 +24,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
-from distilbench.core.sealed import SUMS_FILE, damage
+from distilbench.core.sealed import SUMS_FILE, damage, listed, undisturbed
 from distilbench.core.stored_json import check_parts, check_shape, read_object
 from distilbench.records.schema import MAIN, RecordShape, Role, Status
 
@@ -154,7 +155,7 @@ def record_damage(folder: Path) -> str | None:
 def run_folders(study: Path) -> list[Path]:
     """The folders in a study's that hold anything of what a run leaves."""
     # A leading dot marks a folder that is still being written.
-    return sorted({path.parent for name in LEFT for path in study.glob(f"[!.]*/{name}")})
+    return listed(study, lambda: sorted({path.parent for name in LEFT for path in study.glob(f"[!.]*/{name}")}))
 
 
 def read_study(folder: Path) -> list[Record]:
@@ -163,14 +164,33 @@ def read_study(folder: Path) -> list[Record]:
     Raises `UserError` for a record of which a byte has changed since it was written, that lies in another's place, or
     that has gone from among the run's other files.
     """
-    paths = [run / RECORD_FILE for run in run_folders(folder)]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} is missing, of a run that has left other files; {CURE}")
-        if damaged := record_damage(path.parent):
-            raise UserError(f"the record {path.parent} is damaged: {damaged}; delete it and run the study again")
-    records = [read_record(path) for path in paths]
-    for path, record in zip(paths, records, strict=True):
-        if record.run_id != path.parent.name:
-            raise UserError(f"{path.parent} holds the record of run {record.run_id}; put it back, or delete it")
+    records = [undisturbed(run, partial(_read_run, run)) for run in run_folders(folder)]
     return sorted(records, key=lambda record: (ROLE_ORDER[record.role], record.label, record.seed))
+
+
+def read_run(folder: Path) -> Record:
+    """The record of one run's folder, `results/<study>/<run_id>`.
+
+    Raises `UserError` for another folder, and for a record that is not as it was written.
+    """
+
+    def read() -> Record:
+        if not (folder / RECORD_FILE).is_file():
+            raise UserError(f"{folder} is no run's folder; give results/<study>/<run_id>")
+        if found := record_damage(folder):
+            raise UserError(f"the record {folder} is damaged: {found}; run the study again")
+        return read_record(folder / RECORD_FILE)
+
+    return undisturbed(folder, read)
+
+
+def _read_run(run: Path) -> Record:
+    path = run / RECORD_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing, of a run that has left other files; {CURE}")
+    if damaged := record_damage(run):
+        raise UserError(f"the record {run} is damaged: {damaged}; delete it and run the study again")
+    record = read_record(path)
+    if record.run_id != run.name:
+        raise UserError(f"{run} holds the record of run {record.run_id}; put it back, or delete it")
+    return record

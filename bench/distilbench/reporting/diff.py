@@ -15,7 +15,7 @@ import pandas as pd
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.records.frames import PLACE, read_examples
-from distilbench.records.record import EXAMPLES_FILE, RECORD_FILE, SLICES, Record, read_record, record_damage
+from distilbench.records.record import EXAMPLES_FILE, SLICES, Record, read_run
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,7 @@ def shown_examples(
 
 
 def _read(folder: Path) -> Record:
-    if not (folder / RECORD_FILE).is_file():
-        raise UserError(f"{folder} is no run's folder; give results/<study>/<run_id>")
-    if damage := record_damage(folder):
-        raise UserError(f"the record {folder} is damaged: {damage}; run the study again")
-    record = read_record(folder / RECORD_FILE)
+    record = read_run(folder)
     if not (folder / EXAMPLES_FILE).is_file():
         raise UserError(f"{folder} holds no examples (its status is {record.status}); choose a completed run")
     return record

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from distilbench.core.errors import UserError
 from distilbench.core.escape import escape_markdown
-from distilbench.core.sealed import damage, write_folder_atomically
+from distilbench.core.sealed import damage, undisturbed, write_folder_atomically
 from distilbench.data.stored_model import weights_sha256
-from distilbench.records.record import RECORD_FILE, Record, read_record, record_damage
+from distilbench.records.record import Record, read_run
 from distilbench.runs.trained import MODEL_FOLDER
 
 CITATION = "distilbench, a benchmark of text-embedding distillation"
@@ -21,17 +21,13 @@ def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path
     `onnx` adds the model as an ONNX graph. Raises `UserError` when the record or the model is not there, or is not what
     it was, when `out` is taken, and as `distilbench.models.onnx_export.write_onnx` does.
     """
-    if not (run / RECORD_FILE).is_file():
-        raise UserError(f"{run} is no run's folder; give results/<study>/<run_id>")
-    if found := record_damage(run):
-        raise UserError(f"the record {run} is damaged: {found}; run the study again")
-    record = read_record(run / RECORD_FILE)
+    record = read_run(run)
     if record.role == "ceiling":
         raise UserError(f"{run} is the teacher's row, which trains no model; choose another run")
     stored = cache / "runs" / record.run_id
     if not (stored / MODEL_FOLDER).is_dir():
         raise UserError(f"the model of {run} is not in the cache {cache}; run the study {record.study} again")
-    if found := damage(stored):
+    if found := undisturbed(stored, lambda: damage(stored), lambda fault: fault is None):
         raise UserError(f"the model in {stored} is damaged: {found}; run the study {record.study} again")
     if weights_sha256(stored / MODEL_FOLDER) != record.identity.get("weights"):
         raise UserError(f"the model in {stored} is not the one that {run} was scored with; run the study again")

@@ -15,7 +15,7 @@ import pandas as pd
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
 from distilbench.core.machine import environment
-from distilbench.core.sealed import is_sound, write_sealed
+from distilbench.core.sealed import is_sound, undisturbed, write_sealed
 from distilbench.records.record import (
     CURVE_FILE,
     EXAMPLES_FILE,
@@ -78,7 +78,7 @@ def sound_record(folder: Path) -> Record | None:
     """The record in a folder; None where there is none, or where it is damaged and has to be made again."""
     if not is_sound(folder, "the record", may_lack=LISTS, line_ends=True):
         return None
-    record = read_record(folder / RECORD_FILE)
+    record = undisturbed(folder, lambda: read_record(folder / RECORD_FILE))
     # A folder that was moved to another's place is whole, and still not what its name says.
     return record if record.run_id == folder.name else None
 

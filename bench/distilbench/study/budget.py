@@ -148,10 +148,10 @@ def peak_memory_bytes() -> int:
     """
     import torch
 
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else _peak_resident_bytes()
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else peak_resident_bytes()
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():

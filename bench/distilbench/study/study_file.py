@@ -10,9 +10,12 @@ from typing import Any
 
 import yaml
 
+from distilbench.core.bounds import check_size
 from distilbench.core.errors import UserError, one_of, shown
 from distilbench.study.study import Study
 
+MOST_BYTES = 2**20
+"""Of a study's file."""
 SHIPPED = Path(__file__).parent / "shipped"
 
 
@@ -56,6 +59,7 @@ def load_study(
 def _mapping_in(path: Path) -> dict[str, Any]:
     """The keys of a study's file."""
     try:
+        check_size(path, MOST_BYTES)
         values = _read_yaml(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distilbench.core.bounds import check_size
 from distilbench.core.errors import UserError
 from distilbench.data.checks.weight_bounds import check_sizes
 
@@ -163,6 +164,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     if not path.is_file():
         return expected
     try:
+        check_size(path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}; save the model anew") from None

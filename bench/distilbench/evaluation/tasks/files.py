@@ -13,12 +13,13 @@ import pandas as pd
 from datasets import Dataset
 
 from distilbench.core.errors import shown
-from distilbench.core.tables import json_frame, opened, place_of, rows
+from distilbench.core.tables import check_rows, json_frame, opened, place_of, rows
+from distilbench.data.checks.parquet_bounds import opened_parquet
 
 COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
 """Of documents, queries and judgements."""
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".parquet": pd.read_parquet,
+    ".parquet": lambda path: _parquet(path),
     ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
     ".tsv": lambda path: _text_table(path, tabs=True),
     ".csv": lambda path: _text_table(path, tabs=False),
@@ -44,8 +45,15 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path.name}: {error}") from None
 
 
+def _parquet(path: Path) -> pd.DataFrame:
+    with opened_parquet(path) as file:
+        file.check_fits(file.names)
+    return pd.read_parquet(path)
+
+
 def _text_table(path: Path, tabs: bool) -> pd.DataFrame:
     """A table all of whose values are text; of a row that is too short, the last are missing."""
+    check_rows(path, tabs)
     with opened(path, errors="strict") as stream:
         (_, header), *found = [*rows(stream, tabs)] or [(1, [])]
     for column in header:

@@ -11,7 +11,7 @@ from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import below
-from distilbench.data.text import MIRROR_PREFIX, numbers, read_column, resolve
+from distilbench.data.text import MIRROR_PREFIX, check_fits, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
 from distilbench.evaluation.tasks.files import ending_of, own_retrieval_split
 from distilbench.models.finding import local_folder
@@ -39,6 +39,7 @@ def _sts(spec: OwnTask, mirror: Path | None) -> Any:
     section = f"tasks.{spec.name}"
     path = resolve(spec.source, mirror, section)
     *texts, score = spec.columns
+    check_fits(path, [*texts, score], section)
     first, second = (list(read_column(path, column, section, as_written=True)) for column in texts)
     gold = numbers(path, score, section, key="columns")
     if len(set(gold)) < 2:

@@ -12,7 +12,7 @@ from distilbench.reporting.figures.design import ablation, best_of_k, interactio
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.figures.representation import information_plane, layers
 from distilbench.reporting.figures.scores import score_vs_cost, scores, seed_spread, tasks
-from distilbench.reporting.figures.style import COLOURS, save, styled
+from distilbench.reporting.figures.style import COLOURS, save, show_names, styled
 from distilbench.reporting.figures.training import learning_curves, response
 from distilbench.reporting.figures.verdicts import differences, ranks
 from distilbench.reporting.notes import caution
@@ -46,6 +46,8 @@ def draw(name: str, given: FigureData) -> Figure | None:
     figure = FIGURES[name].draw(given)
     if figure is not None and (mark := caution(given.study)):
         figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
+    if figure is not None:
+        show_names(figure)
     return figure
 
 

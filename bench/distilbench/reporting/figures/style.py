@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
@@ -18,7 +18,10 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from distilbench.core.escape import visible_lines
 
 # Okabe and Ito's palette, with the wine of Paul Tol's in place of yellow, which is lost on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
@@ -85,20 +88,47 @@ def new_figure(height: float) -> Figure:
     return ShownFigure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
 
 
+def show_names(figure: Figure, shown: Callable[[str], str] = visible_lines) -> None:
+    """Let every text of a figure be one that can be seen, and that XML can hold."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        # Names at ticks come from a function, whenever the figure is drawn.
+        if isinstance(formatter := axis.get_major_formatter(), FuncFormatter):
+            formatter.func = _shown(formatter.func, shown)
+    for text in figure.findobj(Text):
+        text.set_text(shown(text.get_text()))
+
+
+def _shown(named: Callable[..., str], shown: Callable[[str], str]) -> Callable[..., str]:
+    return lambda value, place: shown(named(value, place))
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write the figure in all formats, laid out once.
 
     `Figure.savefig` would draw it twice for each format.
     """
+    show_names(figure)
     engine = figure.get_layout_engine()
     assert engine is not None
     engine.execute(figure)
     figure.set_layout_engine("none")
     none: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
     FigureCanvasSVG(figure).print_svg(folder / f"{name}.svg", metadata=none)  # type: ignore[no-untyped-call]
-    FigureCanvasPdf(figure).print_pdf(folder / f"{name}.pdf", metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
     figure.set_dpi(PNG_DPI)
     FigureCanvasAgg(figure).print_png(folder / f"{name}.png", metadata={"Software": None})  # type: ignore[no-untyped-call]
+    _save_pdf(figure, folder / f"{name}.pdf")
+
+
+def _save_pdf(figure: Figure, path: Path) -> None:
+    def write() -> None:
+        FigureCanvasPdf(figure).print_pdf(path, metadata={"CreationDate": None})  # type: ignore[no-untyped-call]
+
+    try:
+        write()
+    except IndexError:
+        # Of some scripts, a letter is several glyphs, which matplotlib 3.11 can draw in all formats but this one.
+        show_names(figure, lambda text: text.encode("ascii", "backslashreplace").decode())
+        write()
 
 
 def logarithmic(axes: Axes) -> None:
