@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
@@ -98,11 +98,27 @@ def test_a_mirror_is_filled_once_and_is_enough(
     assert all(damage(mirror / folder) is None for folder in ("org/teacher", "mteb/sts12-sts", "mteb/nfcorpus"))
 
 
+def test_candidates_and_instructions_are_kept(hub: list[str], tmp_path: Path) -> None:
+    task = load_task("NFCorpus", None)
+    data = task.instance.dataset["default"]["test"]
+    data["top_ranked"] = {query: ["d1", "d0"] for query in data["queries"]["id"]}
+    data["queries"] = data["queries"].add_column("instruction", ["find"] * len(data["queries"]))
+    task = replace(task, data_sha256=_data_sha256(task))
+
+    store_task(task, tmp_path)
+
+    ((_, _, found),) = load_task("NFCorpus", tmp_path).splits()
+    assert found["top_ranked"] == data["top_ranked"]
+    assert found["queries"][:] == data["queries"][:]
+    assert damage(tmp_path / "mteb/nfcorpus") is None
+
+
 def test_what_a_mirror_would_change_is_refused(hub: list[str], tmp_path: Path) -> None:
     task = load_task("NFCorpus", None)
-    task.instance.dataset["default"]["test"]["top_ranked"] = {"q0": ["d0"]}
+    data = task.instance.dataset["default"]["test"]
+    data["corpus"] = concatenate_datasets([data["corpus"], data["corpus"].select([0])])
     task = replace(task, data_sha256=_data_sha256(task))
-    with pytest.raises(UserError, match="NFCorpus do not fit a mirror"):
+    with pytest.raises(UserError, match=r"NFCorpus do not fit a mirror \(.* has the id 'd0' twice\); use"):
         store_task(task, tmp_path / "mirror")
     assert list((tmp_path / "mirror").rglob("*")) == []
 

@@ -21,6 +21,7 @@ from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.exact_search import ExactSearch, Ranked
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.evaluation.tasks.by_name import Task
+from distilbench.evaluation.tasks.content import OF_SUBQUERIES, whole_query
 from distilbench.evaluation.tasks.subsets import WHOLE, within
 from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
 
@@ -32,7 +33,6 @@ QUERY_METRICS = {
 }
 MEASURES = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 """mteb's names of metrics -> pytrec_eval's."""
-OF_SUBQUERIES = "max_over_subqueries_"
 MtebEncoder = BenchEncoder | VectorEncoder | JoinedEncoder
 KEPT_DOCUMENTS = 100
 """Of each query's ranked list."""
@@ -188,7 +188,7 @@ def _of_whole_queries(
     relevant: dict[str, dict[str, int]], predicted: Ranked, main: str, parts: pd.DataFrame
 ) -> pd.DataFrame:
     """The best of each document over the parts of a query, which mteb names `<query>_<part>`, then the metric."""
-    whole = parts["example"].str.rpartition("_")[0]
+    whole = parts["example"].map(whole_query)
     found: Ranked = {}
     judged = {}
     for query, part in zip(whole, parts["example"], strict=True):

@@ -13,8 +13,10 @@ from distilbench.core.errors import UserError
 from distilbench.core.sealed import write_sealed
 from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.mirror import TRANSFORMED
-from distilbench.evaluation.tasks.subsets import WHOLE
+from distilbench.evaluation.tasks.subsets import WHOLE, within
 from distilbench.records.record import SOURCE_FILE, dump_json
+
+TABLES = ("corpus", "queries")
 
 
 def store_task(task: Task, mirror: Path) -> None:
@@ -28,47 +30,59 @@ def store_task(task: Task, mirror: Path) -> None:
     staged = Path(mkdtemp(dir=mirror, prefix=".prefetch."))
     try:
         write_sealed(staged / path, lambda folder: _write(task, folder))
-        if _data_sha256_in(staged, task.name) != task.data_sha256:
-            raise UserError(
-                f"the data of task {task.name} do not fit a mirror (a list of candidates, or columns that mteb gives "
-                "other names); use the Hub cache"
-            )
+        if (wrong := _changed(task, staged)) is not None:
+            raise UserError(f"the data of task {task.name} do not fit a mirror ({wrong}); use the Hub cache")
         (mirror / path).parent.mkdir(parents=True, exist_ok=True)
         (staged / path).replace(mirror / path)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _data_sha256_in(mirror: Path, name: str) -> str | None:
-    """Hash of a task's data as a mirror gives them; None where it cannot."""
+def _changed(task: Task, mirror: Path) -> str | None:
+    """In what a task's data in a mirror are not what they were; None where they are the same."""
     try:
-        return load_task(name, mirror).data_sha256
-    except UserError:
+        found = load_task(task.name, mirror)
+    except UserError as error:
+        return str(error).replace(str(mirror), "").partition("; make it again")[0]
+    if found.data_sha256 == task.data_sha256:
         return None
+    for (subset, split, before), (*_, after) in zip(task.splits_read(), found.splits_read(), strict=True):
+        tables = [(before[name], after[name], name) for name in TABLES] if isinstance(before, dict) else []
+        for one, other, name in tables or [(before, after, split)]:
+            if set(one.column_names) != set(other.column_names):
+                columns = sorted(set(one.column_names) ^ set(other.column_names))
+                return f"{within(subset, name)} would lose the column {columns[0]!r}"
+    return "read again, they are others"
 
 
 def _write(task: Task, folder: Path) -> None:
     facts = task.instance.metadata
     for subset, split, data in task.splits_read():
-        place = folder if subset == WHOLE else folder / subset
-        place.mkdir(exist_ok=True)
         if isinstance(data, dict):
-            _write_retrieval(data, split, place)
+            _write_retrieval(data, subset, split, folder)
         else:
-            data.to_pandas().to_parquet(place / f"{split}.parquet", index=False)
+            place = folder if subset == WHOLE else folder / subset
+            _write_table(data.to_pandas(), place / f"{split}.parquet")
     source = {"hub": facts.dataset["path"], "revision": facts.dataset["revision"], "licence": facts.license}
-    if not task.is_retrieval:
-        source[TRANSFORMED] = True
-    dump_json({"task": task.name, **source, "data_sha256": task.data_sha256}, folder / SOURCE_FILE)
+    facts_of = {"task": task.name, **source, TRANSFORMED: True, "data_sha256": task.data_sha256}
+    dump_json(facts_of, folder / SOURCE_FILE)
 
 
-def _write_retrieval(data: dict[str, Any], split: str, folder: Path) -> None:
-    (folder / "qrels").mkdir(exist_ok=True)
-    for name in ("corpus", "queries"):
-        data[name].to_pandas().to_parquet(folder / f"{name}.parquet", index=False)
+def _write_retrieval(data: dict[str, Any], subset: str, split: str, folder: Path) -> None:
+    """Each table of a split in a folder of its own, as mteb has them on the Hub: splits may differ in documents."""
     judged = [
         {"query-id": query, "corpus-id": document, "score": score}
         for query, relevant in data["relevant_docs"].items()
         for document, score in relevant.items()
     ]
-    pd.DataFrame(judged).to_parquet(folder / "qrels" / f"{split}.parquet", index=False)
+    tables = {name: data[name].to_pandas() for name in TABLES} | {"qrels": pd.DataFrame(judged)}
+    if data.get("top_ranked") is not None:
+        rows = [{"query-id": query, "corpus-ids": documents} for query, documents in data["top_ranked"].items()]
+        tables["top_ranked"] = pd.DataFrame(rows)
+    for name, table in tables.items():
+        _write_table(table, folder / (name if subset == WHOLE else f"{subset}-{name}") / f"{split}.parquet")
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path, index=False)
