@@ -22,14 +22,18 @@ from mteb.models.abs_encoder import AbsEncoder
 from distilbench.analysis.bootstrap import TaskExamples, average_precision
 from distilbench.analysis.examples import by_split, metric
 from distilbench.core.errors import UserError
+from distilbench.data.vectors import open_vectors
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.content import example_texts
 from distilbench.evaluation.tasks.fetch import store_task
 from distilbench.evaluation.tasks.overlap import texts_of
+from distilbench.evaluation.vector_encoders import lacking
 from distilbench.models.model_folder import StoredModel
+from distilbench.models.sources import StoredVectors
 from distilbench.records.frames import SIMILARITY
+from distilbench.study.sections.models import TeacherSpec
 from tests.conftest import shut_network
 
 Texts = list[str]
@@ -275,6 +279,11 @@ def test_examples_are_pairs_queries_texts_or_experiments(
     assert named <= set(example_texts(found.task)) if are_texts else not example_texts(found.task)
 
 
+def write_vectors(path: Path, some: Texts, values: Any) -> str:
+    pd.DataFrame({"text": some, "vector": list(values[: len(some)])}).to_parquet(path)
+    return str(path)
+
+
 class Watched(AbsEncoder):  # type: ignore[misc]
     """Remembers what it was asked to embed."""
 
@@ -307,6 +316,15 @@ def test_the_texts_that_a_classifier_learns_from_are_told_beforehand(
     told = [text for split, data in splits for text in task.tables.embedded(task.instance, split, data)["text"]]
     assert sorted(set(told)) == sorted(set(watched.texts))
     assert task.num_texts == len(told) < sum(len(data) for _, data in splits) / 2
+
+    # So stored vectors of these alone are enough to score a teacher by.
+    told = list(dict.fromkeys(told))
+    values = np.random.default_rng(0).standard_normal((len(told), 4)).astype(np.float32)
+    enough, fewer = (write_vectors(tmp_path / f"{len(some)}.parquet", some, values) for some in (told, told[:-1]))
+    stored = StoredVectors("v", open_vectors(TeacherSpec(vectors=enough), tmp_path / "c"))
+    assert lacking(stored, [task]) is None
+    assert score(stored, [task], tmp_path / "c", "cpu")[0].metrics["main_score"] > 0
+    assert lacking(StoredVectors("v", open_vectors(TeacherSpec(vectors=fewer), tmp_path / "c")), [task]) is not None
 
 
 @each_type
