@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from distilbench.core.errors import UserError
-from distilbench.core.sealed import write_sealed
+from distilbench.core.sealed import SUMS_FILE, write_folder_atomically, write_sealed
 from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.mirror import TRANSFORMED
 from distilbench.evaluation.tasks.subsets import WHOLE, within
@@ -22,20 +23,39 @@ TABLES = ("corpus", "queries")
 def store_task(task: Task, mirror: Path) -> None:
     """Leave the data of a loaded official task in `mirror`, with their licence and hashes.
 
-    What was written is read again before it gets its place, and must be the same data. Raises `UserError` for data that
-    the layout of a mirror does not hold.
+    Other subsets and splits of it that were fetched before stay. What was written is read again before it gets its
+    place, and must be the same data. Raises `UserError` for data that the layout of a mirror does not hold.
     """
     path = Path(task.instance.metadata.dataset["path"])
     mirror.mkdir(parents=True, exist_ok=True)
+
+    def write(folder: Path) -> None:
+        if (mirror / path).is_dir():
+            _copy(mirror / path, folder)
+            (folder / SUMS_FILE).unlink()
+        _write(task, folder)
+
     staged = Path(mkdtemp(dir=mirror, prefix=".prefetch."))
     try:
-        write_sealed(staged / path, lambda folder: _write(task, folder))
+        write_sealed(staged / path, write)
         if (wrong := _changed(task, staged)) is not None:
             raise UserError(f"the data of task {task.name} do not fit a mirror ({wrong}); use the Hub cache")
-        (mirror / path).parent.mkdir(parents=True, exist_ok=True)
-        (staged / path).replace(mirror / path)
+        write_folder_atomically(mirror / path, lambda folder: _copy(staged / path, folder))
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def was_fetched(folder: Path) -> bool:
+    """Whether a task's folder in a mirror is what `store_task` left."""
+    try:
+        said = json.loads((folder / SOURCE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and TRANSFORMED in said
+
+
+def _copy(folder: Path, to: Path) -> None:
+    shutil.copytree(folder, to, dirs_exist_ok=True)
 
 
 def _changed(task: Task, mirror: Path) -> str | None:
