@@ -22,6 +22,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from distilbench.analysis.bootstrap import TaskExamples, average_precision
 from distilbench.analysis.examples import by_split, metric
 from distilbench.core.errors import UserError
+from distilbench.core.quiet import quiet
 from distilbench.data.vectors import open_vectors
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score
@@ -337,6 +338,18 @@ def test_every_model_is_scored_on_the_same_samples(
 
     pd.testing.assert_frame_equal(first.examples, second.examples)
     assert first.metrics == second.metrics
+
+
+@each_type
+def test_no_bar_is_drawn(
+    name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = load_task(name, write(name), limit=3)
+    model.load()
+    capfd.readouterr()
+    with quiet():
+        score(model, [task], tmp_path / "cache", "cpu")
+    assert capfd.readouterr() == ("", "")
 
 
 @each_type

@@ -7,8 +7,10 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import mteb
 import numpy as np
 import pandas as pd
 import pytrec_eval
+from mteb._evaluators.text import summarization_evaluator
 
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.exact_search import ExactSearch, Ranked
@@ -54,7 +57,7 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     """Score an encoder on a task. Raises `CollapseError`; global random state is not preserved."""
     model = ExactSearch(encoder) if task.is_retrieval else encoder
     writes_predictions = not task.is_retrieval and task.tables.predicts
-    with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings(), _without_a_bar():
         # Tasks are named on purpose, superseded or not.
         warnings.filterwarnings("ignore", message="The task .* is superseded")
         # mteb stops its classifiers after a fixed number of steps, and averages over classes that were not predicted.
@@ -89,6 +92,17 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     ]
     judged = [judged_frame(data["relevant_docs"]) if task.is_retrieval else None for *_, data in task.splits()]
     return Evaluated(metrics, task_result, *(_of_task(task, parts) for parts in (frames, ranked, judged)))
+
+
+@contextmanager
+def _without_a_bar() -> Iterator[None]:
+    # mteb draws one over summaries, whatever it is told.
+    before = summarization_evaluator.tqdm
+    summarization_evaluator.tqdm = partial(before, disable=True)
+    try:
+        yield
+    finally:
+        summarization_evaluator.tqdm = before
 
 
 def _afresh(instance: Any) -> Any:
