@@ -11,7 +11,7 @@ import mteb
 from distilbench.core.errors import UserError, one_of
 from distilbench.evaluation.task_types.kinds import is_scored
 from distilbench.evaluation.tasks.profiles import SCORED, is_benchmark
-from distilbench.evaluation.tasks.subsets import full_name, listed
+from distilbench.evaluation.tasks.subsets import LONGEST_NAME, full_name, listed
 from distilbench.records.design import Benchmark
 from distilbench.study.sections.texts import TaskSpec
 
@@ -36,8 +36,8 @@ def benchmark(name: str) -> Benchmark:
     tasks = list(benchmarks()[name].tasks)
     return Benchmark(
         name,
-        [_name(task) for task in tasks if is_scored(task)],
-        {task.metadata.name: _why_not(task) for task in tasks if not is_scored(task)},
+        [_name(task) for task in tasks if _why_not(task) is None],
+        {task.metadata.name: why for task in tasks if (why := _why_not(task)) is not None},
     )
 
 
@@ -63,8 +63,11 @@ def benchmarks_among(tasks: Iterable[TaskSpec]) -> list[Benchmark]:
     return [benchmark(task) for task in tasks if isinstance(task, str) and is_benchmark(task)]
 
 
-def _why_not(task: Any) -> str:
-    return "several tasks in one" if task.is_aggregate else str(task.metadata.type)
+def _why_not(task: Any) -> str | None:
+    """Why a task of a benchmark is not scored; None where it is."""
+    if not is_scored(task):
+        return "several tasks in one" if task.is_aggregate else str(task.metadata.type)
+    return "too many subsets for one name" if len(_name(task)) > LONGEST_NAME else None
 
 
 def _name(task: Any) -> str:
