@@ -575,6 +575,9 @@ def test_benchmarks_are_listed(cli: Cli) -> None:
     assert "MTEB(eng, v2)" in {row["benchmark"] for row in json.loads(cli("tasks", "--benchmark", "--json")[1])}
     listed = [row["task"] for row in json.loads(cli("tasks", "--benchmark", "MTEB(eng, v2)", "--json")[1])]
     assert len(listed) == 41 and {"STS17@en-en", "MTOPDomainClassification@en#test", "BIOSSES"} < set(listed)
+    _, out, err = cli("tasks", "--benchmark", "BEIR", "--json")
+    assert {row["task"]: row["scored"] for row in json.loads(out)}["CQADupstackRetrieval"] == "no: several tasks in one"
+    assert "@scored behind a benchmark's name" in err
     code, out, err = cli("tasks", "--benchmark", "MTEB(eng, v3)")
     assert (code, out) == (2, "") and "did you mean 'MTEB(eng, v2)'?" in err
 

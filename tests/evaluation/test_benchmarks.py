@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +15,18 @@ import pytest
 pytest.importorskip("mteb")
 
 import mteb
+from mteb.abstasks.text.bitext_mining import AbsTaskBitextMining
 
 from distilbench.core.errors import UserError
 from distilbench.evaluation.score import score
-from distilbench.evaluation.task_types.benchmarks import benchmarks
+from distilbench.evaluation.task_types import benchmarks as benchmarks_module
+from distilbench.evaluation.task_types.benchmarks import benchmark, benchmarks
 from distilbench.evaluation.tasks.by_name import load_task, load_tasks
+from distilbench.evaluation.tasks.embedded import DistilbenchSTS
 from distilbench.evaluation.tasks.profiles import BENCHMARKS, PROFILES, expand, is_benchmark
 from distilbench.evaluation.tasks.subsets import choose, parsed
 from distilbench.models.model_folder import StoredModel
+from distilbench.records.design import Benchmark, read_design, write_benchmarks
 from distilbench.study.sections.texts import PartOfTask
 from tests.conftest import shut_network
 from tests.evaluation.test_task_types import classified_in_english
@@ -64,13 +71,91 @@ def test_names_without_brackets_are_known() -> None:
     ("name", "said"),
     [
         ("MTEB(eng, v3)", "unknown benchmark 'MTEB(eng, v3)'; did you mean 'MTEB(eng, v2)'?"),
-        ("MTEB(Indic, v1)", "does not score (IN22ConvBitextMining, IN22GenBitextMining); name those of its tasks"),
+        ("MTEB(Indic, v1)", "does not score (IN22ConvBitextMining: BitextMining, IN22Gen"),
+        ("MTEB(Indic, v1)", "name 'MTEB(Indic, v1)@scored' for the 16 of its 20 tasks that it does"),
+        ("BEIR", "(CQADupstackRetrieval: several tasks in one); name 'BEIR@scored' for the 14 of its 15 tasks"),
+        ("MINERSBitextMining@scored", "none of the tasks of MINERSBitextMining is one that distilbench scores"),
+        ("BEIRR(v1)@scored", "unknown benchmark 'BEIRR(v1)'"),
     ],
 )
 def test_others_are_refused(name: str, said: str) -> None:
     with pytest.raises(UserError) as refused:
         expand([name])
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("name", "size", "out"), [("MTEB(Indic, v1)", 20, 4), ("BEIR", 15, 1), (ENGLISH, 41, 0)])
+def test_tasks_that_are_not_scored_can_be_left_out(name: str, size: int, out: int) -> None:
+    found = benchmark(name)
+    assert (found.size, len(found.left_out)) == (size, out)
+    assert expand([f"{name}@scored"]) == found.tasks
+    # Each can be loaded under its name.
+    for task in map(parsed, found.tasks):
+        if isinstance(task, PartOfTask):
+            choose(mteb.get_task(task.name), task)
+    assert len(found.tasks) == size - out
+
+
+class Foreign(AbsTaskBitextMining):  # type: ignore[misc]
+    metadata = mteb.get_task("BUCC.v2").metadata
+
+
+SCORED, FOREIGN = DistilbenchSTS, Foreign
+
+
+@pytest.mark.parametrize(
+    ("tasks", "of_it", "said"),
+    [
+        (
+            ["Small(eng, v1)@scored"],
+            [SCORED, FOREIGN],
+            "1 of the 2 tasks of Small(eng, v1) are scored, so no mean here is the benchmark's; "
+            "not scored: BUCC.v2 (BitextMining).",
+        ),
+        (["Small(eng, v1)"], [SCORED], "The tasks are all 1 of Small(eng, v1): Mean (Task) over them."),
+        (
+            ["Small(eng, v1)", "DocstringRetrieval"],
+            [SCORED],
+            "All 1 tasks of Small(eng, v1) are scored, and others too, so no mean over tasks here is the benchmark's.",
+        ),
+    ],
+)
+def test_the_report_says_how_much_of_a_benchmark_it_is_of(
+    tasks: list[str],
+    of_it: list[type[Any]],
+    said: str,
+    study: Callable[..., Path],
+    cli: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = SimpleNamespace(name="Small(eng, v1)", tasks=[task() for task in of_it])
+    monkeypatch.setattr(benchmarks_module, "benchmarks", lambda: {small.name: small})
+    benchmark.cache_clear()
+    path = study(tasks=tasks)
+
+    code, out, err = cli("run", path)
+
+    assert code == 0, err
+    assert said in " ".join(out.split())
+    assert cli("report", "results")[0] == 0
+    table = json.loads(Path("reports/tiny/tables/main.json").read_text(encoding="utf-8"))
+    assert said in table["notes"]
+    assert sum("Small(eng, v1)" in note for note in table["notes"]) == 1
+    # Its own name stands for all of it or for nothing.
+    if FOREIGN in of_it:
+        code, _, err = cli("run", study(tasks=[small.name]))
+        assert code == 2 and "name 'Small(eng, v1)@scored' for the 1 of its 2 tasks" in err
+    benchmark.cache_clear()
+
+
+def test_what_was_written_of_a_benchmark_is_checked(tmp_path: Path) -> None:
+    write_benchmarks(tmp_path, [Benchmark("One(v1)", ["a"], {})])
+    write_benchmarks(tmp_path, [Benchmark("Two(v1)", ["a"], {"b": "BitextMining"})])
+    assert [item.name for item in read_design(tmp_path).benchmarks] == ["One(v1)", "Two(v1)"]
+    path = tmp_path / "benchmarks.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("BitextMining", "STS"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"benchmarks\.json cannot be read"):
+        read_design(tmp_path)
 
 
 def test_a_mistyped_name_without_brackets_is_guessed() -> None:

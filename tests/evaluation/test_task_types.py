@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,17 +17,24 @@ from sklearn.metrics import average_precision_score  # type: ignore[import-untyp
 pytest.importorskip("mteb")
 
 import mteb
+from mteb.models.abs_encoder import AbsEncoder
 
 from distilbench.analysis.bootstrap import TaskExamples, average_precision
 from distilbench.analysis.examples import by_split, metric
 from distilbench.core.errors import UserError
+from distilbench.core.quiet import quiet
+from distilbench.data.vectors import open_vectors
+from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.content import example_texts
 from distilbench.evaluation.tasks.fetch import store_task
 from distilbench.evaluation.tasks.overlap import texts_of
+from distilbench.evaluation.vector_encoders import lacking
 from distilbench.models.model_folder import StoredModel
+from distilbench.models.sources import StoredVectors
 from distilbench.records.frames import SIMILARITY
+from distilbench.study.sections.models import TeacherSpec
 from tests.conftest import shut_network
 
 Texts = list[str]
@@ -121,6 +129,39 @@ def reranked(folder: Path, texts: Texts) -> None:
     card(folder, {name: {"test": f"{name}/test.jsonl"} for name in tables})
 
 
+def reranked_by_parts(folder: Path, texts: Texts) -> None:
+    """Some queries have several parts, of which the best counts for each document."""
+    reranked(folder, texts)
+    for name, column in (("queries", "_id"), ("qrels", "query-id"), ("top_ranked", "query-id")):
+        table = pd.read_json(folder / name / "test.jsonl", lines=True)
+        # Parts of a query have its documents.
+        if name == "queries":
+            table = pd.concat([table.assign(_id=table["_id"] + f"_{part}") for part in range(2)])
+            table["text"] = [text[part:] for part, text in enumerate(table["text"])]
+        else:
+            table = pd.concat([table.assign(**{column: table[column] + f"_{part}"}) for part in range(2)])
+        lines(folder / name / "test.jsonl", table)
+
+
+def reranked_lists(folder: Path, texts: Texts) -> None:
+    """As data sets for reranking once were."""
+    rng = np.random.default_rng(7)
+    rows = [
+        {"query": text, "positive": list(rng.choice(texts, row % 3)), "negative": list(rng.choice(texts, 6 - row % 4))}
+        for row, text in enumerate(texts[:12])
+    ]
+    lines(folder / "test.jsonl", pd.DataFrame(rows))
+    card(folder, {"default": {"test": "test.jsonl"}})
+
+
+def entailed(folder: Path, texts: Texts) -> None:
+    rng = np.random.default_rng(8)
+    first, second = (list(rng.choice(texts, ROWS)) for _ in range(2))
+    labels = [int(len(one) < len(other)) for one, other in zip(first, second, strict=True)]
+    lines(folder / "test.jsonl", pd.DataFrame({"sentence1": first, "sentence2": second, "labels": labels}))
+    card(folder, {"default": {"test": "test.jsonl"}})
+
+
 def summarised(folder: Path, texts: Texts) -> None:
     rng = np.random.default_rng(6)
     rows = [
@@ -145,6 +186,8 @@ TASKS: dict[str, Makes] = {
     "TwentyNewsgroupsClustering.v2": clustered,
     "TwentyNewsgroupsClustering": clustered,
     "AskUbuntuDupQuestions": reranked,
+    "MindSmallReranking": reranked_by_parts,
+    "LegalBenchPC": entailed,
     "SummEvalSummarization.v2": summarised,
 }
 each_type = pytest.mark.parametrize("name", TASKS)
@@ -212,10 +255,13 @@ def test_scores_are_those_of_mteb_alone(
 @pytest.mark.parametrize(
     ("name", "examples", "texts_in"),
     [
-        ("Banking77Classification", 10, 3 * ROWS),
+        ("Banking77Classification", 10, None),
         ("TwitterSemEval2015", ROWS, 2 * ROWS),
         ("TwentyNewsgroupsClustering", 2, 400),
         ("AskUbuntuDupQuestions", 8, None),
+        # Of two parts each.
+        ("MindSmallReranking", 8, None),
+        ("LegalBenchPC", ROWS, 2 * ROWS),
         # One text's summaries are graded alike.
         ("SummEvalSummarization.v2", 6, 7 * 8),
     ],
@@ -234,6 +280,54 @@ def test_examples_are_pairs_queries_texts_or_experiments(
     assert named <= set(example_texts(found.task)) if are_texts else not example_texts(found.task)
 
 
+def write_vectors(path: Path, some: Texts, values: Any) -> str:
+    pd.DataFrame({"text": some, "vector": list(values[: len(some)])}).to_parquet(path)
+    return str(path)
+
+
+class Watched(AbsEncoder):  # type: ignore[misc]
+    """Remembers what it was asked to embed."""
+
+    def __init__(self) -> None:
+        self.mteb_model_meta = meta_of("watched", "none", embed_dim=4)
+        self.texts: list[str] = []
+
+    def encode(self, inputs: Any, **_: Any) -> Any:
+        texts = list(inputs.dataset["text"])
+        self.texts += texts
+        return np.array([[len(text), text.count("a"), text.count("e"), 1.0] for text in texts], dtype=np.float32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["Banking77Classification", "MTOPDomainClassification@en"])
+def test_the_texts_that_a_classifier_learns_from_are_told_beforehand(
+    name: str, write: Callable[[str], Path], texts: Texts, tmp_path: Path
+) -> None:
+    mirror = write(name)
+    folder = mirror / official(name).metadata.dataset["path"]
+    file = next(folder.rglob("train.jsonl"))
+    # More of each class than can be chosen.
+    lines(file, pd.DataFrame({"text": [f"{text} {row}" for row, text in enumerate(texts * 10)], "label": "one"}))
+    lines(file, pd.read_json(file, lines=True).assign(label=lambda frame: frame.index % 2))
+    task, watched = load_task(name, mirror), Watched()
+
+    mteb.evaluate(watched, [copy.copy(task.instance)], cache=None, show_progress_bar=False)
+
+    splits = [(split, data) for _, split, data in task.splits_read()]
+    told = [text for split, data in splits for text in task.tables.embedded(task.instance, split, data)["text"]]
+    assert sorted(set(told)) == sorted(set(watched.texts))
+    assert task.num_texts == len(told) < sum(len(data) for _, data in splits) / 2
+
+    # So stored vectors of these alone are enough to score a teacher by.
+    told = list(dict.fromkeys(told))
+    values = np.random.default_rng(0).standard_normal((len(told), 4)).astype(np.float32)
+    enough, fewer = (write_vectors(tmp_path / f"{len(some)}.parquet", some, values) for some in (told, told[:-1]))
+    stored = StoredVectors("v", open_vectors(TeacherSpec(vectors=enough), tmp_path / "c"))
+    assert lacking(stored, [task]) is None
+    assert score(stored, [task], tmp_path / "c", "cpu")[0].metrics["main_score"] > 0
+    assert lacking(StoredVectors("v", open_vectors(TeacherSpec(vectors=fewer), tmp_path / "c")), [task]) is not None
+
+
 @each_type
 def test_every_model_is_scored_on_the_same_samples(
     name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path
@@ -244,6 +338,18 @@ def test_every_model_is_scored_on_the_same_samples(
 
     pd.testing.assert_frame_equal(first.examples, second.examples)
     assert first.metrics == second.metrics
+
+
+@each_type
+def test_no_bar_is_drawn(
+    name: str, write: Callable[[str], Path], model: StoredModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = load_task(name, write(name), limit=3)
+    model.load()
+    capfd.readouterr()
+    with quiet():
+        score(model, [task], tmp_path / "cache", "cpu")
+    assert capfd.readouterr() == ("", "")
 
 
 @each_type
@@ -259,7 +365,38 @@ def test_a_limit_leaves_what_can_be_scored(
     assert np.isfinite(found.metrics["main_score"])
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "AskUbuntuDupQuestions"])
+@pytest.mark.filterwarnings("ignore")
+def test_lists_of_documents_are_read_as_mteb_reads_them(
+    model: StoredModel, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mteb.abstasks.text import reranking
+    from sentence_transformers import SentenceTransformer
+
+    name = "SciDocsRR"
+    folder = tmp_path / "mirror" / official(name).metadata.dataset["path"]
+    reranked_lists(folder, texts)
+    local = {"path": str(folder), "revision": "local"}
+    facts = {"metadata": official(name).metadata.model_copy(update={"dataset": local})}
+    monkeypatch.setattr(reranking, "OLD_FORMAT_RERANKING_TASKS", [name])
+    theirs = type("Old", (reranking.AbsTaskReranking,), facts)()
+    theirs.load_data()
+
+    task = load_task(name, tmp_path / "mirror")
+
+    ((_, _, data),) = task.splits()
+    expected = theirs.dataset["default"]["test"]
+    assert data["corpus"][:] == expected["corpus"][:] and data["queries"][:] == expected["queries"][:]
+    assert data["relevant_docs"] == expected["relevant_docs"] and data["top_ranked"] == expected["top_ranked"]
+    assert 0 < len(data["queries"]) < 12
+    encoder = SentenceTransformer(str(model.folder), device="cpu")
+    (result,) = mteb.evaluate(encoder, [theirs], cache=None, show_progress_bar=False).task_results
+    found = scored(name, tmp_path / "mirror", model, tmp_path / "cache")
+    assert found.metrics["main_score"] == pytest.approx(result.get_score(), abs=1e-6)
+    store_task(task, tmp_path / "copy")
+    assert load_task(name, tmp_path / "copy").data_sha256 == task.data_sha256
+
+
+@each_type
 def test_a_stored_task_is_the_same_data(name: str, write: Callable[[str], Path], tmp_path: Path) -> None:
     task = load_task(name, write(name))
     copy = tmp_path / "copy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from distilbench.cli.app import main
 from distilbench.data.tokenizer import load_tokenizer
-from distilbench.evaluation.calibration import figures
-from distilbench.evaluation.score import score
-from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.models.cutting import build_student
 from distilbench.models.embed import embed
 from distilbench.models.export import export
-from distilbench.models.model_folder import StoredModel, load_encoder
+from distilbench.models.model_folder import load_encoder
 from distilbench.study.sections.models import StudentSpec
 
 pytestmark = [pytest.mark.models, pytest.mark.slow]
@@ -47,9 +46,18 @@ def test_a_cut_of_the_teacher_is_exported(real_models: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.mirror
-def test_the_teachers_score_is_the_published_one(real_models: Path, mirror: Path, tmp_path: Path) -> None:
-    model = StoredModel(f"sentence-transformers/{TEACHER}", real_models / TEACHER)
-    figure = figures(model, model.hashes())["STSBenchmark"]
-    (found,) = score(model, [load_task("STSBenchmark", mirror)], tmp_path, "cpu")
-    assert figure.score == pytest.approx(0.834219, abs=1e-6)
-    assert found.metrics["main_score"] == pytest.approx(figure.score, abs=1e-4)
+def test_the_teachers_scores_are_the_published_ones(
+    real_models: Path,
+    mirror: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Under no name that it has: it is known by its weights."""
+    monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path))
+    teacher, tasks = str(real_models / TEACHER), ["STSBenchmark", "DistilbenchSTS"]
+    assert main(["calibrate", "--teacher", teacher, "--mirror", str(mirror), "--tasks", *tasks, "--json"]) == 0
+    known, unknown = json.loads(capsys.readouterr().out)
+    assert (known["published"], known["verdict"]) == (pytest.approx(83.4219, abs=1e-4), "agrees")
+    assert abs(known["difference"]) < 0.01
+    assert (unknown["task"], unknown["verdict"]) == ("DistilbenchSTS", "no figure")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from mteb.abstasks import AbsTask
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
@@ -98,11 +98,64 @@ def test_a_mirror_is_filled_once_and_is_enough(
     assert all(damage(mirror / folder) is None for folder in ("org/teacher", "mteb/sts12-sts", "mteb/nfcorpus"))
 
 
+def test_candidates_and_instructions_are_kept(hub: list[str], tmp_path: Path) -> None:
+    task = load_task("NFCorpus", None)
+    data = task.instance.dataset["default"]["test"]
+    data["top_ranked"] = {query: ["d1", "d0"] for query in data["queries"]["id"]}
+    data["queries"] = data["queries"].add_column("instruction", ["find"] * len(data["queries"]))
+    task = replace(task, data_sha256=_data_sha256(task))
+
+    store_task(task, tmp_path)
+
+    ((_, _, found),) = load_task("NFCorpus", tmp_path).splits()
+    assert found["top_ranked"] == data["top_ranked"]
+    assert found["queries"][:] == data["queries"][:]
+    assert damage(tmp_path / "mteb/nfcorpus") is None
+
+
+def test_another_subset_is_added(
+    study_file: Path, hub: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    def pairs(task: Any, **_: object) -> None:
+        scores = [float(len(subset)) for subset in task.hf_subsets]
+        data = {
+            subset: DatasetDict({"test": Dataset.from_dict(PAIRS | {"score": [score, ord(subset[0]) / 2]})})
+            for subset, score in zip(task.hf_subsets, scores, strict=True)
+        }
+        task.dataset, task.data_loaded = data, True
+
+    monkeypatch.setattr(AbsTask, "load_data", pairs)
+    mirror = tmp_path / "mirror"
+    command = ["prefetch", str(study_file), "dev=null", "--out", str(mirror), "--json"]
+    names = [("STS17@en-en",), ("STS17@en-en", "STS17@es-es"), ("STS17@en-en", "STS17@es-es")]
+    states = []
+    for wanted in names:
+        assert main([*command, f"tasks=[{', '.join(json.dumps(name) for name in wanted)}]"]) == 0
+        states.append([state for name, state in shown(capsys).items() if name.startswith("STS17")])
+    assert states == [["fetched"], ["there", "fetched"], ["there", "there"]]
+    for name in names[1]:
+        assert load_task(name, mirror).data_sha256 == load_task(name, None).data_sha256
+    assert damage(mirror / "mteb/sts17-crosslingual-sts") is None
+
+    def away(task: Any, **_: object) -> None:
+        raise OSError("no network")
+
+    # What was never fetched, and cannot be, is named as before.
+    monkeypatch.setattr(AbsTask, "load_data", away)
+    assert main([*command, 'tasks=["STS17@ko-ko"]']) == 2
+    assert "lacks 1 of the subsets of STS17@ko-ko (ko-ko) and has en-en, es-es" in capsys.readouterr().out
+    assert sorted(path.name for path in (mirror / "mteb/sts17-crosslingual-sts").iterdir() if path.is_dir()) == [
+        "en-en",
+        "es-es",
+    ]
+
+
 def test_what_a_mirror_would_change_is_refused(hub: list[str], tmp_path: Path) -> None:
     task = load_task("NFCorpus", None)
-    task.instance.dataset["default"]["test"]["top_ranked"] = {"q0": ["d0"]}
+    data = task.instance.dataset["default"]["test"]
+    data["corpus"] = concatenate_datasets([data["corpus"], data["corpus"].select([0])])
     task = replace(task, data_sha256=_data_sha256(task))
-    with pytest.raises(UserError, match="NFCorpus do not fit a mirror"):
+    with pytest.raises(UserError, match=r"NFCorpus do not fit a mirror \(.* has the id 'd0' twice\); use"):
         store_task(task, tmp_path / "mirror")
     assert list((tmp_path / "mirror").rglob("*")) == []
 

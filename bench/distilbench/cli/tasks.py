@@ -9,6 +9,7 @@ from distilbench.cli.output import FINE, print_json, say
 from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "list the tasks there are"
+BENCHMARKS = "Benchmarks of mteb (a study lists one in quotation marks)"
 MOST_NAMED = 6
 
 
@@ -44,13 +45,19 @@ def _benchmarks(arguments: argparse.Namespace) -> int:
     from distilbench.core.quiet import quiet_libraries
 
     quiet_libraries()
-    from distilbench.evaluation.task_types.benchmarks import benchmarks, tasks_of
+    from distilbench.evaluation.task_types.benchmarks import benchmark, benchmarks
+    from distilbench.evaluation.tasks.profiles import SCORED
 
     if arguments.benchmark:
-        rows = [{"task": name} for name in tasks_of(arguments.benchmark)]
+        found = benchmark(arguments.benchmark)
+        rows = [{"task": name, "scored": "yes"} for name in found.tasks]
+        rows += [{"task": name, "scored": f"no: {why}"} for name, why in found.left_out.items()]
     else:
-        rows = [{"benchmark": name, "tasks": str(len(found.tasks))} for name, found in benchmarks().items()]
-    print_rows(rows, arguments.benchmark or "Benchmarks of mteb (a study lists one in quotation marks)", arguments)
+        every = [benchmark(name) for name in benchmarks()]
+        rows = [{"benchmark": found.name, "tasks": str(found.size), "scored": str(len(found.tasks))} for found in every]
+    print_rows(rows, arguments.benchmark or BENCHMARKS, arguments)
+    if any(row["scored"] != row.get("tasks", "yes") for row in rows):
+        say(f"{SCORED} behind a benchmark's name, in quotation marks, leaves out its tasks that are not scored")
     return FINE
 
 

@@ -7,8 +7,10 @@ import json
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,14 @@ import mteb
 import numpy as np
 import pandas as pd
 import pytrec_eval
+from mteb._evaluators.text import summarization_evaluator
 
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.exact_search import ExactSearch, Ranked
 from distilbench.evaluation.mteb_encoder import BenchEncoder
 from distilbench.evaluation.task_types.kinds import Sts
 from distilbench.evaluation.tasks.by_name import Task
+from distilbench.evaluation.tasks.content import OF_SUBQUERIES, whole_query
 from distilbench.evaluation.tasks.subsets import WHOLE, within
 from distilbench.evaluation.vector_encoders import JoinedEncoder, VectorEncoder
 from distilbench.evaluation.vectors.centred import centred_correlation
@@ -35,7 +39,6 @@ QUERY_METRICS = {
 }
 MEASURES = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
 """mteb's names of metrics -> pytrec_eval's."""
-OF_SUBQUERIES = "max_over_subqueries_"
 MtebEncoder = BenchEncoder | VectorEncoder | JoinedEncoder
 KEPT_DOCUMENTS = 100
 """Of each query's ranked list."""
@@ -57,7 +60,7 @@ def evaluate(encoder: MtebEncoder, task: Task) -> Evaluated:
     """Score an encoder on a task. Raises `CollapseError`; global random state is not preserved."""
     model = ExactSearch(encoder) if task.is_retrieval else encoder
     writes_predictions = not task.is_retrieval and task.tables.predicts
-    with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as predictions, warnings.catch_warnings(), _without_a_bar():
         # Tasks are named on purpose, superseded or not.
         warnings.filterwarnings("ignore", message="The task .* is superseded")
         # mteb stops its classifiers after a fixed number of steps, and averages over classes that were not predicted.
@@ -102,6 +105,8 @@ def _centred(encoder: MtebEncoder, model: Any, task: Task) -> dict[str, float]:
             if (subset, split) not in model.centred:
                 return {}
             frame = _query_metrics(data["relevant_docs"], model.centred[subset, split], task.main_metric)
+            if task.main_metric not in frame:
+                return {}
             found.append((float(frame[task.main_metric].mean()), model.mean_lengths[subset, split]))
         elif isinstance(task.tables, Sts):
             pairs = list(task.tables.pairs(task.instance, data))
@@ -110,6 +115,17 @@ def _centred(encoder: MtebEncoder, model: Any, task: Task) -> dict[str, float]:
         return {}
     score, length = np.mean(found, axis=0)
     return {CENTRED: float(score), MEAN_LENGTH: float(length)}
+
+
+@contextmanager
+def _without_a_bar() -> Iterator[None]:
+    # mteb draws one over summaries, whatever it is told.
+    before = summarization_evaluator.tqdm
+    summarization_evaluator.tqdm = partial(before, disable=True)
+    try:
+        yield
+    finally:
+        summarization_evaluator.tqdm = before
 
 
 def _afresh(instance: Any) -> Any:
@@ -209,7 +225,7 @@ def _of_whole_queries(
     relevant: dict[str, dict[str, int]], predicted: Ranked, main: str, parts: pd.DataFrame
 ) -> pd.DataFrame:
     """The best of each document over the parts of a query, which mteb names `<query>_<part>`, then the metric."""
-    whole = parts["example"].str.rpartition("_")[0]
+    whole = parts["example"].map(whole_query)
     found: Ranked = {}
     judged = {}
     for query, part in zip(whole, parts["example"], strict=True):

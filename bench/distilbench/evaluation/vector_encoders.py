@@ -65,13 +65,13 @@ def lacking(source: Source, tasks: Sequence[Task]) -> str | None:
 
 def _texts(task: Task) -> Iterator[SidedText]:
     """The texts of a task as mteb gives them to a model."""
-    for *_, data in task.splits_read():
+    for _, split, data in task.splits_read():
         if task.is_retrieval:
             for kind, side in (("corpus", PromptType.document), ("queries", PromptType.query)):
                 loader = create_dataloader(data[kind], task_metadata=task.instance.metadata, prompt_type=side)
                 yield from ((text, side.value) for text in loader.dataset["text"])
         else:
-            yield from task.tables.texts(task.instance, data)
+            yield from task.tables.texts(task.instance, task.tables.embedded(task.instance, split, data))
 
 
 def _lacks(source: StoredVectors, texts: Sequence[SidedText], rows_B: NDArray[np.int64], task: str) -> str:

@@ -1,4 +1,4 @@
-"""What a study's rows were made for, in files beside its records: the cells of its ablations, the trials of its tuning.
+"""What a study's rows were made for, in files beside its records: ablations, the trials of its tuning, benchmarks.
 
 Written before the runs, read by reports; imports neither torch nor the methods.
 """
@@ -11,12 +11,12 @@ from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.stored_json import SUM, Stored, check_shape, check_sum, read_object, write_summed
-from distilbench.records.schema import AblationsShape, TuningShape
+from distilbench.records.schema import AblationsShape, BenchmarksShape, TuningShape
 
 SCHEMA = 1
 TUNED = "-tuned"
 """Ends the label of the row with the settings that were chosen for the row whose label it follows."""
-ABLATIONS_FILE, TUNING_FILE = "ablations.json", "tuning.json"
+ABLATIONS_FILE, TUNING_FILE, BENCHMARKS_FILE = "ablations.json", "tuning.json", "benchmarks.json"
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,28 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Benchmark:
+    """One of mteb's benchmarks that a study names among its tasks."""
+
+    name: str
+    tasks: list[str]
+    """Those that distilbench scores, as records name them."""
+    left_out: dict[str, str]
+    """Those that it does not -> why: their type."""
+
+    @property
+    def size(self) -> int:
+        """Its tasks in all."""
+        return len(self.tasks) + len(self.left_out)
+
+
+@dataclass(frozen=True)
 class Design:
     """All that a study's folder says of its design."""
 
     ablations: list[Ablation] = field(default_factory=list)
     tuning: Tuning | None = None
+    benchmarks: list[Benchmark] = field(default_factory=list)
 
 
 def write_ablations(folder: Path, ablations: list[Ablation]) -> None:
@@ -109,6 +126,12 @@ def write_tuning(folder: Path, tuning: Tuning) -> None:
     _write(folder / TUNING_FILE, asdict(tuning))
 
 
+def write_benchmarks(folder: Path, benchmarks: list[Benchmark]) -> None:
+    """Write what a study's tasks are of, beside its records and what was written there before."""
+    known = {item.name: item for item in [*read_design(folder).benchmarks, *benchmarks]}
+    _write(folder / BENCHMARKS_FILE, {"benchmarks": [asdict(item) for item in known.values()]})
+
+
 def read_design(folder: Path) -> Design:
     """What the files in a study's folder say; nothing where there are none.
 
@@ -116,7 +139,12 @@ def read_design(folder: Path) -> Design:
     """
     ablations = _read(folder / ABLATIONS_FILE, AblationsShape)
     tuning = _read(folder / TUNING_FILE, TuningShape)
-    return Design([_ablation(item) for item in ablations.get("ablations", [])], _tuning(tuning) if tuning else None)
+    benchmarks = _read(folder / BENCHMARKS_FILE, BenchmarksShape)
+    return Design(
+        [_ablation(item) for item in ablations.get("ablations", [])],
+        _tuning(tuning) if tuning else None,
+        [Benchmark(**item) for item in benchmarks.get("benchmarks", [])],
+    )
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -188,6 +188,20 @@ class AblationsShape(_SummedShape):
     ablations: list[_AblationShape]
 
 
+class _BenchmarkShape(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    tasks: list[str]
+    left_out: dict[str, str]
+
+
+class BenchmarksShape(_SummedShape):
+    """Of `benchmarks.json`."""
+
+    benchmarks: list[_BenchmarkShape]
+
+
 class _TrialShape(Stored):
     model_config = ConfigDict(extra="forbid")
 

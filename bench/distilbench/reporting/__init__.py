@@ -52,14 +52,16 @@ def summary(records: Sequence[Record], folder: Path) -> tuple[Table, list[str]]:
     The examples of the runs lie below `folder`. Reasons why the comparison means little come first.
     """
     from distilbench.analysis.frame import make_study
+    from distilbench.records.design import read_design
     from distilbench.reporting.findings import alarms, findings
+    from distilbench.reporting.notes import benchmark_notes
     from distilbench.reporting.tables.scores import MAIN_COSTS, main_table
     from distilbench.reporting.write import with_errors
 
     if not records:
         raise UserError("there are no records to show; run the study first")
     study, inference = with_errors(make_study(records[0].study, records), folder)
-    table = main_table(study)
+    table = main_table(study, benchmark_notes(study, read_design(folder).benchmarks))
     others = list(table.text.columns)[len(table.text.columns) - len(MAIN_COSTS) + 1 :]
     shown = replace(table, text=table.text.drop(columns=others), order=table.order.drop(columns=others))
     return shown, [*alarms(study, inference), *findings(study, inference)]

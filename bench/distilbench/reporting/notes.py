@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
-from distilbench.analysis.frame import StudyFrames, references
-from distilbench.records.design import TUNED
+from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, references
+from distilbench.records.design import TUNED, Benchmark
 from distilbench.records.record import Record
 from distilbench.records.schema import LEARNING_RATE
 
 MACHINE = ("platform", "cpu", "threads", "device")
+MOST_NAMED, MOST_IN_A_MARK = 8, 3
 STATUSES = ("completed", "diverged", "failed", "missing")
 
 
@@ -66,14 +67,11 @@ def _rates(record: Record) -> Iterator[float]:
             yield stage[LEARNING_RATE]
 
 
-MOST_NAMED = 3
-
-
 def some(texts: Iterable[str]) -> str:
     """The first few of some texts, in order, and how many more there are."""
     texts = sorted(texts)
-    more = f" and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else ""
-    return ", ".join(texts[:MOST_NAMED]) + more
+    more = f" and {len(texts) - MOST_IN_A_MARK} more" if len(texts) > MOST_IN_A_MARK else ""
+    return ", ".join(texts[:MOST_IN_A_MARK]) + more
 
 
 def difference_notes(study: StudyFrames) -> list[str]:
@@ -127,6 +125,30 @@ def notes(study: StudyFrames) -> list[str]:
         *_floors(study),
         *_machines(study),
     ]
+
+
+def benchmark_notes(study: StudyFrames, benchmarks: Sequence[Benchmark]) -> list[str]:
+    """How much of each benchmark is among a study's tasks: only the means over all of it, and no more, are its own."""
+    return [_benchmark_note(study, benchmark) for benchmark in benchmarks]
+
+
+def _benchmark_note(study: StudyFrames, benchmark: Benchmark) -> str:
+    of_it = [task for task in study.tasks.index if task in benchmark.tasks]
+    lacking = [task for task in benchmark.tasks if task not in of_it]
+    out = [*(f"{task} ({why})" for task, why in benchmark.left_out.items()), *lacking]
+    if out:
+        more = f" and {len(out) - MOST_NAMED} more" if len(out) > MOST_NAMED else ""
+        return (
+            f"{len(of_it)} of the {benchmark.size} tasks of {benchmark.name} are scored, so no mean here is the "
+            f"benchmark's; not scored: {', '.join(out[:MOST_NAMED])}{more}."
+        )
+    if len(of_it) < len(study.tasks):
+        return (
+            f"All {benchmark.size} tasks of {benchmark.name} are scored, and others too, so no mean over tasks here is "
+            "the benchmark's."
+        )
+    means = " and ".join(str(mean) for mean in (OVERALL, BY_TYPE) if mean in study.averages)
+    return f"The tasks are all {benchmark.size} of {benchmark.name}: {means} over them."
 
 
 def _covered(study: StudyFrames) -> str:

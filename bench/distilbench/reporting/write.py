@@ -17,6 +17,7 @@ from distilbench.records.design import Design, read_design
 from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
+from distilbench.reporting.notes import benchmark_notes
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, to_json, to_latex, to_markdown, write_csv
 from distilbench.reporting.reproduction.ledger import reproduction_tables
@@ -82,7 +83,12 @@ def _tables(
     rates: Sequence[ErrorRates],
 ) -> dict[str, Table]:
     averages = {tables.average_heading(group): str(group) for group in study.averages}
-    further = [*weighting_notes(study, inference), *power_notes(inference), *error_rates.note(rates)]
+    further = [
+        *benchmark_notes(study, design.benchmarks),
+        *weighting_notes(study, inference),
+        *power_notes(inference),
+        *error_rates.note(rates),
+    ]
     made = [
         emphasis(tables.main_table(study, further), study, inference, averages),
         tables.task_table(study, interquartile_means(inference) if inference.columns else None),

@@ -200,8 +200,8 @@ def _configs(said: list[dict[str, Any]], fetched: dict[str, dict[str, list[str]]
 
 
 def _task(wanted: TaskSpec, mirror: Path) -> tuple[str, bool]:
-    from distilbench.evaluation.tasks.by_name import folder_in, load_task
-    from distilbench.evaluation.tasks.fetch import store_task
+    from distilbench.evaluation.tasks.by_name import MissingDataError, folder_in, load_task
+    from distilbench.evaluation.tasks.fetch import store_task, was_fetched
 
     if isinstance(wanted, OwnTask):
         if wanted.source.startswith(MIRROR_PREFIX):
@@ -212,7 +212,16 @@ def _task(wanted: TaskSpec, mirror: Path) -> tuple[str, bool]:
     is_there = folder is not None and folder.is_dir()
     if folder is not None and is_there:
         check(folder, mirror, again=True)
-    task = load_task(wanted, mirror)
+    try:
+        task = load_task(wanted, mirror)
+    except UserError as error:
+        if folder is None or not is_there or not was_fetched(folder):
+            raise
+        # Another part of the task was fetched before.
+        try:
+            task, is_there = load_task(wanted, None), False
+        except MissingDataError:
+            raise error from None
     if folder is None:
         return "comes with distilbench", False
     if not is_there:

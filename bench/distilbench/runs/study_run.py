@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.evaluation.calibration import compare, explain, figures
-from distilbench.records.design import write_ablations
+from distilbench.evaluation.tasks.profiles import is_benchmark
+from distilbench.records.design import write_ablations, write_benchmarks
 from distilbench.records.record import Record
 from distilbench.runs.engines import EngineOptions, make_engine
 from distilbench.runs.engines.engine import Engine
@@ -43,6 +44,10 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
     engine = make_engine(options, settings.device)
     if study.ablate:
         write_ablations(settings.out / all_inputs[0].name, designs(study))
+    if any(isinstance(task, str) and is_benchmark(task) for task in study.tasks):
+        from distilbench.evaluation.task_types.benchmarks import benchmarks_among
+
+        write_benchmarks(settings.out / all_inputs[0].name, benchmarks_among(study.tasks))
     if study.tune:
         all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch))]
     for inputs in all_inputs:

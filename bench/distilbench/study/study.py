@@ -63,8 +63,9 @@ class Study(Section):
     """How many seeds, counted from 1, or a list of them. Every method is trained with each."""
     tasks: Annotated[list[TaskSpec], Field(min_length=1)]
     """Profiles (`distilbench tasks` lists them), names of mteb tasks, of mteb's benchmarks (`"MTEB(eng, v2)"`, in
-    quotation marks; `distilbench tasks --benchmark` lists them), `task: {subsets: [...]}` or `task: {languages: [...]}`
-    of one that has subsets, or `name: {source: FILE OR FOLDER}`; `{name: task, subsets: [...]}` is the same."""
+    quotation marks; `distilbench tasks --benchmark` lists them; `"BEIR@scored"` leaves out the tasks of one that are
+    not scored), `task: {subsets: [...]}` or `task: {languages: [...]}` of one that has subsets, or `name: {source: FILE
+    OR FOLDER}`; `{name: task, subsets: [...]}` is the same."""
     train: TrainSpec = TrainSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     limit: PositiveInt | None = None

@@ -48,6 +48,10 @@ class Kind:
         """The splits that are read, those that are scored before others."""
         return list(task.eval_splits)
 
+    def embedded(self, task: Any, split: str, data: Dataset) -> Dataset:
+        """The rows of a split that is read of which a model embeds the texts."""
+        return data
+
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
         """The texts that a model embeds, with their sides."""
         raise NotImplementedError
@@ -211,6 +215,16 @@ class Classification(LabelledTexts):
 
     def splits(self, task: Any) -> list[str]:
         return list(dict.fromkeys([*task.eval_splits, task.train_split]))
+
+    def embedded(self, task: Any, split: str, data: Dataset) -> Dataset:
+        if split in task.eval_splits:
+            return data
+        chosen, order = set[int](), None
+        # mteb goes on shuffling the order of the last time.
+        for number in range(0 if task.is_cross_validation else task.n_experiments):
+            _, order, rows = task._undersample_data(data, number, order)
+            chosen.update(rows)
+        return data.select(sorted(chosen))
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         main = task.metadata.main_score

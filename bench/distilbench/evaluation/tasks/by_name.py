@@ -70,8 +70,8 @@ class Task:
         return sum(
             len(data["corpus"]) + len(data["queries"])
             if isinstance(data, dict)
-            else sum(1 for _ in self.tables.texts(self.instance, data))
-            for _, _, data in self.splits_read()
+            else sum(1 for _ in self.tables.texts(self.instance, self.tables.embedded(self.instance, split, data)))
+            for _, split, data in self.splits_read()
         )
 
     def splits(self) -> list[tuple[str, str, Any]]:
@@ -233,6 +233,10 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
 def prepare(instance: Any) -> None:
     """Bring a task's loaded tables into the form in which they are kept."""
     if isinstance(instance, AbsTaskRetrieval):
+        for data in (data for splits in _parts(instance).values() for data in splits.values()):
+            for name in ("corpus", "queries"):
+                # As a mirror gives them: mteb reads no such column.
+                data[name] = data[name].select_columns([one for one in data[name].column_names if one != "metadata"])
         return
     for splits in _parts(instance).values():
         for name in [name for name in kind_of(instance).splits(instance) if name in splits]:

@@ -20,6 +20,8 @@ from distilbench.evaluation.tasks.subsets import within
 from distilbench.records.published import PublishedTask
 from distilbench.records.record import Record
 
+OF_SUBQUERIES = "max_over_subqueries_"
+"""Begins a metric of queries of several parts, of which the best counts for each document."""
 WORD = re.compile(r"\w+")
 SIGNIFICANT = 3.0
 """Standard errors from which on a correlation with the overlap of words is no chance."""
@@ -105,6 +107,11 @@ def texts_of_tasks(record: Record, tasks: list[str], mirror: str | None) -> dict
     return found
 
 
+def whole_query(part: str) -> str:
+    """The query that a part is of, where mteb names parts `<query>_<part>`."""
+    return part.rpartition("_")[0]
+
+
 def example_texts(task: Task) -> dict[tuple[str, str], str]:
     """(split, example) -> the texts of a pair, or a query, as the per-example store names them.
 
@@ -114,8 +121,10 @@ def example_texts(task: Task) -> dict[tuple[str, str], str]:
     for subset, split, data in task.splits():
         place = within(subset, split)
         if task.is_retrieval:
-            rows = zip(data["queries"]["id"], data["queries"]["text"], strict=True)
-            found.update({(place, within(subset, str(name))): text for name, text in rows})
+            by_parts, queries = task.main_metric.startswith(OF_SUBQUERIES), dict[str, list[str]]()
+            for name, text in zip(data["queries"]["id"], data["queries"]["text"], strict=True):
+                queries.setdefault(whole_query(str(name)) if by_parts else str(name), []).append(text)
+            found.update({(place, within(subset, name)): " | ".join(parts) for name, parts in queries.items()})
         else:
             texts = task.tables.shown(task.instance, data)
             found.update({(place, within(subset, str(row))): text for row, text in enumerate(texts)})

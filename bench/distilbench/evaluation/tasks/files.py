@@ -18,6 +18,8 @@ from distilbench.data.checks.parquet_bounds import opened_parquet
 
 COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
 """Of documents, queries and judgements."""
+LISTS = ("query", "positive", "negative")
+"""Of a table of queries with their documents."""
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": lambda path: _parquet(path),
     ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
@@ -100,6 +102,58 @@ def retrieval_data(qrels: Table, queries: Table, corpus: Table) -> dict[str, Any
         "queries": Dataset.from_pandas(asked, preserve_index=False),
         "relevant_docs": relevant,
         "top_ranked": None,
+    }
+
+
+def ranked_candidates(table: Table) -> dict[str, list[str]]:
+    """Query -> the documents that are to be ranked for it."""
+    frame, name = table
+    check_table(frame, name, ("query-id", "corpus-ids"))
+    rows = zip(frame["query-id"], frame["corpus-ids"], strict=True)
+    return {str(query): [str(document) for document in documents] for query, documents in rows}
+
+
+def with_instructions(queries: Dataset, table: Table) -> Dataset:
+    """Queries with what is asked of each. Raises `ValueError` where there is none for one of them."""
+    frame, name = table
+    check_table(frame, name, ("query-id", "instruction"))
+    texts = dict(zip(frame["query-id"].astype(str), frame["instruction"], strict=True))
+    if missing := [query for query in queries["id"] if query not in texts]:
+        raise ValueError(f"{name} has no instruction for the query {missing[0]!r}")
+    return queries.add_column("instruction", [texts[query] for query in queries["id"]])
+
+
+def is_of_lists(table: Table) -> bool:
+    """Whether each row is a query with lists of its documents, as data sets for reranking once were."""
+    return set(LISTS) <= set(table[0].columns)
+
+
+def candidate_lists(table: Table, split: str) -> dict[str, Any]:
+    """As `retrieval_split`, from such rows, with the ids and in the order that mteb gives them.
+
+    Rows without a positive or without a negative document are left out, as they rank nothing.
+    """
+    frame, name = table
+    check_table(frame, name, LISTS)
+    whole = frame[(frame["positive"].map(len) > 0) & (frame["negative"].map(len) > 0)]
+    queries, corpus, relevant = [], [], dict[str, dict[str, int]]()
+    for number, row in enumerate(whole.to_dict("records")):
+        query = f"{split}_query{number}"
+        queries.append({"id": query, "text": row["query"]})
+        relevant[query] = {}
+        # Of documents with one score, mteb takes these names in order.
+        for grade, stem, column in ((1, "apositive", "positive"), (0, "negative", "negative")):
+            for place, text in enumerate(row[column]):
+                document = f"{stem}_{query}_{place:05d}"
+                corpus.append({"title": "", "text": text, "id": document})
+                relevant[query][document] = grade
+    if not queries:
+        raise ValueError(f"{name} has no row with positive and negative documents")
+    return {
+        "corpus": Dataset.from_list(corpus),
+        "queries": Dataset.from_list(queries),
+        "relevant_docs": relevant,
+        "top_ranked": {query: list(documents) for query, documents in relevant.items()},
     }
 
 

@@ -6,6 +6,7 @@
 <split>.parquet                                 or of all subsets, with a column `lang`
 corpus.parquet, queries.parquet, qrels/<split>.parquet      documents and queries, perhaps below <subset>/
 corpus/..., queries/..., qrels/... or data/...              or a folder for each, of a subset <subset>-corpus/...
+<split>.parquet                                 or rows of a query with lists of positive and negative documents
 README.md                                       goes before all of these where its head lists `configs`
 """
 
@@ -30,12 +31,16 @@ from distilbench.evaluation.task_types.kinds import kind_of
 from distilbench.evaluation.tasks.files import (
     ENDINGS,
     Table,
+    candidate_lists,
     check_table,
     ending_of,
     has_corpus,
+    is_of_lists,
+    ranked_candidates,
     read_table,
     retrieval_data,
     retrieval_split,
+    with_instructions,
 )
 from distilbench.evaluation.tasks.subsets import MOST_LISTED, WHOLE, listed, within
 from distilbench.records.record import SOURCE_FILE
@@ -284,6 +289,9 @@ def _judged(hub: HubFolder, subset: str, split: str) -> dict[str, Any] | None:
 
     qrels = "qrels" if subset == WHOLE else f"{subset}-qrels"
     judgements = (hub.table(WHOLE, split) if subset == WHOLE else None) or hub.table(qrels, split)
+    for lists in (judgements, hub.table(subset, split)):
+        if lists is not None and is_of_lists(lists):
+            return candidate_lists(lists, split)
     parts = {"qrels": judgements, "queries": table("queries"), "corpus": table("corpus")}
     there = {name: part for name, part in parts.items() if part is not None}
     if not there:
@@ -292,27 +300,10 @@ def _judged(hub: HubFolder, subset: str, split: str) -> dict[str, Any] | None:
         raise ValueError(f"{within(subset, missing[0])} is missing")
     data = retrieval_data(**there)
     if (candidates := table("top_ranked")) is not None:
-        data["top_ranked"] = _candidates(candidates)
+        data["top_ranked"] = ranked_candidates(candidates)
     if (instructions := table("instruction")) is not None:
-        data["queries"] = _instructed(data["queries"], instructions)
+        data["queries"] = with_instructions(data["queries"], instructions)
     return data
-
-
-def _candidates(table: Table) -> dict[str, list[str]]:
-    """Query -> the documents that are to be ranked for it."""
-    frame, name = table
-    check_table(frame, name, ("query-id", "corpus-ids"))
-    rows = zip(frame["query-id"], frame["corpus-ids"], strict=True)
-    return {str(query): [str(document) for document in documents] for query, documents in rows}
-
-
-def _instructed(queries: Dataset, table: Table) -> Dataset:
-    frame, name = table
-    check_table(frame, name, ("query-id", "instruction"))
-    texts = dict(zip(frame["query-id"].astype(str), frame["instruction"], strict=True))
-    if missing := [query for query in queries["id"] if query not in texts]:
-        raise ValueError(f"{name} has no instruction for the query {missing[0]!r}")
-    return queries.add_column("instruction", [texts[query] for query in queries["id"]])
 
 
 def _check_pairs(instance: Any) -> None:

@@ -46,16 +46,19 @@ BENCHMARKS = (
 )
 """Those of mteb's benchmarks whose names have no brackets, so that mteb is not asked about each task's name."""
 
+SCORED = "@scored"
+"""Behind a benchmark's name: those of its tasks that distilbench scores."""
+
 
 def is_benchmark(name: str) -> bool:
     """Whether a name is, or is meant to be, that of one of mteb's benchmarks, such as `MTEB(eng, v2)`."""
-    return "(" in name or name in BENCHMARKS
+    return "(" in name or name.removesuffix(SCORED) in BENCHMARKS
 
 
 def expand(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
     """Profiles and mteb's benchmarks replaced by their tasks, each task once, in order.
 
-    Raises `UserError` for a benchmark that is unknown, or has tasks that are not scored.
+    Raises `UserError` for a benchmark that is unknown, or has tasks that are not scored and are not left out.
     """
     return list(dict.fromkeys(name for task in tasks for name in _expanded(task)))
 
