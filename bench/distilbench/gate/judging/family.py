@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
 
 from distilbench.analysis import stats
 from distilbench.analysis.moderated import TINY, prior_freedom
@@ -227,7 +226,7 @@ def _average(residuals_XKNC: Array, own_XKC: Array, freedom: int) -> tuple[Array
 def _towards_the_middle(own_XKC: Array, freedom: int) -> Array:
     """Variances of rows, half of their degrees of freedom being those of the row in the middle; none of two rows."""
     prior = prior_freedom(np.full(own_XKC.shape[-2], float(freedom)))
-    middle_XC = np.median(own_XKC, axis=-2, keepdims=True) * freedom / chi2.median(freedom)
+    middle_XC = np.median(own_XKC, axis=-2, keepdims=True) * freedom / stats.chi2_median(freedom)
     return np.asarray((freedom * own_XKC + prior * middle_XC) / (freedom + prior))
 
 
