@@ -62,8 +62,8 @@ def explanations(outcome: CheckResult) -> list[str]:
         "regressions are adjusted for all lines.",
         "Columns that decide count in full; a guard, or a slice of the examples (STS: long), can fail the candidate, "
         "but not hold it up.",
-        "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
-        "be found with probability 0.8; with fresh seeds, where nothing differs.",
+        "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that this "
+        "check would call regressed with probability 0.8; with fresh seeds, where nothing differs.",
         *_means(outcome),
         *_sizes(outcome),
         *outcome.notes,

@@ -58,6 +58,15 @@ class Families:
         reached = np.searchsorted(self.least_M, self._shares(kind, statistics, beside_itself=True), side="right")
         return np.where(np.isnan(statistics), 1.0, (1 + reached) / (1 + len(self.least_M)))
 
+    def critical(self, kind: Kind, alpha: float) -> float:
+        """What a statistic must exceed for its adjusted p-value to be below `alpha`; infinite where no such value is
+        known."""
+        if kind not in self.highest:
+            return float("inf")
+        highest_M = np.sort(self.highest[kind])
+        exceeded = self.adjusted(kind, np.nextafter(highest_M, np.inf)) < alpha
+        return float(highest_M[exceeded.argmax()]) if exceeded.any() else float("inf")
+
     def _shares(self, kind: Kind, statistics: Array, *, beside_itself: bool) -> Array:
         """Of the simulated checks, in whose family any line reaches a statistic."""
         highest_M = np.sort(self.highest[kind])
