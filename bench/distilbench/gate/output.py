@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from distilbench.core.escape import visible
+from distilbench.core.escape import escape_github, visible
 from distilbench.gate.check import BAD, CheckLine, CheckResult
 from distilbench.gate.judging.columns import ALL_ROWS
 from distilbench.reporting.cells import DASH, decimals, plus_minus
@@ -177,3 +177,15 @@ def _junit_tag(line: CheckLine) -> str | None:
     if line.verdict == "inconclusive":
         return "error" if line.decides else "skipped"
     return None
+
+
+def to_github(outcome: CheckResult) -> list[str]:
+    """Workflow commands: an error for each line that regressed, a warning for each that decides and cannot be told."""
+    commands = []
+    for line in outcome.lines:
+        failed = line.verdict == "regressed"
+        if failed or (line.decides and line.verdict in ("inconclusive", *BAD)):
+            title = escape_github(f"{line.verdict}: {line.label} on {line.column}", is_property=True)
+            kind = "error" if failed else "warning"
+            commands.append(f"::{kind} title={title}::{escape_github(_why(line, outcome))}")
+    return commands
