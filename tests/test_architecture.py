@@ -114,7 +114,7 @@ def test_results_are_read_without_torch(room: str) -> None:
         ("distilbench", (*HEAVY, "numpy", "pandas", "matplotlib", "rich", "pydantic")),
         ("distilbench.cli.app", (*HEAVY, "pandas", "matplotlib", "rich", "pydantic")),
         ("distilbench.reporting", (*HEAVY, "matplotlib")),
-        ("distilbench.gate.run", (*HEAVY, "matplotlib")),
+        ("distilbench.gate.run", (*HEAVY, "matplotlib", "scipy.stats")),
         ("distilbench_methods", HEAVY),
         ("distilbench.training.loop", ("mteb", "datasets", "sentence_transformers")),
         ("distilbench.runs.study_run", ("mteb", "datasets", "sentence_transformers")),

@@ -554,6 +554,26 @@ def test_the_outcome_is_written_where_it_is_asked_for(cli: Cli, tmp_path: Path) 
     assert any((tmp_path / "trend").iterdir()) and out
 
 
+@shows("check", "--github")
+def test_a_job_of_github_is_annotated_line_by_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        CheckLine("a,b", "x: 100%\n::error::y", True, "regressed", difference=-0.02, half_width=0.01),
+        CheckLine("a", "x", True, "inconclusive", reason="one: 50%"),
+        CheckLine("a", "guard", False, "inconclusive"),
+        CheckLine("a", "good", True, "pass", difference=0.0),
+    ]
+    outcome = CheckResult("regressed", lines, 0.005, 0.05, [])
+    monkeypatch.setattr(gate_run, "check_candidate", lambda *_: outcome)
+    code, out, err = cli("check", "results/tiny", "--baseline", "blessed.json", "--github", "--json")
+    commands = [line for line in err.splitlines() if line.startswith("::")]
+    assert code == 1 and json.loads(out)["verdict"] == "regressed"
+    assert [command.split(" ")[0] for command in commands] == ["::error", "::warning"]
+    title = commands[0].split("::")[1]
+    assert "a%2Cb on x%3A 100%25" in title and "," not in title and title.count(":") == 0
+    assert "50%25" in commands[1]
+    assert "::" not in cli("check", "results/tiny", "--baseline", "blessed.json")[2]
+
+
 # listings, calibrate, prefetch, conform
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from distilbench.core.escape import escape_latex, escape_markdown, visible
+from distilbench.core.escape import escape_github, escape_latex, escape_markdown, visible
 from distilbench.models.export import model_card
 from distilbench.reporting.render import Table, to_markdown, write_csv
 from tests.cli.test_output import UNSEEN, names
@@ -101,3 +101,12 @@ def test_joiners_stay_where_scripts_need_them() -> None:
 @pytest.mark.parametrize("name", ["[1ex] a", "*a"])
 def test_a_row_of_latex_is_no_option_of_the_one_before(name: str) -> None:
     assert escape_latex(name) == f"{{{name[0]}}}{name[1:]}"
+
+
+def test_a_workflow_command_of_github_has_one_line_and_its_own_properties() -> None:
+    assert escape_github("50 % : a, b") == "50 %25 : a, b"
+    assert escape_github("50 % : a, b", is_property=True) == "50 %25 %3A a%2C b"
+    for text in ("a\nb", "a\rb", "a\r\n::error::b"):
+        for is_property in (False, True):
+            assert not {"\n", "\r"} & set(escape_github(text, is_property=is_property))
+    assert "::" not in escape_github("::error::b", is_property=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from distilbench.cli.app import main
 from distilbench.core.errors import UserError
 from distilbench.gate.check import CheckLine, CheckResult, confirmed
 from distilbench.gate.history import append, change_points, read, series
+from distilbench.gate.judging.power import margin_needed
 from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
 
@@ -49,6 +51,12 @@ def test_planned_seeds_and_examples_are_just_enough() -> None:
     wanted = seeds_needed(item, 0.005, 0.05)
     assert wanted is not None and wanted > 3
     assert with_runs(item, wanted).detectable(0.1) <= 0.005 < with_runs(item, wanted - 1).detectable(0.1)
+    # Where many lines are judged together, it takes more.
+    among_others = replace(item, critical=2.5)
+    more = seeds_needed(among_others, 0.005, 0.05)
+    assert more is not None and more > wanted
+    needed = [margin_needed(with_runs(among_others, count), 2.5, 0.05) for count in (more, more - 1)]
+    assert needed[0] <= 0.005 < needed[1]
     by_examples = with_error(0.0, 9e-6, 1)
     times = times_examples(by_examples, 0.005, 0.05)
     # Without seeds the error falls with the root of the number of examples.

@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -63,6 +65,24 @@ def test_the_model_passes_against_itself(blessed: Path, model: Path, capsys: pyt
     assert {"Drift", TASK, f"{TASK}: negation", f"{TASK}: long"} <= lines.keys()
     assert lines["Drift"]["verdict"] == lines[TASK]["verdict"] == "pass"
     assert lines[TASK]["difference"] == 0
+
+
+def test_libraries_are_imported_without_collections(blessed: Path, model: Path) -> None:
+    code = """
+import gc, sys
+seen = {}
+def note(event, found):
+    if event == "import" and found[0] in ("torch", "sentence_transformers", "mteb"):
+        seen.setdefault(found[0], gc.isenabled())
+sys.addaudithook(note)
+from distilbench.cli.app import main
+main(sys.argv[1:])
+sys.stderr.write(f"{sorted(seen.items())} {gc.isenabled()}")
+"""
+    command = [sys.executable, "-c", code, "check", str(model), "--baseline", str(blessed), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    expected = [("mteb", False), ("sentence_transformers", False), ("torch", False)]
+    assert done.stderr.splitlines()[-1] == f"{expected} True"
 
 
 def test_its_score_is_that_of_its_vectors(blessed: Path, model: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
 from distilbench.analysis import stats
 from distilbench.analysis.frame import over_seeds
@@ -43,3 +44,10 @@ def test_gap_share() -> None:
 
 def test_no_gap_share_when_the_ceiling_is_not_above_the_floor() -> None:
     assert np.isnan(stats.gap_share(np.array([0.5]), np.array([0.6]), np.array([0.6]))).all()
+
+
+def test_chi_squared_is_scipys_to_the_last_digit() -> None:
+    freedom = np.concatenate([np.arange(1, 200), np.random.default_rng(0).uniform(0.1, 50, 200)])
+    middle = chi2.median(freedom)
+    assert (stats.chi2_median(freedom) == middle).all()
+    assert (stats.chi2_density(middle, freedom) == chi2.pdf(middle, freedom)).all()

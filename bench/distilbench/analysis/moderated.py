@@ -15,9 +15,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from scipy.stats import chi2
 
-from distilbench.analysis.stats import Array
+from distilbench.analysis.stats import Array, chi2_density, chi2_median
 
 CONSTANT, ALONE = -2, -1
 """Groups of a row that no seed changes, and of one that is trained like no other."""
@@ -127,7 +126,7 @@ class ModeratedContrasts:
         for group, rows in groups_of(self.groups_K):
             if group < 0:
                 continue
-            middle_KC = chi2.median(np.maximum(count_KC[rows] - 1, 1)) / np.maximum(count_KC[rows] - 1, 1)
+            middle_KC = chi2_median(np.maximum(count_KC[rows] - 1, 1)) / np.maximum(count_KC[rows] - 1, 1)
             with np.errstate(all="ignore"):
                 usual = nanmedian(found_XKC[..., rows, :] / middle_KC)
             found_XKC[..., rows, :] = usual[..., None, :]
@@ -189,5 +188,5 @@ def prior_freedom(freedom_K: Array) -> float:
     if len(freedom_K) < 3:
         return 0.0
     own = float(np.median(freedom_K))
-    middle = chi2.median(own)
-    return min(own, 8 * (middle * chi2.pdf(middle, own)) ** 2 * (len(freedom_K) - 2))
+    middle = float(chi2_median(own))
+    return min(own, 8 * (middle * float(chi2_density(middle, own))) ** 2 * (len(freedom_K) - 2))

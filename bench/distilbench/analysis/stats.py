@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import gammaincinv, gammaln, ndtr, ndtri, stdtrit, xlogy
 
 Array = npt.NDArray[np.float64]
 
@@ -270,6 +270,18 @@ def _student_logs(freedom: float) -> tuple[Array, Array, Array]:
     quantiles = -stdtrit(freedom, ndtr(-deviates))
     squares, logs = deviates**2, np.log1p(quantiles**2 / freedom)
     return squares, logs, np.gradient(logs, squares)
+
+
+# Of scipy.stats, the import alone takes longer than all else that reads results.
+def chi2_median(freedom: npt.ArrayLike) -> Array:
+    """Median of the chi-squared distribution."""
+    return np.asarray(2 * gammaincinv(np.asarray(freedom) / 2, 0.5))
+
+
+def chi2_density(value: npt.ArrayLike, freedom: npt.ArrayLike) -> Array:
+    """Density of the chi-squared distribution."""
+    there, half = np.asarray(value, dtype=np.float64), np.asarray(freedom, dtype=np.float64) / 2
+    return np.asarray(np.exp(xlogy(half - 1, there) - there / 2 - gammaln(half) - np.log(2) * half))
 
 
 def _t_quantile(share: float, freedom: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import sys
 import traceback
@@ -55,6 +57,9 @@ EPILOG = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code. Output that cannot be written does not stop it, and is no success."""
     fill_closed_descriptors()
+    if argv is None:
+        # A process that ends frees everything; to look for cycles before takes as long as some imports.
+        atexit.register(gc.freeze)
     # Whoever closes stderr asks for no sentences; whoever closes stdout may not know of it.
     out, err = LastingStream(sys.stdout), LastingStream(sys.stderr or io.StringIO())
     with redirect_stdout(cast("TextIO", out)), redirect_stderr(cast("TextIO", err)):

@@ -57,10 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_format(parser)
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="write Markdown, for the page of a CI job")
+    parser.add_argument("--github", action="store_true", help="annotate a job of GitHub Actions, on stderr")
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.gate.output import as_table, headline, to_text
+    from distilbench.gate.output import as_table, headline, to_github, to_text
     from distilbench.gate.run import CheckOptions, bless_candidate, check_candidate
     from distilbench.gate.tasks import given_tasks
 
@@ -92,6 +93,9 @@ def action(arguments: argparse.Namespace) -> int:
         sys.stdout.write(to_text(outcome))
     else:
         print_tables([as_table(outcome)], arguments)
+    if arguments.github:
+        for command in to_github(outcome):
+            say(command)
     say(f"distilbench check: {outcome.verdict}")
     return VerdictCode(code) if code == outcome.exit_code else code
 

@@ -105,3 +105,10 @@ def escape_csv(text: str) -> str:
     """`text` as a cell of a CSV file, on one line; before what a spreadsheet takes for a formula is an apostrophe."""
     shown = visible(text)
     return f"'{shown}" if shown.startswith(FORMULA) else shown
+
+
+def escape_github(text: str, *, is_property: bool = False) -> str:
+    """For the message of a workflow command of GitHub Actions, or for one of its properties."""
+    for sign in "%\r\n:," if is_property else "%\r\n":
+        text = text.replace(sign, f"%{ord(sign):02X}")
+    return visible(text)

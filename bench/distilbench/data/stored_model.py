@@ -9,6 +9,7 @@ from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import folder_sha256, key_of
+from distilbench.core.imports import collector_at_rest
 from distilbench.data.checks.folder_checks import (
     CODE_OF_ITS_OWN,
     SETTINGS,
@@ -73,7 +74,8 @@ def _opened(folder: Path, state: tuple[tuple[str, int, int, int], ...]) -> Any:
     """`state` of its files: what is kept is that of a folder as it was."""
     place = check_modules(folder)
     try:
-        from sentence_transformers import SentenceTransformer
+        with collector_at_rest():
+            from sentence_transformers import SentenceTransformer
 
         options: dict[str, Any] = {"use_safetensors": True, "dtype": "float32"}
         if place is not None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distilbench.core.errors import UserError
+from distilbench.core.imports import collector_at_rest
 from distilbench.core.quiet import quiet
 from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import EXAMPLE_COLUMNS, Scores
@@ -38,6 +39,14 @@ def is_model(folder: Path) -> bool:
     return named and not (folder / RECORD_FILE).is_file()
 
 
+def load_libraries() -> None:
+    """Import what embedding texts takes, for a candidate that will need it."""
+    with collector_at_rest():
+        import distilbench.data.tokenizer
+        import distilbench.models.embed
+        import distilbench.models.model_folder  # noqa: F401
+
+
 @quiet()
 def score_model(folder: Path, label: str, tasks: Mapping[TaskSpec, str], mirror: str | None, device: str) -> Scores:
     """Score a model folder on tasks, each with its precision.
@@ -45,10 +54,11 @@ def score_model(folder: Path, label: str, tasks: Mapping[TaskSpec, str], mirror:
     Scores that lie in the cache under the hash of its weights are used again.
     Raises `UserError` for models that cannot be loaded and task data that cannot be had, and `CollapseError`.
     """
-    from distilbench.core.machine import environment, settings
-    from distilbench.evaluation.score import score
-    from distilbench.evaluation.tasks.by_name import load_task
-    from distilbench.models.model_folder import StoredModel
+    with collector_at_rest():
+        from distilbench.core.machine import environment, settings
+        from distilbench.evaluation.score import score
+        from distilbench.evaluation.tasks.by_name import load_task
+        from distilbench.models.model_folder import StoredModel
 
     chosen = settings(out=".", mirror=mirror, device=device)
     model = StoredModel(folder.resolve().name, folder)

@@ -23,6 +23,7 @@ from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores
 from distilbench.gate.judging.columns import ALL_ROWS, ColumnDifference, ResampledRuns, paired_seeds
 from distilbench.gate.judging.family import Families, families_of, kind_of, with_means
+from distilbench.gate.judging.power import Power, powers
 
 Verdict = Literal["pass", "improved", "regressed", "inconclusive", "not comparable", "not evaluated"]
 RESAMPLES = 2000
@@ -48,6 +49,8 @@ class CheckLine:
     """Of the 95 % interval of the difference."""
     detectable: float | None = None
     """The drop that would be found with probability 0.8; with fresh seeds, where both sides agree to the last digit."""
+    critical: float | None = None
+    """What the statistic of a drop must exceed in this check, as a standard normal deviate."""
     estimate: stats.Estimate | None = None
     """The difference with the parts of its error."""
     runs: int = 0
@@ -202,10 +205,11 @@ def judge(
             verdicts.append("improved" if rise < alpha else "pass")
         else:
             verdicts.append("regressed" if drop < alpha else "inconclusive")
-    return [_line(item, verdict, alpha) for item, verdict in zip(items, verdicts, strict=True)]
+    found = powers(items, families, margin, alpha)
+    return [_line(*given) for given in zip(items, verdicts, found, strict=True)]
 
 
-def _line(item: ColumnDifference, verdict: Verdict, alpha: float) -> CheckLine:
+def _line(item: ColumnDifference, verdict: Verdict, power: Power) -> CheckLine:
     if math.isnan(item.difference.mean):
         reason = "the two sides were not scored on the same examples"
         return CheckLine(item.label, item.column, item.decides, "not comparable", reason=reason)
@@ -218,7 +222,8 @@ def _line(item: ColumnDifference, verdict: Verdict, alpha: float) -> CheckLine:
         candidate=item.values[1],
         difference=item.difference.mean,
         half_width=item.difference.half_width() if item.is_known else None,
-        detectable=_detectable(item, alpha),
+        detectable=power.detectable,
+        critical=power.critical,
         estimate=item.difference if item.is_known else None,
         runs=item.runs,
         paired=item.paired,
@@ -236,13 +241,6 @@ def _unpaired(label: str, new: pd.DataFrame, old: pd.DataFrame) -> str:
     if len(common) > 1:
         return f"{label} is compared on the seeds that both sides have; without a counterpart: {named}."
     return f"{label} has fewer than two seeds on both sides with the same batches; without a counterpart: {named}."
-
-
-def _detectable(item: ColumnDifference, alpha: float) -> float | None:
-    for estimate in (item.difference, item.same_code):
-        if math.isfinite(estimate.error) and estimate.error > 0:
-            return estimate.detectable(2 * alpha)
-    return None
 
 
 def overall(lines: list[CheckLine]) -> Verdict:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from distilbench.core.escape import visible
+from distilbench.core.escape import escape_github, visible
 from distilbench.gate.check import BAD, CheckLine, CheckResult
 from distilbench.gate.judging.columns import ALL_ROWS
 from distilbench.reporting.cells import DASH, decimals, plus_minus
@@ -62,8 +62,8 @@ def explanations(outcome: CheckResult) -> list[str]:
         "regressions are adjusted for all lines.",
         "Columns that decide count in full; a guard, or a slice of the examples (STS: long), can fail the candidate, "
         "but not hold it up.",
-        "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that would "
-        "be found with probability 0.8; with fresh seeds, where nothing differs.",
+        "Before, Now: score x100. Change: with its 95 % interval. MDE, minimum detectable effect: the drop that this "
+        "check would call regressed with probability 0.8; with fresh seeds, where nothing differs.",
         *_means(outcome),
         *_sizes(outcome),
         *outcome.notes,
@@ -177,3 +177,15 @@ def _junit_tag(line: CheckLine) -> str | None:
     if line.verdict == "inconclusive":
         return "error" if line.decides else "skipped"
     return None
+
+
+def to_github(outcome: CheckResult) -> list[str]:
+    """Workflow commands: an error for each line that regressed, a warning for each that decides and cannot be told."""
+    commands = []
+    for line in outcome.lines:
+        failed = line.verdict == "regressed"
+        if failed or (line.decides and line.verdict in ("inconclusive", *BAD)):
+            title = escape_github(f"{line.verdict}: {line.label} on {line.column}", is_property=True)
+            kind = "error" if failed else "warning"
+            commands.append(f"::{kind} title={title}::{escape_github(_why(line, outcome))}")
+    return commands

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from distilbench.analysis import stats
 from distilbench.gate.check import CheckLine
+from distilbench.gate.judging.power import margin_needed
 
 MOST_SEEDS, MOST_TIMES = 200, 1000.0
 
@@ -28,11 +29,14 @@ def with_runs(line: CheckLine, count: int) -> stats.Estimate:
 
 
 def seeds_needed(line: CheckLine, margin: float, alpha: float) -> int | None:
-    """Seeds of each side with which an unchanged candidate passes with probability 0.8; None when no number does."""
+    """Seeds of each side with which the margin is enough, as `margin_needed` says; None when no number does."""
     if line.estimate is None or line.runs < 2 or not line.estimate.seed_variance:
         return None
-    enough = (count for count in range(2, MOST_SEEDS + 1) if with_runs(line, count).detectable(2 * alpha) <= margin)
-    return next(enough, None)
+
+    def enough(count: int) -> bool:
+        return margin_needed(with_runs(line, count), line.critical, alpha) <= margin
+
+    return next(filter(enough, range(2, MOST_SEEDS + 1)), None)
 
 
 def times_examples(line: CheckLine, margin: float, alpha: float) -> float | None:
@@ -46,7 +50,7 @@ def times_examples(line: CheckLine, margin: float, alpha: float) -> float | None
 
     def enough(times: float) -> bool:
         more = replace(estimate, example_variance=estimate.example_variance / times)
-        return more.detectable(2 * alpha) <= margin
+        return margin_needed(more, line.critical, alpha) <= margin
 
     return _smallest(enough)
 
@@ -65,7 +69,10 @@ def _smallest(enough: Callable[[float], bool]) -> float | None:
 
 def plan(lines: list[CheckLine], margin: float, alpha: float) -> list[str]:
     """A sentence for each line that decides."""
-    head = f"To pass within {margin * 100:g} points with probability 0.8 when nothing has changed:"
+    points = f"{margin * 100:g} points"
+    head = (
+        f"To pass within {points} when nothing has changed, and to find a drop of {points}, each with probability 0.8:"
+    )
     return [head, *(_sentence(line, margin, alpha) for line in lines if line.decides and line.difference is not None)]
 
 
@@ -75,13 +82,13 @@ def _sentence(line: CheckLine, margin: float, alpha: float) -> str:
         return f"{where}: {line.reason}."
     if line.estimate is None or line.estimate.error == 0:
         return f"{where}: both sides agree to the last digit; plan with results of fresh seeds."
-    now = line.estimate.detectable(2 * alpha)
+    now = margin_needed(line.estimate, line.critical, alpha)
     if now <= margin:
-        return f"{where}: enough as it is ({now * 100:.2f} points)."
+        return f"{where}: enough as it is, for {now * 100:.2f} points."
     ways = []
     if (seeds := seeds_needed(line, margin, alpha)) is not None:
         ways.append(f"{seeds} seeds on each side instead of {line.runs}")
     if (times := times_examples(line, margin, alpha)) is not None:
         ways.append(f"{times:.1f} times the examples, or as many tasks more of the kind")
     advice = "; or ".join(ways) or "neither seeds nor examples alone are enough: add both"
-    return f"{where}: now {now * 100:.2f} points; {advice}."
+    return f"{where}: now for {now * 100:.2f} points; {advice}."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distilbench.analysis.frame import OVERALL
 from distilbench.core.errors import UserError, one_of
+from distilbench.core.imports import collector_at_rest
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores, read_baseline, scores_of, scores_to_bless
@@ -17,6 +18,7 @@ from distilbench.gate.candidate import (
     drift_line,
     encoder_of,
     is_model,
+    load_libraries,
     models_of,
     score_model,
     with_vectors,
@@ -64,6 +66,7 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Bles
     if is_model(folder):
         if not options.tasks:
             raise UserError(f"{folder} is a model folder: name the tasks to score it on with --tasks")
+        load_libraries()
         label, in_full = options.row or folder.resolve().name, dict.fromkeys(expand(options.tasks), "fp32")
         try:
             scores = score_model(folder, label, in_full, options.mirror, options.device)
@@ -139,13 +142,15 @@ def _check_model(folder: Path, blessed: Scores, options: CheckOptions) -> CheckR
     label = row_of(blessed, options.row)
     only, lines = _row(blessed, label), []
     notes = ["The baseline has no vectors, so there was no drift stage."]
+    load_libraries()
     if blessed.vectors:
         encode = encoder_of(folder, _device(options))
         line, notes = drift_line(encode, label, blessed, same=not options.changed)
         lines = [line]
 
     def scored() -> CheckResult:
-        from distilbench.evaluation.tasks.by_name import is_known
+        with collector_at_rest():
+            from distilbench.evaluation.tasks.by_name import is_known
 
         given = {name_of(spec): spec for spec in options.tasks}
         names = wanted_tasks(only, list(given))

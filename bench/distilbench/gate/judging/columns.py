@@ -64,6 +64,8 @@ class ColumnDifference:
     difference: stats.Estimate = NOTHING
     same_code: stats.Estimate = NOTHING
     """What the difference would be if only the seeds were fresh, by the baseline's own spread."""
+    fresh: Spread = NO_SPREAD
+    """How the runs would then vary."""
     runs: int = 0
     """Of the side that has fewer."""
     paired: bool = False
@@ -132,7 +134,8 @@ class ResampledRuns:
                     item = replace(item, reason=reason, examples=sizes.get(column))
                     item = differ(item, self.values(new, tasks), self.values(old, tasks), paired=paired)
                     spread = replace(item.spread, seeds=(*new.index, *old.index))
-                    item = replace(item, spread=spread)
+                    fresh = replace(item.fresh, seeds=(*old.index, *old.index))
+                    item = replace(item, spread=spread, fresh=fresh)
                 yield item
 
     def values(self, runs: pd.DataFrame, tasks: list[str]) -> tuple[Array, Array]:
@@ -164,6 +167,7 @@ def differ(
         values=(float(other_S.mean()), float(one_S.mean())),
         difference=difference,
         same_code=stats.estimate_apart(other_S, other_SB, other_S, other_SB),
+        fresh=_spread(other, other, by_seed=False),
         runs=min(len(one_S), len(other_S)),
         paired=paired,
         spread=spread,

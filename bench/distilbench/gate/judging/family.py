@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
 
 from distilbench.analysis import stats
 from distilbench.analysis.moderated import TINY, prior_freedom
@@ -58,6 +57,15 @@ class Families:
             return np.ones(np.shape(statistics))
         reached = np.searchsorted(self.least_M, self._shares(kind, statistics, beside_itself=True), side="right")
         return np.where(np.isnan(statistics), 1.0, (1 + reached) / (1 + len(self.least_M)))
+
+    def critical(self, kind: Kind, alpha: float) -> float:
+        """What a statistic must exceed for its adjusted p-value to be below `alpha`; infinite where no such value is
+        known."""
+        if kind not in self.highest:
+            return float("inf")
+        highest_M = np.sort(self.highest[kind])
+        exceeded = self.adjusted(kind, np.nextafter(highest_M, np.inf)) < alpha
+        return float(highest_M[exceeded.argmax()]) if exceeded.any() else float("inf")
 
     def _shares(self, kind: Kind, statistics: Array, *, beside_itself: bool) -> Array:
         """Of the simulated checks, in whose family any line reaches a statistic."""
@@ -227,7 +235,7 @@ def _average(residuals_XKNC: Array, own_XKC: Array, freedom: int) -> tuple[Array
 def _towards_the_middle(own_XKC: Array, freedom: int) -> Array:
     """Variances of rows, half of their degrees of freedom being those of the row in the middle; none of two rows."""
     prior = prior_freedom(np.full(own_XKC.shape[-2], float(freedom)))
-    middle_XC = np.median(own_XKC, axis=-2, keepdims=True) * freedom / chi2.median(freedom)
+    middle_XC = np.median(own_XKC, axis=-2, keepdims=True) * freedom / stats.chi2_median(freedom)
     return np.asarray((freedom * own_XKC + prior * middle_XC) / (freedom + prior))
 
 
