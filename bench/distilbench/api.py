@@ -55,8 +55,8 @@ def run(
     A run that fails is a record with status `failed`, and does not stop the others. Raises `UserError` for what the
     study cannot do, before anything is trained.
     """
+    from distilbench.core.libraries import quiet
     from distilbench.core.machine import settings
-    from distilbench.core.quiet import quiet
     from distilbench.runs.engines import EngineOptions
     from distilbench.runs.progress import ProgressBar, Watch
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 from distilbench.cli.output import FINE, WRONG_USE, say
 from distilbench.cli.terminal import print_rows
 from distilbench.core.errors import UserError
-from distilbench.core.quiet import quiet_libraries
+from distilbench.core.libraries import quiet_libraries
 from speed.arguments import EPILOG, add_arguments
 from speed.run import speed
 

@@ -22,7 +22,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from distilbench.analysis.bootstrap import TaskExamples, average_precision
 from distilbench.analysis.examples import by_split, metric
 from distilbench.core.errors import UserError
-from distilbench.core.quiet import quiet
+from distilbench.core.libraries import quiet
 from distilbench.data.vectors import open_vectors
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score

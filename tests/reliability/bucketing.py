@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t
 
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import Settings, cache_folder
-from distilbench.core.quiet import quiet_libraries
 from distilbench.data import batches
 from distilbench.data.batches import BatchOrder
 from distilbench.runs.prepare.inputs import Inputs, make_inputs

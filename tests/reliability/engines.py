@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from distilbench.cli.output import INTERRUPTED
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import Settings
-from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines import EngineOptions
 from distilbench.runs.progress import Watch
 from distilbench.runs.study_run import run_study

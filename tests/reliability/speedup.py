@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import Settings, cache_folder
-from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines import EngineOptions, Layout, make_engine
 from distilbench.runs.engines.engine import Engine
 from distilbench.runs.engines.in_process import in_this_process

@@ -15,8 +15,8 @@ import torch
 
 pytest.importorskip("accelerate")
 
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import Settings
-from distilbench.core.quiet import quiet_libraries
 from distilbench.core.seeds import seed_for
 from distilbench.data.batches import BatchOrder
 from distilbench.data.tokenizer import load_tokenizer

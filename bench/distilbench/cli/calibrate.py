@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.core.machine import settings

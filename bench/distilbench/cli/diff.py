@@ -32,7 +32,7 @@ def action(arguments: argparse.Namespace) -> int:
         say(f"{task} is left out: {why}")
     texts = None
     if arguments.texts:
-        from distilbench.core.quiet import quiet_libraries
+        from distilbench.core.libraries import quiet_libraries
 
         quiet_libraries()
         from distilbench.evaluation.tasks.content import texts_of_tasks

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def action(arguments: argparse.Namespace) -> int:
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from pydantic import ValidationError

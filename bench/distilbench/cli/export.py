@@ -36,7 +36,7 @@ def action(arguments: argparse.Namespace) -> int:
 def _results(arguments: argparse.Namespace) -> int:
     if arguments.onnx:
         raise UserError("--mteb writes scores and --onnx a model; give one of them")
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.evaluation.mteb_results import export_mteb

@@ -23,7 +23,7 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.study.study_file import load_study
 
     study = load_study(arguments.study, overrides=arguments.overrides)
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.runs.prefetch import mirror_to_fill, prefetch

@@ -74,7 +74,7 @@ def action(arguments: argparse.Namespace) -> int:
     from distilbench.study.study_file import load_study
 
     study = load_study(arguments.study, overrides=arguments.overrides, limit=arguments.limit, budget=arguments.budget)
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.core.machine import settings

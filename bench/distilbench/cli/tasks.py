@@ -42,7 +42,7 @@ def action(arguments: argparse.Namespace) -> int:
 
 
 def _benchmarks(arguments: argparse.Namespace) -> int:
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.evaluation.task_types.benchmarks import benchmark, benchmarks
@@ -62,7 +62,7 @@ def _benchmarks(arguments: argparse.Namespace) -> int:
 
 
 def _search(arguments: argparse.Namespace) -> int:
-    from distilbench.core.quiet import quiet_libraries
+    from distilbench.core.libraries import quiet_libraries
 
     quiet_libraries()
     from distilbench.evaluation.tasks.catalogue import find_tasks

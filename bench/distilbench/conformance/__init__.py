@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from distilbench.conformance.checks import CHECKS, Check
 from distilbench.conformance.kit import Kit, NotApplicable, NotConforming, said
-from distilbench.core.quiet import quiet
+from distilbench.core.libraries import quiet
 from distilbench.core.seeds import preserved_rng
 from distilbench_methods.base import Method
 

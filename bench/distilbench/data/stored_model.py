@@ -9,7 +9,7 @@ from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import folder_sha256, key_of
-from distilbench.core.imports import collector_at_rest
+from distilbench.core.libraries import collector_at_rest
 from distilbench.data.checks.folder_checks import (
     CODE_OF_ITS_OWN,
     SETTINGS,

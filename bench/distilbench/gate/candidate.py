@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from distilbench.core.errors import UserError
-from distilbench.core.imports import collector_at_rest
-from distilbench.core.quiet import quiet
+from distilbench.core.libraries import collector_at_rest, quiet
 from distilbench.data.embedded.pinned import pinned_texts
 from distilbench.gate.baseline import EXAMPLE_COLUMNS, Scores
 from distilbench.gate.check import CheckLine

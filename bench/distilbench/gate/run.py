@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distilbench.analysis.frame import OVERALL
 from distilbench.core.errors import UserError, one_of
-from distilbench.core.imports import collector_at_rest
+from distilbench.core.libraries import collector_at_rest
 from distilbench.evaluation.collapse import CollapseError
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.gate.baseline import Scores, read_baseline, scores_of, scores_to_bless

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import REPORTED_PACKAGES, Settings
-from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.prepared import prepare_run

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from distilbench.core.errors import UserError
+from distilbench.core.libraries import quiet_libraries
 from distilbench.core.machine import Settings
-from distilbench.core.quiet import quiet_libraries
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import make_inputs
 from distilbench.runs.prepare.prepared import prepare_run

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distilbench.core.imports import collector_at_rest
+from distilbench.core.libraries import collector_at_rest
 
 
 class Thing:
@@ -54,7 +54,7 @@ def test_what_was_made_meanwhile_is_old_and_not_frozen() -> None:
 def test_what_the_user_froze_stays_frozen() -> None:
     code = """
 import gc
-from distilbench.core.imports import collector_at_rest
+from distilbench.core.libraries import collector_at_rest
 gc.freeze()
 count = gc.get_freeze_count()
 with collector_at_rest():
