@@ -39,6 +39,7 @@ FURTHER_SETTINGS: list[tuple[str, Settings]] = [
     ("codir-code", {"contrastive_weight": 0.0}),
     ("crd", {"temperature": 0.01, "num_negatives": 40}),
     ("jasper", {"widths": (3, 5), "ranking_weight": 0.0}),
+    ("jasper", {"widths": (3, 5)}),
     ("jasper", {"cosine_weight": 0.0, "ranking_sentences": 4}),
     ("tinybert", {"embedding_weight": 0.0, "attention_weight": 0.0}),
     ("tinybert", {"hidden_weight": 0.0, "final_weight": 0.0}),
