@@ -24,6 +24,7 @@ FURTHER_SETTINGS: list[tuple[str, Settings]] = [
     ("ibkd", {"kernel": "linear", "normalize_inputs": True, "gamma": "median"}),
     ("ibkd-supervised", {"gamma": "median", "kernel": "imq", "hard_negative_alpha": 2.0}),
     ("ibkd-supervised", {"hard_negatives": False, "kernel": "linear", "projected_width": 5}),
+    ("ibkd-supervised", {"kernel": "cosine"}),
     ("codir", {"symmetric": True, "num_negatives": 7, "shared_width": 5, "bank_momentum": 0.0}),
     ("codir", {"final_weight": 0.0}),
     ("codir", {"contrastive_weight": 0.0}),
