@@ -49,6 +49,7 @@ FURTHER_SETTINGS: list[tuple[str, Settings]] = [
     ("rankcse", {"contrastive_weight": 0.0}),
     ("rankcse", {"form": "listmle", "consistency_weight": 0.0}),
     ("rankcse", {"rank_weight": 0.0}),
+    ("rankcse", {"lists": "within", "contrastive_weight": 0.0, "consistency_weight": 0.0}),
     ("simdist", {"final_weight": 1.0}),
     ("simdist", {"similarity_weight": 0.0, "final_weight": 1.0}),
     ("rkd", {"angle_weight": 0.0}),
