@@ -70,7 +70,8 @@ def outside_rows(index_B: NDArray[np.int64], count: int, num_rows: int, rng: np.
     drawn = _distinct(1, count, num_rows - len(taken), rng)[0]
     # The row with this rank among those not taken: each taken row at or below it shifts it by one.
     shifts: NDArray[np.int64] = np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
-    return drawn + shifts
+    found: NDArray[np.int64] = drawn + shifts
+    return found
 
 
 @dataclass(frozen=True)
