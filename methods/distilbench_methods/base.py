@@ -109,7 +109,8 @@ class Needs:
     With candidates, `student_layers` also fills `candidate_layers_BKLS`; views, masks, token states and an online
     teacher cannot be asked for, and all other fields are those of the anchors."""
     negatives: int = 0
-    """K of `negative_index_BK`: rows drawn uniformly from the text, never the anchor's own row."""
+    """K of `negative_index_BK`: rows drawn uniformly from the text, never the anchor's own row, and each at most once
+    where the text has more than K."""
     teacher_negatives: bool = False
     """`teacher_negatives_BKD`: the teacher's vectors of the drawn negatives, from the store; needs `negatives`."""
     fit_rows: int = 0

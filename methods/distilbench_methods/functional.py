@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from distilbench_methods.base import matmul_flops
 
 SMALLEST_NORM = 1e-6
-"""Shorter vectors have no direction: they count as zero instead of blowing up the gradient."""
+"""Shorter vectors have no direction: they count as zero, without a gradient, which would blow up."""
 
 P = ParamSpec("P")
 
@@ -43,8 +43,11 @@ def in_full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 @in_full_precision
 def unit(x_BE: Tensor) -> Tensor:
-    """Rows divided by their length, [..., E]; a zero row stays zero."""
-    return F.normalize(x_BE, dim=-1, eps=SMALLEST_NORM)
+    """Rows divided by their length, [..., E]; a row without a direction becomes zero and gets no gradient."""
+    length_B1: Tensor = torch.linalg.vector_norm(x_BE, dim=-1, keepdim=True)
+    short_B1 = length_B1 < SMALLEST_NORM
+    # Masked before and after: where one branch is infinite, its gradient would be NaN behind a mask at the end alone.
+    return (x_BE / length_B1.masked_fill(short_B1, 1)).masked_fill(short_B1, 0)
 
 
 @in_full_precision

@@ -46,8 +46,9 @@ class IBKD(Method):
         "Zhang et al. 2023, arXiv:2311.05472, the unsupervised distillation stage of the released code: InfoNCE with "
         "the student as anchor, through a decoder that is dropped at export, plus the HSIC between the pooled "
         "embedding block and the shipped vector. Defaults are the values of the released script. The release calls "
-        "an undefined function for the penalty; its only RBF penalty is meant here. Other kernels, unit vectors before "
-        "them and the median heuristic are ours. Extra teacher rows are a fixed number, drawn from outside the batch."
+        "an undefined function for the penalty; its only RBF penalty is meant here. The kernels `imq` and `cosine` are "
+        "the ones that it defines and does not use; `linear`, unit vectors before kernels and the median heuristic are "
+        "ours. Extra teacher rows are a fixed number, drawn from outside the batch."
     )
     unverified: ClassVar[str] = (
         "Only the paper's abstract was at hand: its weight, temperature, kernel, bandwidth, negatives and choice of "
@@ -66,11 +67,13 @@ class IBKD(Method):
     temperature: float = 1.0
     """Divides the cosines of the contrastive term."""
     kernel: Kernel = "rbf"
-    """`rbf` exp(-gamma distance^2), `imq` 1 / sqrt(1 + gamma distance^2), or `linear`, the inner product."""
+    """`rbf` exp(-gamma distance^2), `imq` 1 / sqrt(distance^2 + gamma), `linear` the inner product, or `cosine`, which
+    the released code calls linear."""
     gamma: Bandwidth = 1.0
-    """Bandwidth of both kernels, or `median`: 1/(2 median distance^2) of each batch; without effect where linear.
+    """Bandwidth of both kernels, or `median`: 1/(2 median distance^2) of each batch, 2 median distance^2 for `imq`.
 
-    A fixed bandwidth saturates on vectors of large norm: off-diagonal kernel means near 0 or 1 in the curve say so.
+    `linear` and `cosine` have none. A fixed bandwidth saturates on vectors of large norm: off-diagonal kernel means
+    near 0 or 1 in the curve say so.
     """
     input_layer: int = 0
     """Pooled student layer that stands for the input: 0 is the embedding block."""

@@ -70,9 +70,10 @@ class SupervisedIBKD(Method):
     projected_width: int = 128
     """Width of the projection in which texts are compared."""
     kernel: Kernel = "rbf"
-    """`rbf` exp(-gamma distance^2), `imq` 1 / sqrt(1 + gamma distance^2), or `linear`, the inner product."""
+    """`rbf` exp(-gamma distance^2), `imq` 1 / sqrt(distance^2 + gamma), `linear` the inner product, or `cosine`, which
+    the released code calls linear."""
     gamma: Bandwidth = 0.1
-    """Bandwidth of both kernels, or `median`: 1/(2 median distance^2) of each batch; without effect where linear."""
+    """Bandwidth of both kernels, or `median`: 1/(2 median distance^2) of each batch, 2 median distance^2 for `imq`."""
 
     def __post_init__(self) -> None:
         check_not_negative(hsic_weight=self.hsic_weight)

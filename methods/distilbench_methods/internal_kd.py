@@ -33,6 +33,8 @@ Heads = Literal["match", "average"]
 
 SMALLEST_PROBABILITY = 1e-12
 """Keeps the logarithm finite where the student gives no attention to what the teacher looks at."""
+LOOKS_PER_STAGE = 10
+"""So often at least is a layer's average distance looked at during a stage's even share of the budget."""
 
 
 @in_full_precision
@@ -129,7 +131,8 @@ class InternalKD(Method):
     cosine_threshold: float = 0.05
     """A stage also ends when its layer's average cosine distance falls below this."""
     window: int = 100_000
-    """Sentences over which that average is taken before it is looked at; at most an epoch."""
+    """Sentences over which that average is taken before it is looked at; at most an epoch, and at most a tenth of a
+    stage's even share of the budget, so that a short one is looked at too."""
     final_in_all_stages: bool = False
     """Keep the final term on in every stage."""
     freeze_below: bool = False
@@ -246,6 +249,7 @@ class InternalKD(Method):
             self.window,
             self.cosine_threshold,
             cap,
+            progress,
         )
 
     def frozen_layers(self, aux: nn.ModuleDict) -> int:
@@ -277,6 +281,7 @@ class Stages(State):
             seen=torch.zeros((), dtype=torch.int64),
             seen_since_check=torch.zeros((), dtype=torch.int64),
             distance_sum=torch.zeros(()),
+            checked_at=torch.zeros((), dtype=torch.float64),
         )
         self.num_layers, self.num_sentences = num_layers, num_sentences
 
@@ -287,7 +292,14 @@ class Stages(State):
         return self["stage"].clamp_min(stage_by_budget(progress, self.num_layers))
 
     def see(
-        self, stage: Tensor, distance_L: Tensor, batch_size: int, window: int, threshold: float, cap: float
+        self,
+        stage: Tensor,
+        distance_L: Tensor,
+        batch_size: int,
+        window: int,
+        threshold: float,
+        cap: float,
+        progress: float = 0.0,
     ) -> None:
         """Take note of a batch that this stage was trained on, and advance where the rule says so."""
         # In the last stage there is no layer to look at and nowhere to go.
@@ -296,7 +308,9 @@ class Stages(State):
         seen = torch.where(fresh, 0, self["seen"]) + batch_size
         since = torch.where(fresh, 0, self["seen_since_check"]) + batch_size
         total = torch.where(fresh, 0.0, self["distance_sum"]) + own * batch_size
-        check = (since >= min(window, self.num_sentences)) | (seen >= cap * self.num_sentences)
+        checked_at = torch.where(fresh, progress, self["checked_at"])
+        due = progress - checked_at >= 1 / (LOOKS_PER_STAGE * (self.num_layers + 1))
+        check = due | (since >= min(window, self.num_sentences)) | (seen >= cap * self.num_sentences)
         reached = next_stage(stage, total / since, seen / self.num_sentences, threshold, cap)
         after = torch.where(check, reached, stage).clamp_max(self.num_layers + 1)
         # Before the copy below: `stage` may be the buffer itself.
@@ -305,6 +319,7 @@ class Stages(State):
         self["seen"].copy_(torch.where(moved, 0, seen))
         self["seen_since_check"].copy_(torch.where(check, 0, since))
         self["distance_sum"].copy_(torch.where(check, 0.0, total))
+        self["checked_at"].copy_(torch.where(check, progress, checked_at))
 
 
 def _weighted(value_L: Tensor, active_L: Tensor | None) -> Tensor:

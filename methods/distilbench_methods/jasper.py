@@ -69,8 +69,8 @@ class Jasper(Method):
     name: ClassVar[str] = "jasper"
     source: ClassVar[str] = (
         "Zhang et al. 2024, arXiv:2412.19048, as in the released code: cosine to the teacher's vector, squared error "
-        "of similarities (averaged over the head's output cut to several widths), and a hinge on the order of "
-        "similarities. The linear head ships, so that the student lives in the teacher's space. The last term "
+        "of similarities, and a hinge on the order of similarities, the latter two averaged over the head's output cut "
+        "to several widths. The linear head ships, so that the student lives in the teacher's space. The last term "
         "compares all pairs of pairs, B^4 / 8 of them: of a larger batch, `ranking_sentences` sentences "
         "enter it."
     )
@@ -94,7 +94,7 @@ class Jasper(Method):
     margin: float = 0.015
     """By how much the student's similarities must differ in the teacher's order."""
     widths: tuple[int, ...] = ()
-    """Further widths to which the head's output is cut for the similarity term; the full width is always there."""
+    """Further widths to which the head's output is cut for the terms on similarities, the full one aside."""
     ranking_sentences: int = 32
     """Sentences of a batch that enter the ranking term at most."""
 
@@ -137,22 +137,25 @@ class Jasper(Method):
         if self.cosine_weight:
             terms["cosine"] = self.cosine_weight * cosine_distance(student_BD, teacher_BD).mean()
         if self.similarity_weight:
-            cut = [student_BD, *(student_BD[:, :width] for width in self.widths)]
-            errors = [similarity_error(part, teacher_BD) for part in cut]
+            errors = [similarity_error(part, teacher_BD) for part in self._cut(student_BD)]
             terms["similarity"] = self.similarity_weight * torch.stack(errors).mean()
         if self.ranking_weight:
             terms["ranking"] = self.ranking_weight * self._ranking(student_BD, signals)
         return terms
 
+    def _cut(self, student_BD: Tensor) -> list[Tensor]:
+        return [student_BD, *(student_BD[:, :width] for width in self.widths)]
+
     def _ranking(self, student_BD: Tensor, signals: Signals) -> Tensor:
-        teacher_BD = signals.teacher_final_BD
         if len(student_BD) < 3:
             raise ValueError(
                 f"jasper's ranking term compares pairs: a batch needs 3 sentences or more, got {len(student_BD)}; "
                 "use a larger batch size or set ranking_weight to 0"
             )
         chosen_C = spread_rows(signals.index_B, self.ranking_sentences)
-        return ranking_hinge(student_BD[chosen_C], teacher_BD[chosen_C], self.margin)
+        teacher_CD = signals.teacher_final_BD[chosen_C]
+        hinges = [ranking_hinge(part, teacher_CD, self.margin) for part in self._cut(student_BD[chosen_C])]
+        return torch.stack(hinges).mean()
 
     def exported_head(self, aux: nn.ModuleDict) -> nn.Module | None:
         return aux["head"]
@@ -160,11 +163,8 @@ class Jasper(Method):
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         target = dims.teacher_final
         flops = matmul_flops(batch_size, dims.student_final, target)
-        if self.similarity_weight:
-            for width in (target, *self.widths):
-                flops += matmul_flops(batch_size, width, batch_size)
-                flops += matmul_flops(batch_size, target, batch_size, gradients=0)
-        if self.ranking_weight:
-            ranked = min(batch_size, self.ranking_sentences)
-            flops += matmul_flops(ranked, target, ranked) + matmul_flops(ranked, target, ranked, gradients=0)
+        ranked = min(batch_size, self.ranking_sentences)
+        for weight, size in ((self.similarity_weight, batch_size), (self.ranking_weight, ranked)):
+            for width in (target, *self.widths) if weight else ():
+                flops += matmul_flops(size, width, size) + matmul_flops(size, target, size, gradients=0)
         return flops

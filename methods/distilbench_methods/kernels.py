@@ -11,7 +11,7 @@ from distilbench_methods.base import check_positive
 from distilbench_methods.functional import in_full_precision, unit, without_diagonal
 
 Bandwidth = float | Literal["median"]
-Kernel = Literal["rbf", "imq", "linear"]
+Kernel = Literal["rbf", "imq", "linear", "cosine"]
 KERNELS = get_args(Kernel)
 
 SMALLEST_MEDIAN = 1e-12
@@ -41,22 +41,25 @@ def squared_distances(x_BE: Tensor) -> Tensor:
 def kernel_matrix(x_BE: Tensor, gamma: Bandwidth = 1.0, kernel: Kernel = "rbf") -> Tensor:
     """Kernel of all pairs, [B, B], with d the distance |x_i - x_j|.
 
-    `rbf` exp(-gamma d^2); `imq` (inverse multiquadric) 1 / sqrt(1 + gamma d^2); `linear` the inner product of the rows
-    less their mean, without gamma. `gamma="median"` is 1/(2 m) with m the (lower) median of the off-diagonal squared
-    distances, taken as a constant.
+    `rbf` exp(-gamma d^2); `imq` (inverse multiquadric) 1 / sqrt(d^2 + gamma); `linear` the inner product of the rows
+    less their mean, `cosine` that of the rows at unit length, both without gamma. `gamma="median"` is 1/(2 m) for `rbf`
+    and 2 m for `imq`, with m the (lower) median of the off-diagonal squared distances, taken as a constant.
     """
+    if kernel == "cosine":
+        direction_BE = unit(x_BE)
+        return direction_BE @ direction_BE.T
     if kernel == "linear":
         # HSIC centres the kernel anyway; centring the rows first keeps the digits that a large common mean would eat.
         x_BE = x_BE - x_BE.mean(0)
         return x_BE @ x_BE.T
     square_BB = squared_distances(x_BE)
-    scaled_BB = square_BB * _bandwidth(square_BB) if gamma == "median" else square_BB * gamma
-    return torch.exp(-scaled_BB) if kernel == "rbf" else (1 + scaled_BB).rsqrt()
+    if kernel == "imq":
+        return (square_BB + (2 * _median(square_BB) if gamma == "median" else gamma)).rsqrt()
+    return torch.exp(-(square_BB / (2 * _median(square_BB)) if gamma == "median" else square_BB * gamma))
 
 
-def _bandwidth(square_BB: Tensor) -> Tensor:
-    median = without_diagonal(square_BB.detach()).flatten().median().clamp_min(SMALLEST_MEDIAN)
-    return 1 / (2 * median)
+def _median(square_BB: Tensor) -> Tensor:
+    return without_diagonal(square_BB.detach()).flatten().median().clamp_min(SMALLEST_MEDIAN)
 
 
 def kernel_dependence(k_BB: Tensor, l_BB: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class MarginMSE(Method):
         "Hofstaetter et al. 2020, arXiv:2010.02666, as in the sentence-transformers library, whose teacher is often a "
         "cross-encoder with unbounded scores and whose student scores by dot product. Here the teacher's scores are "
         "the text's own, or else cosines of the teacher's vectors; cosines are the default for the student too, since "
-        "its vectors are not of unit length."
+        "its vectors are not of unit length. Cosines differ by 2 at most: margins beyond 2 `scale` cannot be met, and "
+        "their share is in the curve as `out_of_reach`."
     )
     unverified: ClassVar[str] = "The formula follows the library's code; the paper's text was not at hand."
     search_space: ClassVar[Space] = space(
@@ -63,6 +64,12 @@ class MarginMSE(Method):
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
         scores_BK = candidate_scores(signals.student_BS, signals.candidates_BKS, self.similarity)
         return {"margin": margin_error(self.scale * scores_BK, signals.teacher_scores_BK)}
+
+    def diagnostics(self, signals: Signals, aux: nn.ModuleDict) -> dict[str, Tensor]:
+        if self.similarity != "cosine":
+            return {}
+        margin_BK = signals.teacher_scores_BK[:, :1] - signals.teacher_scores_BK[:, 1:]
+        return {"out_of_reach": (margin_BK.abs() > 2 * self.scale).float().mean()}
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         return batch_size * matmul_flops(1 + self.num_negatives, dims.student_final, 1)

@@ -26,6 +26,7 @@ from distilbench_methods.simdist import similarity_cross_entropy
 from distilbench_methods.space import Space, Span, space
 
 Form = Literal["listnet", "listmle"]
+Lists = Literal["across", "within"]
 
 
 @in_full_precision
@@ -57,14 +58,13 @@ class RankCSE(Method):
     name: ClassVar[str] = "rankcse"
     source: ClassVar[str] = (
         "Liu et al. 2023 (ACL), arXiv:2305.16726: InfoNCE between two dropout views, the Jensen-Shannon divergence "
-        "between their similarity rows (each view's to the other), and ListNet or ListMLE against the teacher's. One "
-        "teacher in place of the paper's two; a sentence is left out of its own lists; no head stands on the pooled "
-        "vector."
+        "between their similarity rows (each view's to the other), and ListNet or ListMLE of the first view's rows "
+        "against the teacher's. One teacher in place of the paper's two; a sentence is left out of all its own lists, "
+        "in the community code out of ListNet's alone; ties are not shuffled; no head stands on the pooled vector."
     )
     unverified: ClassVar[str] = (
-        "The paper's equations and its code were not at hand: forms and temperatures come from the notes of a "
-        "community re-implementation, whose clamping and unused teacher temperature were not taken over. The weights "
-        "of 1 are ours."
+        "The paper's equations and the authors' code were not at hand: forms, temperatures and the weights of 1 follow "
+        "a community re-implementation, whose clamping and unused teacher temperature were not taken over."
     )
     search_space: ClassVar[Space] = space(
         consistency_weight=Span(0.1, 10.0, log=True),
@@ -81,6 +81,9 @@ class RankCSE(Method):
     """Weight of the teacher's ranking."""
     form: Form = "listnet"
     """How rankings are distilled."""
+    lists: Lists = "across"
+    """`across`: each sentence of the first view ranks those of the second; `within`: those of its own view, which is
+    another loss than the re-implementation's and needs no second view of its own."""
     temperature: float = 0.05
     """Divides the student's cosines in all terms."""
     teacher_temperature: float = 0.025
@@ -95,6 +98,7 @@ class RankCSE(Method):
         check_not_negative(**weights)
         check_positive(temperature=self.temperature, teacher_temperature=self.teacher_temperature)
         check_one_of(get_args(Form), form=self.form)
+        check_one_of(get_args(Lists), lists=self.lists)
         if not any(weights.values()):
             raise ValueError(f"{', '.join(weights)} are all 0: nothing would be trained")
 
@@ -104,7 +108,8 @@ class RankCSE(Method):
 
     @property
     def _two_views(self) -> bool:
-        return self.contrastive_weight > 0 or self.consistency_weight > 0
+        ranked = self.rank_weight > 0 and self.lists == "across"
+        return ranked or self.contrastive_weight > 0 or self.consistency_weight > 0
 
     def negatives_per_step(self, batch_size: int) -> int:
         return batch_size - 1 if self.contrastive_weight else 0
@@ -128,7 +133,8 @@ class RankCSE(Method):
         return terms
 
     def _rank(self, signals: Signals) -> Tensor:
-        student_BC = cosine_similarities(signals.student_BS)
+        ranked_BS = signals.second_view_BS if self.lists == "across" else signals.student_BS
+        student_BC = cross_similarities(signals.student_BS, ranked_BS)
         teacher_BC = cosine_similarities(signals.teacher_final_BD)
         if self.form == "listmle":
             return list_mle(student_BC, teacher_BC, self.temperature)

@@ -20,6 +20,7 @@ from distilbench_methods.base import (
     UnsuitableError,
     check_not_negative,
     evenly_spaced,
+    matmul_flops,
 )
 from distilbench_methods.functional import cosine_distance, in_full_precision, projection, projection_flops
 from distilbench_methods.space import Space, Span, space
@@ -52,13 +53,15 @@ class TinyBERT(Method):
 
     name: ClassVar[str] = "tinybert"
     source: ClassVar[str] = (
-        "Jiao et al. 2020 (Findings of EMNLP), arXiv:1909.10351, eq. 7 to 9: squared errors of attention scores, of "
-        "hidden states through one linear map for all layers, and of the embedding block through another; evenly "
-        "spaced layers. A cosine term to the teacher's vector replaces the soft cross-entropy. Both maps are dropped "
-        "at export and absent where the widths agree. Every mean leaves out padding and gives each sentence the same "
-        "weight."
+        "Jiao et al. 2020 (Findings of EMNLP), arXiv:1909.10351, eq. 7 to 9: squared errors of attention scores, and "
+        "of the states of the embedding block and all layers through one linear map, as in the released code, where it "
+        "also stands between equal widths; evenly spaced layers, unit weights. The map is dropped at export. A cosine "
+        "term to the teacher's vector replaces the soft cross-entropy, beside the others: in the code a stage on "
+        "layers comes first and one on predictions alone follows, which is the recipe `[tinybert: {final_weight: 0}, "
+        "cosine]` here. Every mean leaves out padding and gives each sentence the same weight, where the code counts "
+        "padded positions too."
     )
-    unverified: ClassVar[str] = "Neither paper nor code was at hand: equations and unit weights are from memory."
+    unverified: ClassVar[str] = "Read in the released code; the paper's text was not at hand."
     released_head_start: ClassVar[LinearStart] = "normal"
     search_space: ClassVar[Space] = space(
         embedding_weight=Span(0.1, 10.0, log=True),
@@ -120,9 +123,8 @@ class TinyBERT(Method):
 
     def build_aux(self, dims: Dims) -> nn.ModuleDict:
         aux = nn.ModuleDict()
-        for term, weight in (("embedding", self.embedding_weight), ("hidden", self.hidden_weight)):
-            if weight:
-                aux[term] = projection(dims.student.width, dims.teacher_model.width)
+        if self.embedding_weight or self.hidden_weight:
+            aux["fit"] = nn.Linear(dims.student.width, dims.teacher_model.width)
         if self.final_weight:
             aux["final"] = projection(dims.student_final, dims.teacher_final)
         return aux
@@ -131,11 +133,11 @@ class TinyBERT(Method):
         terms, mask_BT = {}, signals.mask_BT
         first = 1 if self.embedding_weight else 0
         if self.embedding_weight:
-            value = token_error(aux["embedding"](signals.student_hidden[0]), signals.teacher_hidden[0], mask_BT)
+            value = token_error(aux["fit"](signals.student_hidden[0]), signals.teacher_hidden[0], mask_BT)
             terms["embedding"] = self.embedding_weight * value
         if self.hidden_weight:
             pairs = zip(signals.student_hidden[first:], signals.teacher_hidden[first:], strict=True)
-            errors = [token_error(aux["hidden"](student), teacher, mask_BT) for student, teacher in pairs]
+            errors = [token_error(aux["fit"](student), teacher, mask_BT) for student, teacher in pairs]
             terms["hidden"] = self.hidden_weight * torch.stack(errors).sum()
         if self.attention_weight:
             pairs = zip(signals.student_attention_scores, signals.teacher_attention_scores, strict=True)
@@ -148,6 +150,6 @@ class TinyBERT(Method):
 
     def extra_flops(self, dims: Dims, batch_size: int, num_tokens: int) -> float:
         blocks = (self.embedding_weight > 0) + (self.hidden_weight > 0) * dims.student.layers
-        tokens = blocks * projection_flops(batch_size * num_tokens, dims.student.width, dims.teacher_model.width)
+        tokens = blocks * matmul_flops(batch_size * num_tokens, dims.student.width, dims.teacher_model.width)
         final = projection_flops(batch_size, dims.student_final, dims.teacher_final) if self.final_weight else 0.0
         return tokens + final

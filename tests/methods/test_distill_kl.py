@@ -45,6 +45,29 @@ def test_as_written(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> 
     torch.testing.assert_close(value, 0.25 * torch.stack(rows).mean())
 
 
+def test_each_side_may_have_its_own_temperature(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    method = DistillKL(num_candidates=3, temperature=0.5, teacher_temperature=4.0)
+    signals = fake(method, dims())
+    student = torch.cosine_similarity(signals.student_BS[:, None], signals.candidates_BKS, dim=-1) / 0.5
+    expected = torch.nn.functional.kl_div(
+        student.log_softmax(-1), (signals.teacher_scores_BK / 4).softmax(-1), reduction="batchmean"
+    )
+    (value,) = method.loss(signals, method.build_aux(dims()), 0.0).values()
+    torch.testing.assert_close(value, 0.25 * expected)
+    with pytest.raises(ValueError, match="teacher_temperature must be positive"):
+        DistillKL(teacher_temperature=0.0)
+
+
+def test_a_one_hot_teacher_shows_in_the_curve(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+    # Scores like a cross-encoder's: ten apart.
+    scores = 10 * torch.tensor([[1.0, 0.0]]).double().expand(5, 2)
+    for settings, low, high in (({}, 0.999, 1.0), ({"teacher_temperature": 10.0}, 0.7, 0.75)):
+        method = DistillKL(**settings)  # type: ignore[arg-type]
+        signals = replace(fake(method, dims()), teacher_scores_BK=scores)
+        found = float(method.diagnostics(signals, method.build_aux(dims()))["teacher_certainty"])
+        assert low <= found <= high
+
+
 def test_divergence_is_cross_entropy_less_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)

@@ -244,7 +244,7 @@ def test_refuses_one_sentence_only_where_it_needs_two(dims: Callable[..., Dims],
         {"hsic_weight": -1.0},
         {"input_layer": -1},
         {"extra_negatives": -1},
-        {"kernel": "cosine"},
+        {"kernel": "sigmoid"},
     ],
 )
 def test_invalid_values_are_refused(settings: dict[str, float | str]) -> None:
@@ -252,14 +252,35 @@ def test_invalid_values_are_refused(settings: dict[str, float | str]) -> None:
         IBKD(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kernel", "entry"), [("rbf", math.exp(-2)), ("imq", 3**-0.5), ("linear", -0.5)])
-def test_kernels_by_hand(kernel: Kernel, entry: float) -> None:
-    found = kernel_matrix(torch.tensor([[1.0, 0.0], [2.0, 1.0]], dtype=torch.float64), 1.0, kernel)
+@pytest.mark.parametrize(
+    ("kernel", "gamma", "entry"),
+    [
+        ("rbf", 1.0, math.exp(-2)),
+        ("rbf", 0.5, math.exp(-1)),
+        ("imq", 1.0, 3**-0.5),
+        # As released: 1 / sqrt(d^2 + gamma), not 1 / sqrt(1 + gamma d^2), which is 1 / sqrt(2).
+        ("imq", 0.5, 2.5**-0.5),
+        ("linear", 1.0, -0.5),
+        ("cosine", 1.0, 2 * 5**-0.5),
+        # The one distance is the median: exp(-1/2) and 1 / sqrt(2 + 4).
+        ("rbf", "median", math.exp(-0.5)),
+        ("imq", "median", 6**-0.5),
+    ],
+)
+def test_kernels_by_hand(kernel: Kernel, gamma: Bandwidth, entry: float) -> None:
+    found = kernel_matrix(torch.tensor([[1.0, 0.0], [2.0, 1.0]], dtype=torch.float64), gamma, kernel)
     assert float(found[0, 1]) == pytest.approx(entry)
     assert torch.equal(found, found.T)
 
 
-@pytest.mark.parametrize("kernel", ["imq", "linear"])
+def test_cosine_dependence_is_the_linear_one_of_directions() -> None:
+    x, z, lengths = draw(6, 3), draw(6, 2, seed=1), draw(6, 1, seed=2).abs() + 0.5
+    expected = hsic(x, z, 1.0, "linear", True)
+    torch.testing.assert_close(hsic(lengths * x, z, 1.0, "cosine"), expected)
+    assert not torch.isclose(hsic(x, z, 1.0, "linear"), expected)
+
+
+@pytest.mark.parametrize("kernel", ["imq", "linear", "cosine"])
 def test_gradient_under_other_kernels(kernel: Kernel) -> None:
     fixed = draw(5, 3, seed=1)
     assert torch.autograd.gradcheck(lambda x: hsic(x, fixed, 0.5, kernel, True), (draw(5, 2, grad=True),))
@@ -277,7 +298,7 @@ def test_linear_hsic_survives_a_large_common_mean() -> None:
     assert float(found) == pytest.approx(float(hsic(x, z, 1.0, "linear")), rel=1e-3)
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "imq", "linear"])
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "linear", "cosine"])
 @pytest.mark.parametrize("gamma", [0.5, "median"])
 def test_duplicates_and_zero_vectors_have_finite_gradients(kernel: Kernel, gamma: Bandwidth) -> None:
     for x in (draw(1, 3).expand(4, 3).clone(), torch.zeros(4, 3, dtype=torch.float64)):

@@ -184,7 +184,7 @@ def test_a_batch_of_one_has_three_texts(dims: Callable[..., Dims], fake: Callabl
         {"hsic_weight": -1.0},
         {"hard_negative_alpha": 0.0},
         {"projected_width": 0},
-        {"kernel": "cosine"},
+        {"kernel": "sigmoid"},
     ],
 )
 def test_invalid_values_are_refused(settings: dict[str, float | str]) -> None:

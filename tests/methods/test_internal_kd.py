@@ -461,3 +461,25 @@ def test_the_first_tokens_state_may_be_compared(dims: Callable[..., Dims]) -> No
 @pytest.mark.parametrize("procedure", ["pid", "sid"])
 def test_stages_ask_for_all_layers_at_once(procedure: Procedure, dims: Callable[..., Dims]) -> None:
     assert InternalKD(procedure=procedure).needs(dims()) == InternalKD().needs(dims())
+
+
+@pytest.mark.parametrize("procedure", ["pid", "sid"])
+def test_a_close_layer_ends_its_stage_early_in_a_short_budget_too(
+    procedure: Procedure, dims: Callable[..., Dims], fake: Callable[..., Signals]
+) -> None:
+    # 60 steps of 4 sentences out of a million, which no window of 100 000 fits into; every layer is close.
+    method, models = InternalKD(procedure=procedure, cosine_threshold=3.0), dims(num_sentences=1_000_000)
+    signals, aux = fake(method, models, batch_size=4), method.build_aux(models).double()
+    stages = []
+    for step in range(60):
+        with torch.no_grad():
+            stages.append(int(method.diagnostics(signals, aux)["layer_stage"]))
+            method.after_step(signals, aux, step / 60)
+    # A tenth of a stage's share is a thirtieth of the budget, two steps.
+    assert stages[:7] == [1, 1, 1, 2, 2, 3, 3]
+    never = InternalKD(procedure=procedure, cosine_threshold=0.0)
+    aux = never.build_aux(models).double()
+    with torch.no_grad():
+        for step in range(20):
+            never.after_step(signals, aux, step / 60)
+    assert int(never.diagnostics(signals, aux)["layer_stage"]) == 1

@@ -50,3 +50,15 @@ def test_asks_for_the_positive_and_its_negatives(dims: Callable[..., Dims]) -> N
     assert (needs.candidates, needs.teacher_scores, needs.teacher_final) == (5, True, False)
     assert MarginMSE().needs(dims()).batch_kind == "triple"
     assert (MarginMSE(num_negatives=4).negatives_per_step(8), MarginMSE().coupled) == (4, "")
+
+
+def test_margins_that_cosines_cannot_reach_show_in_the_curve(
+    dims: Callable[..., Dims], fake: Callable[..., Signals]
+) -> None:
+    scores = torch.tensor([[1.0, 0.0], [5.0, 0.0], [0.0, 3.0], [2.0, 0.0], [0.5, 0.0]], dtype=torch.float64)
+    for method, expected in ((MarginMSE(), 0.4), (MarginMSE(scale=2.0), 0.2), (MarginMSE(scale=2.5), 0.0)):
+        signals = replace(fake(method, dims()), teacher_scores_BK=scores)
+        found = method.diagnostics(signals, method.build_aux(dims()))["out_of_reach"]
+        assert float(found) == pytest.approx(expected)
+    dot = MarginMSE(similarity="dot")
+    assert dot.diagnostics(replace(fake(dot, dims()), teacher_scores_BK=scores), dot.build_aux(dims())) == {}

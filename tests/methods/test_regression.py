@@ -144,15 +144,18 @@ def test_jasper_gradients(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
     assert torch.autograd.gradcheck(lambda x: loss(x, draw(5, 3, seed=1)), (draw(5, 4, grad=True),))
 
 
-def test_jasper_sums_over_widths_and_caps_the_ranking(dims: Callable[..., Dims], fake: Callable[..., Signals]) -> None:
+def test_jasper_averages_over_widths_and_caps_the_ranking(
+    dims: Callable[..., Dims], fake: Callable[..., Signals]
+) -> None:
     method = Jasper(widths=(3,), ranking_sentences=4)
     signals, aux = fake(method, dims()), method.build_aux(dims()).double()
     terms, student = method.loss(signals, aux, 0.0), aux["head"](signals.student_BS)
     errors = [similarity_error(part, signals.teacher_final_BD) for part in (student, student[:, :3])]
     torch.testing.assert_close(terms["similarity"], 200 * (errors[0] + errors[1]) / 2)
     chosen = spread_rows(signals.index_B, 4)
-    expected = ranking_hinge(student[chosen], signals.teacher_final_BD[chosen], 0.015)
-    torch.testing.assert_close(terms["ranking"], 20 * expected)
+    cut, target = (student[chosen], student[chosen][:, :3]), signals.teacher_final_BD[chosen]
+    hinges = [ranking_hinge(part, target, 0.015) for part in cut]
+    torch.testing.assert_close(terms["ranking"], 20 * (hinges[0] + hinges[1]) / 2)
     assert method.exported_head(aux) is aux["head"]
 
 

@@ -48,8 +48,7 @@ def example(dtype: torch.dtype) -> tuple[Signals, nn.ModuleDict]:
     )
     aux = nn.ModuleDict(
         {
-            "embedding": linear([[2, 0], [0, 1], [0, 0]], [0, 0, 1], dtype),
-            "hidden": linear([[1, 0], [0, 1], [1, 1]], [0, 0, 0], dtype),
+            "fit": linear([[2, 0], [0, 1], [0, 0]], [0, 0, 1], dtype),
             "final": nn.Identity(),
         }
     )
@@ -61,8 +60,8 @@ def example(dtype: torch.dtype) -> tuple[Signals, nn.ModuleDict]:
     [
         # Tokens become (2, 1, 1) and (0, 2, 1), against zeros.
         ("embedding", (6 / 3 + 5 / 3) / 2),
-        # Tokens become (1, 2, 3) and (0, 1, 1), against (1, 0, 0) and zeros.
-        ("hidden", (13 / 3 + 2 / 3) / 2),
+        # Tokens become (2, 2, 1) and (0, 1, 1), against (1, 0, 0) and zeros.
+        ("hidden", (6 / 3 + 2 / 3) / 2),
         # Differences of the four real pairs: 1, 0, -1, 2.
         ("attention", 6 / 4),
         ("final", 0.2928932188),
@@ -144,13 +143,28 @@ def test_gradients_of_states_and_map() -> None:
     assert torch.autograd.gradcheck(lambda x: score_error(x, draw(2, 2, 4, 4, seed=1), MASK), (scores,), rtol=1e-5)
 
 
-def test_one_map_for_all_layers_and_one_for_the_embeddings(dims: Callable[..., Dims]) -> None:
+@pytest.mark.parametrize("width", [6, 10])
+def test_one_map_for_all_layers_and_the_embeddings_even_at_equal_widths(width: int, dims: Callable[..., Dims]) -> None:
     for layers in (1, 3, 4):
-        aux = TinyBERT().build_aux(dims((6, layers, 2)))
-        shapes = {name: tuple(value.shape) for name, value in aux.named_parameters() if name.endswith("weight")}
-        assert shapes == {"embedding.weight": (10, 6), "hidden.weight": (10, 6), "final.weight": (8, 6)}
-    assert not list(TinyBERT().build_aux(dims((10, 2, 2), final=10)).parameters())
+        aux = TinyBERT().build_aux(dims((width, layers, 2), final=width))
+        shapes = {name: tuple(value.shape) for name, value in aux.named_parameters()}
+        assert shapes == {"fit.weight": (10, width), "fit.bias": (10,)}
+    for weights in ({"embedding_weight": 0.0}, {"hidden_weight": 0.0}):
+        assert "fit" in TinyBERT(**weights).build_aux(dims())
+    assert "fit" not in TinyBERT(embedding_weight=0.0, hidden_weight=0.0).build_aux(dims())
     assert TinyBERT().exported_head(aux) is None
+
+
+def test_the_shared_map_learns_from_the_embeddings_and_from_every_layer(
+    dims: Callable[..., Dims], fake: Callable[..., Signals]
+) -> None:
+    method = TinyBERT(attention_weight=0.0, final_weight=0.0)
+    signals, aux = fake(method, dims()), method.build_aux(dims()).double()
+    terms = method.loss(signals, aux, 0.0)
+    states = zip(signals.student_hidden, signals.teacher_hidden, strict=True)
+    errors = [token_error(aux["fit"](student), teacher, signals.mask_BT) for student, teacher in states]
+    torch.testing.assert_close(terms["embedding"], errors[0])
+    torch.testing.assert_close(terms["hidden"], errors[1] + errors[2])
 
 
 def test_the_shipped_width_may_differ_from_the_hidden_one(
@@ -158,7 +172,7 @@ def test_the_shipped_width_may_differ_from_the_hidden_one(
 ) -> None:
     models, method = dims(student_final=5), TinyBERT()
     aux = method.build_aux(models).double()
-    assert [aux[name].in_features for name in ("embedding", "hidden", "final")] == [6, 6, 5]
+    assert [aux[name].in_features for name in ("fit", "final")] == [6, 5]
     assert all(torch.isfinite(term) for term in method.loss(fake(method, models), aux, 0.0).values())
 
 

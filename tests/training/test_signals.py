@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -177,11 +178,36 @@ def test_negatives_are_other_rows_and_uniform() -> None:
     assert (abs(counts[1:] - 1000) < 150).all()
 
 
+@pytest.mark.parametrize(("count", "num_rows"), [(4, 5), (3, 5), (2, 5), (40, 1000), (999, 1000)])
+def test_negatives_of_an_anchor_are_distinct_where_the_text_has_enough(count: int, num_rows: int) -> None:
+    index = np.arange(400) % num_rows
+    drawn = np.sort(negative_rows(index, count, num_rows, np.random.default_rng(1)), axis=1)
+    assert drawn.shape == (400, count)
+    assert (drawn[:, 1:] != drawn[:, :-1]).all()
+    assert not (drawn == index[:, None]).any()
+    assert drawn.min() >= 0
+    assert drawn.max() < num_rows
+
+
+def test_every_set_of_distinct_negatives_is_as_likely() -> None:
+    for count in (2, 3):
+        drawn = np.sort(negative_rows(np.zeros(6000, np.int64), count, 7, np.random.default_rng(1)), axis=1)
+        _, counts = np.unique(drawn, axis=0, return_counts=True)
+        expected = 6000 / math.comb(6, count)
+        assert len(counts) == math.comb(6, count)
+        assert (abs(counts - expected) < 5 * expected**0.5).all()
+
+
+def test_a_text_that_is_too_small_gives_negatives_again() -> None:
+    assert negative_rows(np.array([0, 2]), 7, 3, np.random.default_rng(1)).shape == (2, 7)
+
+
 def test_outside_rows_are_those_not_in_the_batch_and_uniform() -> None:
     drawn = outside_rows(np.array([7, 0, 3, 4]), 6000, 8, np.random.default_rng(1))
     counts = np.bincount(drawn, minlength=8)
     assert counts[[0, 3, 4, 7]].sum() == 0
     assert (abs(counts[[1, 2, 5, 6]] - 1500) < 200).all()
+    assert sorted(outside_rows(np.array([7, 0]), 6, 8, np.random.default_rng(1))) == [1, 2, 3, 4, 5, 6]
     with pytest.raises(ValueError, match="none to draw"):
         outside_rows(np.arange(8), 1, 8, np.random.default_rng(1))
 

@@ -39,20 +39,39 @@ def dims_of(student: Encoder, teacher: Encoder | int, num_rows: int, *, shared_t
 
 
 def negative_rows(index_B: NDArray[np.int64], count: int, num_rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows other than the anchor's own, drawn uniformly with replacement, [B, count]."""
-    drawn = rng.integers(0, num_rows - 1, size=(len(index_B), count))
+    """Rows other than the anchor's own, drawn uniformly, [B, count]; distinct where the text has that many."""
+    drawn = _distinct(len(index_B), count, num_rows - 1, rng)
     return drawn + (drawn >= index_B[:, None])
 
 
+def _distinct(draws: int, count: int, below: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Whole numbers below a bound, [draws, count], distinct in each draw unless the bound is below `count`."""
+    if count <= below < 2 * count:
+        shuffled: NDArray[np.int64] = rng.random((draws, below)).argsort(axis=1)
+        return shuffled[:, :count]
+    drawn: NDArray[np.int64] = rng.integers(0, below, size=(draws, count))
+    while count <= below:
+        # Only what comes again is drawn anew, so that a large text costs little more than drawing with replacement.
+        order = drawn.argsort(axis=1, kind="stable")
+        rising = np.take_along_axis(drawn, order, axis=1)
+        again = np.zeros(drawn.shape, bool)
+        np.put_along_axis(again, order[:, 1:], rising[:, 1:] == rising[:, :-1], axis=1)
+        if not again.any():
+            break
+        drawn[again] = rng.integers(0, below, size=int(again.sum()))
+    return drawn
+
+
 def outside_rows(index_B: NDArray[np.int64], count: int, num_rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows that are not in the batch, drawn uniformly with replacement, [count]."""
+    """Rows that are not in the batch, drawn uniformly, [count]; distinct where there are that many."""
     if num_rows == len(index_B):
         raise ValueError(f"the batch holds all {num_rows} rows of the text: there are none to draw from outside it")
     taken = np.sort(index_B)
-    drawn = rng.integers(0, num_rows - len(taken), size=count)
+    drawn = _distinct(1, count, num_rows - len(taken), rng)[0]
     # The row with this rank among those not taken: each taken row at or below it shifts it by one.
     shifts: NDArray[np.int64] = np.searchsorted(taken - np.arange(len(taken)), drawn, side="right")
-    return drawn + shifts
+    found: NDArray[np.int64] = drawn + shifts
+    return found
 
 
 @dataclass(frozen=True)
