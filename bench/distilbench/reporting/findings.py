@@ -76,7 +76,7 @@ def _order_when_centred(study: StudyFrames, inference: Inference, ordered: list[
     ]
     turned = sum(bool(means[better] < means[worse]) for better, worse in shown)
     names, first = row_names(study, "method"), str(means.idxmax())
-    if turned or first != ordered[0]:
+    if turned:
         yield (
             f"With centred vectors {names[first]} has the best mean, and of the {_count(len(shown), 'difference')} "
             f"shown here {turned} turn round: part of this order is an offset that all vectors of a model share."
