@@ -74,7 +74,7 @@ def _train(folder: Path, sentences: int) -> None:
     text = _text(folder, sentences)
     teacher, student = _encoder(WIDTH), _encoder(WIDTH // 8)
     store = TeacherStore(folder / "signals" / "store", teacher, text, [FINAL])
-    spec = TrainSpec(batch_size=64)
+    spec = TrainSpec(batch_size=64, precision="fp32")
     trained = train(TrainingJob(MSE(), student, teacher, text, store, spec, Budget("steps", STEPS), seed=1), Ledger())
     assert not trained.diverged
 

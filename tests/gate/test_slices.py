@@ -91,7 +91,8 @@ def test_membership_is_told_from_texts() -> None:
     found = with_slices(examples, task)[SLICES].tolist()
     assert found == ["negation", "negation", "", "numbers", "long", "negation"]
     queries = {"queries": {"id": ["q", "r"], "text": ["not a long query of 10", "a"]}}
-    task.is_retrieval, task.splits = True, lambda: [("default", "test", queries)]
+    task.is_retrieval, task.main_metric = True, "ndcg_at_10"
+    task.splits = lambda: [("default", "test", queries)]
     examples = pd.DataFrame({"split": "test", "example": ["r", "q"]})
     assert with_slices(examples, task)[SLICES].tolist() == ["", "long negation numbers"]
 

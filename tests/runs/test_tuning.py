@@ -89,7 +89,10 @@ def test_the_learning_rates_of_all_rows_are_drawn_from_one_span() -> None:
             ["tune={trials: 4}", "dev={source: x.csv}", "ablate={mse: {factors: {metric: l2}}}"],
             "tune and ablate cannot be had in one study",
         ),
-        (["tune={trials: 4}", "dev={source: x.csv}", "methods=[leaf]"], "tune: leaf has nothing to tune"),
+        (
+            ["tune={trials: 4, learning_rate: null}", "dev={source: x.csv}", "methods=[{leaf: {normalize: false}}]"],
+            "tune: leaf has nothing to tune",
+        ),
     ],
 )
 def test_bad_tuning_is_one_sentence(overrides: list[str], expected: str) -> None:

@@ -8,7 +8,7 @@ Shapes: N texts, P pairs, S width.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,16 @@ def _scaled(vectors_NS: Array) -> Array:
     return vectors_NS
 
 
+class _Loader:
+    """Texts as encoders under mteb's protocol get them: a data loader of one batch."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.dataset = {"text": texts}
+
+    def __iter__(self) -> Iterator[dict[str, list[str]]]:
+        yield self.dataset
+
+
 def centred_correlation(encoder: Any, metadata: Any, pairs: list[tuple[str, str]], gold: Any) -> tuple[float, float]:
     """Spearman's correlation of pairs' centred cosines with their gold scores, and the length of the mean vector.
 
@@ -50,7 +60,7 @@ def centred_correlation(encoder: Any, metadata: Any, pairs: list[tuple[str, str]
     """
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     place = {text: number for number, text in enumerate(texts)}
-    vectors_NS = encoder.encode(SimpleNamespace(dataset={"text": texts}), task_metadata=metadata)
+    vectors_NS = encoder.encode(_Loader(texts), task_metadata=metadata)
     around_NS = unit(vectors_NS)
     mean_S = mean_of(around_NS)
     centred(around_NS, mean_S)
