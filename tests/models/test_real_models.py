@@ -46,6 +46,7 @@ def test_a_cut_of_the_teacher_is_exported(real_models: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.mirror
+@pytest.mark.thorough
 def test_the_teachers_scores_are_the_published_ones(
     real_models: Path,
     mirror: Path,

@@ -43,7 +43,7 @@ def _scaled(vectors_NS: Array) -> Array:
     return vectors_NS
 
 
-class _Loader:
+class _OneBatch:
     """Texts as encoders under mteb's protocol get them: a data loader of one batch."""
 
     def __init__(self, texts: list[str]) -> None:
@@ -60,7 +60,7 @@ def centred_correlation(encoder: Any, metadata: Any, pairs: list[tuple[str, str]
     """
     texts = list(dict.fromkeys(text for pair in pairs for text in pair))
     place = {text: number for number, text in enumerate(texts)}
-    vectors_NS = encoder.encode(_Loader(texts), task_metadata=metadata)
+    vectors_NS = encoder.encode(_OneBatch(texts), task_metadata=metadata)
     around_NS = unit(vectors_NS)
     mean_S = mean_of(around_NS)
     centred(around_NS, mean_S)
