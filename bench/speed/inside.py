@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch
 
 from distilbench.models.encoder import Encoder
+from distilbench.runs.prepare.precision import FASTER, bf16_speedup
 from distilbench.study.budget import Ledger, synchronize
 from distilbench.study.sections.training import Precision
 from distilbench.training.loop import train
@@ -22,8 +23,6 @@ from speed.training import METHODS, job_of
 SIZE = 1024
 PRODUCTS = 5
 """Timed one by one; the fastest counts."""
-BF16_PAYS = 1.2
-"""How many times as fast as fp32 bf16 has to multiply to be chosen: what surrounds the products gains nothing."""
 WARM_UP_STEPS = 2
 
 
@@ -45,8 +44,8 @@ def computing(seconds: Seconds, device: str) -> float:
 
 def choose_precision(device: str) -> tuple[Precision, float]:
     """The precision that pays on a device, and how many times as fast bf16 multiplies there as fp32."""
-    factor = peak_flops(device, torch.bfloat16) / peak_flops(device, torch.float32)
-    return ("bf16" if factor >= BF16_PAYS else "fp32"), factor
+    factor = bf16_speedup(device)
+    return ("bf16" if factor >= FASTER else "fp32"), factor
 
 
 @dataclass

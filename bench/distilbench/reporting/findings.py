@@ -16,7 +16,7 @@ HEADS = {
     "torch": "heads start as torch has it",
     "released": "heads start as in each method's released code",
 }
-"""By `train.head_start`; records of the time before that have none."""
+"""By `train.head_start`, which older records do not have."""
 
 
 def compared(study: StudyFrames) -> str:
