@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
 import time
 from pathlib import Path
 
@@ -95,3 +96,13 @@ def test_a_folder_that_is_taken_away_is_waited_for(tmp_path: Path) -> None:
         return [path.name for path in tmp_path.glob("[!.]*")]
 
     assert sealed.listed(tmp_path, look) == ["x"]
+
+
+def test_a_writer_may_rest_between_its_moves(tmp_path: Path) -> None:
+    write_study(tmp_path, RECORDS[:1])
+    folder, away = tmp_path / "mse-1", tmp_path / f".mse-1.abc{sealed.REPLACED}"
+    folder.rename(away)
+    writer = threading.Timer(0.3, away.rename, [folder])
+    writer.start()
+    assert read_run(folder) == RECORDS[0]
+    writer.join()

@@ -7,6 +7,7 @@ hashes of its files in `SHA256SUMS`, which `sha256sum --check` reads too.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import logging
 import os
@@ -109,7 +110,7 @@ def undisturbed(folder: Path, read: Callable[[], T], is_fine: Callable[[T], bool
         settled = _place_on_disk(folder) == before
         if error is None and settled and before is not None and is_fine(found):
             return found
-        if look and settled:
+        if look and settled and not (before is None and _is_replaced(folder)):
             break
         time.sleep(PAUSE_SECONDS)
     if error is not None:
@@ -128,6 +129,11 @@ def listed(folder: Path, look: Callable[[], T]) -> T:
             break
         time.sleep(PAUSE_SECONDS)
     return found
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether what was there is under the name that a writer gives it until the new one is in its place."""
+    return any(path.parent.glob(f".{glob.escape(path.name)}.*{REPLACED}"))
 
 
 def _place_on_disk(path: Path) -> tuple[int, int, int] | None:
