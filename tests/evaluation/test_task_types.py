@@ -299,7 +299,9 @@ class Watched(AbsEncoder):  # type: ignore[misc]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["Banking77Classification", "MTOPDomainClassification@en"])
+@pytest.mark.parametrize(
+    "name", ["Banking77Classification", pytest.param("MTOPDomainClassification@en", marks=pytest.mark.thorough)]
+)
 def test_the_texts_that_a_classifier_learns_from_are_told_beforehand(
     name: str, write: Callable[[str], Path], texts: Texts, tmp_path: Path
 ) -> None:
