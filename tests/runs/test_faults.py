@@ -208,7 +208,31 @@ def test_weights_are_not_chosen_by_pairs_that_are_scored(cli: Cli, study: Callab
     code, err = cli(study(dev=dev, train=train))
     assert code == 2
     assert "8 pairs of dev are also in the task DistilbenchSTS" in err
+    assert "dev.evaluation_text=remove" in err
     assert not (tmp_path / "results" / "tiny").exists()
+    code, err = cli(study(dev=dev, train=train), "dev.evaluation_text=remove")
+    assert (code, "every row has text of the study's tasks" in err) == (2, True)
+
+
+def test_evaluation_text_leaves_the_dev_rows_when_asked(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
+    from distilbench.evaluation.tasks.by_name import load_task
+
+    (split,) = load_task("DistilbenchSTS", None).splits()
+    own = [f"a sentence about {thing} of nobody's" for thing in ("bread", "stone", "rain", "glass", "wool", "sand")]
+    # The first text alone is the task's in the last two rows.
+    pairs = {"a": [*own[:3], *split[2]["sentence1"][:2]], "b": own[1:], "s": [0.1, 0.9, 0.5, 0.2, 0.3]}
+    pd.DataFrame(pairs).to_csv(tmp_path / "dev.csv", index=False)
+    pd.DataFrame(pairs).head(3).to_csv(tmp_path / "apart.csv", index=False)
+    train = {"batch_size": 16, "max_length": 64, "checkpoint": "best-on-dev"}
+    found = {}
+    for name, more in {"dev": ["dev.evaluation_text=remove"], "apart": []}.items():
+        dev = {"source": str(tmp_path / f"{name}.csv"), "columns": ["a", "b"], "scores": ["s"], "points": 2}
+        code, err = cli(study(dev=dev, train=train), "--out", str(tmp_path / name), *more)
+        assert code == 0, err
+        assert ("2 of 5 rows of dev are evaluation text and are left out" in err) == bool(more)
+        (record,) = (record for record in read_study(tmp_path / name / "tiny") if record.role == "method")
+        found[name] = (record.run_id, [row["score"] for row in record.response])
+    assert found["dev"][1] == found["apart"][1] and found["dev"][0] != found["apart"][0]
 
 
 def test_a_damaged_record_is_made_again_by_a_run(

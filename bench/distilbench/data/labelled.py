@@ -83,7 +83,7 @@ def labelled_key(request: RowsRequest, reader: TextReader) -> str:
         protocol=PROTOCOL,
         source=part_key(spec.source, spec, request.mirror, request.section),
         # The key of the source is also of its configuration and split.
-        labelled=spec.model_dump(exclude={"source", "config", "split", "points"}),
+        labelled=spec.model_dump(exclude={"source", "config", "split", "points", "evaluation_text"}),
         tokenizer=reader.tokenizer_sha256,
         prompts=[reader.prompt(side) for side in sides_of(spec)],
         max_length=request.max_length,

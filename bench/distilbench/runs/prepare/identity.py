@@ -41,7 +41,7 @@ def identity_of(inputs: Inputs, run: Run, stages: Sequence[tuple[Stage, Needs]])
     if run.entry.tuning_trials:
         parts["tuning_trials"] = run.entry.tuning_trials
     if inputs.dev is not None and study.dev is not None:
-        parts["dev"] = [inputs.dev.key, study.dev.points]
+        parts["dev"] = [inputs.dev.watched_key, study.dev.points]
     return parts | _texts(inputs, [needs for _, needs in stages])
 
 

@@ -19,11 +19,12 @@ from distilbench.runs.prepare.pruned import pruned
 from distilbench.runs.prepare.stores import Stores
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.teacher import Teacher
-from distilbench.runs.prepare.texts import Announce, PlainText, RowsText, Tasks
+from distilbench.runs.prepare.texts import Announce, DevText, PlainText, RowsText, Tasks
 from distilbench.runs.prepare.vector_teacher import AnyTeacher, JoinedTeacher, VectorTeacher
 from distilbench.study.budget import Budget
 from distilbench.study.rows import MethodEntry
 from distilbench.study.sections.models import TeacherSpec, spec_of
+from distilbench.study.sections.texts import LabelledSpec
 from distilbench.study.sections.training import known
 from distilbench.study.study import Study
 from distilbench.training.signals import dims_of
@@ -43,7 +44,7 @@ class Inputs:
     students: Students
     text: PlainText
     labelled: RowsText | None
-    dev: RowsText | None
+    dev: DevText | None
     tasks: Tasks
     stores: Stores
     announce: Announce
@@ -134,33 +135,25 @@ def _inputs(
         text = PlainText(request, whole, teacher, tasks, settings.cache, announce)
         own = pruned(own, text, spec.vocabulary, settings.cache)
     students = Students(teacher, spec, study.static, own)
+    rows, dev = study.labelled, study.dev
+    read_with = (students, teacher, tasks, settings.cache)
     return Inputs(
         study=study,
         settings=settings,
         teacher=teacher,
         students=students,
         text=PlainText(request, students, teacher, tasks, settings.cache, announce),
-        labelled=_rows(study, "labelled", settings, students, teacher, tasks),
-        dev=_rows(study, "dev", settings, students, teacher, tasks),
+        labelled=RowsText(_rows_request(study, rows, "labelled", settings), *read_with) if rows else None,
+        dev=DevText(_rows_request(study, dev, "dev", settings), *read_with) if dev else None,
         tasks=tasks,
         stores=stores,
         announce=announce,
     )
 
 
-def _rows(
-    study: Study,
-    section: Section,
-    settings: Settings,
-    students: Students,
-    teacher: AnyTeacher,
-    tasks: Tasks,
-) -> RowsText | None:
-    spec, train = study.dev if section == "dev" else study.labelled, study.train
-    if spec is None:
-        return None
-    request = RowsRequest(spec, section, train.max_length, train.batch_size, study.limit, settings.mirror)
-    return RowsText(request, students, teacher, tasks, settings.cache)
+def _rows_request(study: Study, spec: LabelledSpec, section: Section, settings: Settings) -> RowsRequest:
+    train = study.train
+    return RowsRequest(spec, section, train.max_length, train.batch_size, study.limit, settings.mirror)
 
 
 def _teacher(study: Study, settings: Settings) -> AnyTeacher:

@@ -6,7 +6,7 @@ from distilbench.core.errors import UserError
 from distilbench.runs.prepare.inputs import Inputs, no_ceiling
 from distilbench.runs.prepare.prepared import stages_of
 from distilbench.runs.prepare.teacher import Teacher
-from distilbench.runs.prepare.texts import RowsText
+from distilbench.runs.prepare.texts import DevText, RowsText
 from distilbench.study.rows import MethodEntry, Stage
 from distilbench.training.stores.teacher_store import array_names
 from distilbench_methods.base import Needs, UnsuitableError
@@ -27,6 +27,10 @@ def preflight(inputs: Inputs) -> None:
     if not isinstance(inputs.teacher, Teacher):
         _check_vectors(inputs, needs)
     if inputs.dev is not None:
+        if inputs.dev.removed:
+            inputs.announce(
+                f"{inputs.dev.removed} of {len(inputs.dev.text)} rows of dev are evaluation text and are left out"
+            )
         _check_dev_ranks(inputs.dev)
         if inputs.study.train.checkpoint == "best-on-dev":
             _check_dev_is_apart(inputs, inputs.dev, "train.checkpoint best-on-dev", "set train.checkpoint to last")
@@ -107,7 +111,7 @@ def _look_at_labelled(inputs: Inputs, labelled: RowsText) -> None:
         inputs.announce(f"the labelled text holds test pairs: {seen}; its students are not zero-shot on these")
 
 
-def _check_dev_ranks(dev: RowsText) -> None:
+def _check_dev_ranks(dev: DevText) -> None:
     """Refuse pairs of which no order can be right or wrong: every score of theirs would be undefined."""
     gold_P = dev.dev_set.gold_P
     if len(set(gold_P.tolist())) < 2:
@@ -119,7 +123,7 @@ def _check_dev_ranks(dev: RowsText) -> None:
         )
 
 
-def _check_dev_is_apart(inputs: Inputs, dev: RowsText, what: str, cure: str) -> None:
+def _check_dev_is_apart(inputs: Inputs, dev: DevText, what: str, cure: str) -> None:
     """Refuse to choose weights or settings by pairs that the scores are made of."""
     from distilbench.evaluation.tasks.overlap import shared_pairs
 
@@ -129,5 +133,5 @@ def _check_dev_is_apart(inputs: Inputs, dev: RowsText, what: str, cure: str) -> 
         if shared := shared_pairs(task, pairs):
             raise UserError(
                 f"{what}: {len(shared)} pairs of dev are also in the task {task.name}, such as {shared[0][0]!r} with "
-                f"{shared[0][1]!r}; choose by other pairs, or {cure}"
+                f"{shared[0][1]!r}; leave them out with dev.evaluation_text=remove, choose by other pairs, or {cure}"
             )

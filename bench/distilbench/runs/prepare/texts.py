@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distilbench.core.cache import kept_arrays
+from distilbench.core.errors import UserError
 from distilbench.core.hashes import key_of
 from distilbench.data import labelled, plain_text
 from distilbench.data.corpus import Corpus, is_built, texts_of
@@ -21,6 +24,7 @@ from distilbench.evaluation.tasks.contamination import Contamination, find_or_op
 from distilbench.models.embed import batch_rule
 from distilbench.runs.prepare.students import Students
 from distilbench.runs.prepare.vector_teacher import AnyTeacher, as_model
+from distilbench.study.sections.texts import DevSpec
 from distilbench.training.dev.response import DevSet, views_of
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ Announce = Callable[[str], None]
 Tasks = Callable[[], "list[Task]"]
 """The tasks of a study, loaded when they are first asked for."""
 UNKNOWN_SIZE = 100_000
+_NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 
 def expected_size(*asked: int | None) -> int:
@@ -221,12 +226,51 @@ class RowsText:
         ]
         return pairs_seen(self._tasks(), pairs)
 
+
+class DevText(RowsText):
+    """Rows of texts by which students are watched, without those that are evaluation text where the study says so."""
+
+    @property
+    def watched_key(self) -> str:
+        """Of the rows that are used; while they are not read, which these are is not known."""
+        rows = self._removed_rows if is_built(self._cache, self.key) else _NO_ROWS
+        return key_of(rows=self.key, without=rows.tolist()) if len(rows) else self.key
+
+    @property
+    def removed(self) -> int:
+        """Rows that are left out."""
+        return len(self._removed_rows)
+
     @cached_property
     def dev_set(self) -> DevSet:
-        """The pairs that these rows make, as the teacher sees them."""
+        """The pairs that these rows make, as the teacher sees them.
+
+        Raises `UserError` where every row is evaluation text.
+        """
+        if self.removed == len(self.text):
+            raise UserError(
+                f"{self.name}: every row has text of the study's tasks, and dev.evaluation_text is remove; give other "
+                "pairs"
+            )
         teacher = as_model(self._teacher)
         parts = {"teacher": teacher.hashes, "dev": self.teacher_key, "batches": batch_rule(teacher.device)}
+        if self.removed:
+            parts["without"] = self._removed_rows.tolist()
         views = kept_arrays(
-            self._cache, "dev", lambda: views_of(self.text_for(teacher.reader), teacher.encoder), **parts
+            self._cache, "dev", lambda: views_of(self._kept(self.text_for(teacher.reader)), teacher.encoder), **parts
         )
-        return DevSet.of(self.text, views)
+        return DevSet.of(self._kept(self.text), views)
+
+    @cached_property
+    def _removed_rows(self) -> NDArray[np.int64]:
+        spec = self.request.spec
+        if not isinstance(spec, DevSpec) or spec.evaluation_text == "keep":
+            return _NO_ROWS
+        rows_RC = self.text.rows_RC
+        found = find_or_open(self.key, self.sentences(), self._tasks(), self._cache).rows
+        return np.flatnonzero(np.isin(rows_RC, found).any(axis=1))
+
+    def _kept(self, text: LabelledText) -> LabelledText:
+        rows_RC = np.delete(text.rows_RC, self._removed_rows, axis=0)
+        scores = None if text.scores is None else np.delete(text.scores, self._removed_rows, axis=0)
+        return replace(text, rows_RC=rows_RC, scores=scores)

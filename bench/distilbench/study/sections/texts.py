@@ -91,6 +91,9 @@ class DevSpec(LabelledSpec):
     """Sample this many rows."""
     points: Annotated[int, Field(ge=1, le=20)] = 6
     """Score students at this many shares of the budget: all of it, half, a quarter and so on."""
+    evaluation_text: Literal["remove", "keep"] = "keep"
+    """What to do with rows that contain text of the study's tasks: leave them out and count them, or keep them. Weights
+    and settings are not chosen by pairs that a task holds too."""
 
 
 class OwnTask(Section):
