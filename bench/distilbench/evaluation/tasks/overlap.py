@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from distilbench.evaluation.tasks.by_name import Task
+from distilbench.evaluation.tasks.contamination import normalised
 
 Pair = tuple[str, str]
 
 
 def shared_pairs(task: Task, pairs: Iterable[Pair]) -> list[Pair]:
-    """Those of some pairs that the task holds too, in either order, and however they are spaced or capitalised."""
+    """Those of some pairs that the task holds too, in either order, by their letters and digits in lower case.
+
+    The same pair is there as a table has it and as a tokeniser left it: "don't" and "do n't".
+    """
     scored = {_normalised(pair) for pair in _pairs(task)}
     return [pair for pair in pairs if _normalised(pair) in scored]
 
@@ -37,7 +41,8 @@ def texts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
 
 
 def _normalised(pair: Pair) -> frozenset[str]:
-    return frozenset(" ".join(text.casefold().split()) for text in pair)
+    # Of a text without letters and digits, its signs are all there is to tell it by.
+    return frozenset(normalised(text) or " ".join(text.split()) for text in pair)
 
 
 def _pairs(task: Task) -> Iterator[Pair]:
