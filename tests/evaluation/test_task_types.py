@@ -17,6 +17,8 @@ from sklearn.metrics import average_precision_score  # type: ignore[import-untyp
 pytest.importorskip("mteb")
 
 import mteb
+from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.models.abs_encoder import AbsEncoder
 
 from distilbench.analysis.bootstrap import TaskExamples, average_precision
@@ -24,8 +26,10 @@ from distilbench.analysis.examples import by_split, metric
 from distilbench.core.errors import UserError
 from distilbench.core.libraries import quiet
 from distilbench.data.vectors import open_vectors
+from distilbench.evaluation.evaluate import _query_metrics
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score
+from distilbench.evaluation.task_types.kinds import is_scored
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.content import example_texts
 from distilbench.evaluation.tasks.fetch import store_task
@@ -441,6 +445,8 @@ def test_average_precision_is_that_of_scikit_learn() -> None:
     [
         ("BUCC.v2", "BUCC.v2 is of the type BitextMining and of text; distilbench scores tasks of text alone of these"),
         ("CIFAR10", "CIFAR10 is of the type ImageClassification and of image"),
+        ("NevIR", "the score of NevIR, paired_accuracy, is no mean over queries"),
+        ("Core17InstructionRetrieval", "the score of Core17InstructionRetrieval, p-MRR, is no mean over queries"),
         ("CQADupstackRetrieval", "several tasks in one; name those that you mean: CQADupstackAndroid"),
     ],
 )
@@ -450,6 +456,36 @@ def test_other_types_are_refused_in_a_sentence(name: str, said: str) -> None:
 
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_every_metric_of_a_scored_retrieval_task_is_the_mean_of_its_queries() -> None:
+    metrics = {
+        task.metadata.main_score
+        for task in mteb.get_tasks(modalities=["text"], exclude_superseded=False)
+        if isinstance(task, AbsTaskRetrieval) and is_scored(task)
+    } - {"max_over_subqueries_map_at_1000"}  # of groups of queries: scored with mteb in tests of MindSmallReranking
+    rng = np.random.default_rng(5)
+    documents = [f"d{number}" for number in range(150)]
+    relevant = {f"q{number}": {name: int(rng.integers(0, 4)) for name in documents[:40]} for number in range(9)}
+    found = {query: dict(zip(documents, rng.normal(size=150).round(3).tolist(), strict=True)) for query in relevant}
+    ndcg, maps, recall, precision, naucs, mrr, naucs_mrr, hit_rate = calculate_retrieval_scores(
+        found, relevant, (*AbsTaskRetrieval.k_values, 2)
+    )[1:9]
+    theirs = make_score_dict(
+        ndcg=ndcg,
+        _map=maps,
+        recall=recall,
+        precision=precision,
+        mrr=mrr,
+        naucs=naucs,
+        naucs_mrr=naucs_mrr,
+        hit_rate=hit_rate,
+        task_scores={},
+    )
+
+    ours = {name: _query_metrics(relevant, found, name)[name].mean() for name in metrics}
+
+    assert len(metrics) > 10 and ours == pytest.approx({name: theirs[name] for name in metrics}, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,9 @@ def _query_metrics(relevant: dict[str, dict[str, int]], predicted: Ranked, main:
 
 def _as_measured(main: str) -> dict[str, str]:
     """pytrec_eval's name of a task's main metric -> mteb's; empty where pytrec_eval does not have it."""
+    if main == "accuracy":
+        # mteb's name for it where each query has one relevant document among a few.
+        return {"recall.1": main}
     found = re.fullmatch(r"(ndcg|map|recall|precision|hit_rate)_at_(\d+)", main)
     return {f"{MEASURES[found[1]]}.{found[2]}": main} if found else {}
 

@@ -6,6 +6,7 @@ resampled: pairs, texts with summaries, or repeated experiments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from distilbench.data.vectors import SidedText
 from distilbench.records.frames import AVERAGE_PRECISION, MEASURE
 
+MEAN_OVER_QUERIES = re.compile(r"(max_over_subqueries_)?(ndcg|map|mrr|recall|precision|hit_rate)_at_\d+|accuracy")
 FEWEST_LABELS = 2
 """Without which a classifier cannot be trained, nor pairs be told apart."""
 
@@ -295,11 +297,19 @@ def kind_of(task: Any) -> Kind:
     raise KeyError(task.metadata.type)
 
 
+def is_mean_over_queries(task: AbsTaskRetrieval) -> bool:
+    """Whether the main score of a retrieval task is a mean over its queries, of a metric that is known here.
+
+    It is not where mteb compares the ranks of a query under two instructions, or two queries with each other.
+    """
+    return MEAN_OVER_QUERIES.fullmatch(task.metadata.main_score) is not None
+
+
 def is_scored(task: Any) -> bool:
-    """Whether distilbench scores a task of mteb: texts alone, and of one of the known types."""
+    """Whether distilbench scores a task of mteb: texts alone, of one of the known types, by what examples add up to."""
     if list(task.metadata.modalities) != ["text"] or task.is_aggregate:
         return False
     try:
-        return isinstance(task, AbsTaskRetrieval) or kind_of(task) is not None
+        return is_mean_over_queries(task) if isinstance(task, AbsTaskRetrieval) else kind_of(task) is not None
     except KeyError:
         return False

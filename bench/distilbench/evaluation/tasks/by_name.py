@@ -18,7 +18,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
-from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_scored, kind_of
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_mean_over_queries, is_scored, kind_of
 from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
@@ -192,6 +192,11 @@ def _check_kind(instance: Any, name: str) -> None:
     if instance.is_aggregate:
         parts = ", ".join(part.metadata.name for part in instance.metadata.tasks)
         raise UserError(f"tasks: {name} is several tasks in one; name those that you mean: {parts}")
+    if isinstance(instance, AbsTaskRetrieval) and not is_mean_over_queries(instance):
+        raise UserError(
+            f"tasks: the score of {name}, {instance.metadata.main_score}, is no mean over queries, so that its error "
+            "cannot be stated; leave it out, or name another task (distilbench tasks lists them)"
+        )
     if not is_scored(instance):
         of_what = " and ".join(instance.metadata.modalities)
         raise UserError(
