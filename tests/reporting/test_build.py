@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -14,6 +15,7 @@ from distilbench.analysis.frame import make_study
 from distilbench.analysis.inference import Inference
 from distilbench.core.errors import UserError
 from distilbench.records.design import Design
+from distilbench.records.example_texts import TEXTS_FILE
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
 from distilbench.reporting import build
 from distilbench.reporting.figures.drawn import FigureData, reach
@@ -21,6 +23,7 @@ from distilbench.reporting.figures.scores import seed_spread
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
+WORDS = ("cat", "dog", "bird", "horse", "mouse", "snake", "cow", "sheep", "goat", "pig")
 FIGURES = {"scores", "score_vs_cost", "tasks", "seed_spread", "learning_curves"}
 
 
@@ -216,3 +219,34 @@ def test_error_bars_have_no_negative_length() -> None:
     assert mean > 0.1
     assert reach(mean, 0.1, 0.1) == [[mean - 0.1], [0.0]]
     assert reach(2.0, 1.5, 4.0) == [[0.5], [2.0]]
+
+
+def test_a_study_says_how_many_of_its_examples_share_texts(
+    cli: Callable[..., tuple[int, str, str]], study: Callable[..., Path], tmp_path: Path
+) -> None:
+    pairs = pd.DataFrame(
+        {
+            "sentence1": [f"the {word} is in the house" for word in WORDS] * 2,
+            "sentence2": [f"there is a {word} somewhere" for word in [*WORDS, *reversed(WORDS)]],
+            "score": np.linspace(0, 5, 2 * len(WORDS)).round(1),
+        }
+    )
+    # The second task holds three pairs of the first, turned round and in capitals.
+    again = pairs.rename(columns={"sentence1": "sentence2", "sentence2": "sentence1"}).head(3)
+    again = again.assign(sentence1=again["sentence1"].str.upper())
+    pairs.to_csv(tmp_path / "pairs.csv", index=False)
+    again.to_csv(tmp_path / "again.csv", index=False)
+    tasks = [{"pairs": {"source": str(tmp_path / "pairs.csv")}}, {"again": {"source": str(tmp_path / "again.csv")}}]
+    folder = tmp_path / "results" / "tiny"
+
+    assert cli("run", study(tasks=tasks, seeds=2))[0] == 0
+    assert cli("report", folder, "--out", tmp_path / "known")[0] == 0
+    (folder / TEXTS_FILE).unlink()
+    assert cli("report", folder, "--out", tmp_path / "unknown")[0] == 0
+    assert cli("run", study(tasks=tasks, seeds=2))[0] == 0
+
+    known, unknown = ((tmp_path / name / "tiny" / "tables" / "main.md").read_text() for name in ("known", "unknown"))
+    count = 2 * len(WORDS) + 3
+    assert f"Of {count} examples, 6 stand in the tasks more than once and {count} share a text with another" in known
+    assert "Which examples share texts is not known" in unknown
+    assert (folder / TEXTS_FILE).is_file()

@@ -36,6 +36,9 @@ class TaskExamples:
     """Gold scores of pairs: the task's metric is then Spearman's correlation, else the mean."""
     classified: bool = False
     """Whether the gold scores are 0 and 1, and the metric is the average precision."""
+    split: str = ""
+    names_N: npt.NDArray[np.object_] | None = None
+    """What the examples are called, where that is known."""
 
     def metric(self) -> Array:
         """The metric on all examples, [R]."""

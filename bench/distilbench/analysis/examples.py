@@ -31,7 +31,7 @@ def aligned(examples: pd.DataFrame, scores: pd.DataFrame) -> dict[str, list[Task
 
 def by_split(examples: pd.DataFrame, runs: list[str]) -> list[TaskExamples]:
     """Examples of one task, or a part of it, for each of its splits; empty when the runs do not have the same ones."""
-    splits = [_split(rows, runs) for _, rows in examples.groupby("split", sort=False)]
+    splits = [_split(str(name), rows, runs) for name, rows in examples.groupby("split", sort=False)]
     whole = [item for item in splits if item is not None]
     return whole if len(whole) == len(splits) else []
 
@@ -44,14 +44,24 @@ def metric(splits: Sequence[TaskExamples]) -> Array:
 def replicates(
     examples: Mapping[str, Sequence[TaskExamples]], resamples: int, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Task -> its score in every resample of its examples, [R, B]."""
+    """Task -> its score in every resample of its examples, [R, B].
+
+    A resample in which a run has no score, as of a few pairs that happen to be graded alike, is another's again.
+    """
     return {
-        task: np.asarray(np.mean([split.replicates(resamples, rng) for split in splits], axis=0))
+        task: np.asarray(np.mean([_defined(split.replicates(resamples, rng)) for split in splits], axis=0))
         for task, splits in examples.items()
     }
 
 
-def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
+def _defined(scores_RB: Array) -> Array:
+    whole = np.flatnonzero(np.isfinite(scores_RB).all(axis=0))
+    if len(whole) in (0, scores_RB.shape[1]):
+        return scores_RB
+    return scores_RB[:, np.resize(whole, scores_RB.shape[1])]
+
+
+def _split(split: str, rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
     run_M, present = pd.factorize(rows["run_id"])
     example_M, examples = pd.factorize(rows["example"], sort=True)
     places_R = pd.Index(present).get_indexer(pd.Index(runs))
@@ -63,7 +73,10 @@ def _split(rows: pd.DataFrame, runs: list[str]) -> TaskExamples | None:
     values_RN, gold_RN = values_RN[places_R], gold_RN[places_R]
     if np.isnan(values_RN).any():
         return None
+    names_N = np.asarray(examples, dtype=object)
     if np.isnan(gold_RN).all():
-        return TaskExamples(values_RN, None)
+        return TaskExamples(values_RN, None, split=split, names_N=names_N)
     classified = MEASURE in rows and bool((rows[MEASURE] == AVERAGE_PRECISION).all())
-    return TaskExamples(values_RN, gold_RN[0], classified) if (gold_RN == gold_RN[0]).all() else None
+    if not (gold_RN == gold_RN[0]).all():
+        return None
+    return TaskExamples(values_RN, gold_RN[0], classified, split, names_N)

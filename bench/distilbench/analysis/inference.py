@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from distilbench.analysis.bootstrap import Array
 from distilbench.analysis.examples import aligned, replicates
 from distilbench.analysis.frame import ALPHA, OVERALL, RESAMPLES, StudyFrames, diverged_runs, groups
 from distilbench.analysis.moderated import ALONE, CONSTANT, ScoreMatrix
+from distilbench.analysis.shared_texts import Overlap, overlap, together
 from distilbench.analysis.simultaneous import Family, family
 from distilbench.analysis.verdicts import Comparison, Judgement, Verdict, judge, without_survivors
 
@@ -34,19 +35,38 @@ class Inference:
     """Completed runs x tasks that can be compared by example."""
     resampled: Mapping[str, Array]
     """Task -> its score in every resample, [R, B], runs as in `scores`."""
-    alpha: float = ALPHA
+    overlap: Overlap | None = None
+    """How the examples share texts; None where that is not known."""
     _known: dict[str, dict[tuple[str, str], Comparison]] = field(default_factory=dict, init=False)
     _whole: dict[str, set[str]] = field(default_factory=dict, init=False)
     """Column -> the runs that have all of its tasks."""
 
     @classmethod
-    def of(cls, study: StudyFrames, examples: pd.DataFrame, resamples: int = RESAMPLES) -> Inference:
-        """Resample the examples of a study; see `distilbench.records.frames.read_examples`."""
+    def of(
+        cls,
+        study: StudyFrames,
+        examples: pd.DataFrame,
+        resamples: int = RESAMPLES,
+        texts: pd.DataFrame | None = None,
+    ) -> Inference:
+        """Resample the examples of a study; see `distilbench.records.frames.read_examples`.
+
+        `texts`: which texts they are made of, as `distilbench.records.example_texts` has them; without it, examples are
+        taken to be independent.
+        """
         known = aligned(examples, study.scores)
-        tasks = [task for task in study.scores if task in known]
-        found = replicates({task: known[task] for task in tasks}, resamples, np.random.default_rng(SEED))
-        resampled = {task: _spread(part_RB, study.scores[task]) for task, part_RB in found.items()}
-        return cls(study, study.scores[tasks], resampled)
+        tasks = {task: known[task] for task in study.scores if task in known}
+        found = replicates(tasks, resamples, np.random.default_rng(SEED))
+        more = {} if texts is None else together(tasks, texts, resamples, np.random.default_rng(SEED))
+        resampled = {
+            task: _spread(part_RB + more.get(task, 0.0), study.scores[task]) for task, part_RB in found.items()
+        }
+        made = cls(study, study.scores[list(tasks)], resampled)
+        if texts is not None and more:
+            apart = {task: _spread(part_RB, study.scores[task]) for task, part_RB in found.items()}
+            counted = overlap(texts[texts["task"].isin(more)])
+            made.overlap = replace(counted, widening=_widening(made, cls(study, made.scores, apart)))
+        return made
 
     @cached_property
     def columns(self) -> dict[str, dict[str, float]]:
@@ -88,9 +108,7 @@ class Inference:
         """
         keys = list(dict.fromkeys([*(key for weights in contrasts for key in weights), *beside]))
         weights_PK = np.array([[weights.get(key, 0.0) for key in keys] for weights in contrasts])
-        found = family(
-            score_matrix(self, keys, columns, alike=alike), weights_PK, self.alpha, np.random.default_rng(SEED)
-        )
+        found = family(score_matrix(self, keys, columns, alike=alike), weights_PK, ALPHA, np.random.default_rng(SEED))
         known = iter(judge([item for line in found.estimates for item in line if item], found, self.study.margin))
         return found, [[next(known) if item else None for item in line] for line in found.estimates]
 
@@ -258,6 +276,23 @@ def _example_covariance(replicates_SNB: npt.NDArray[np.float32], values_KSC: Arr
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = (np.outer(count_N, count_N) * of_means - same_run / degrees) / products
     return np.asarray(np.where(products > 0, apart, of_means))
+
+
+def _widening(made: Inference, apart: Inference) -> dict[str, float]:
+    """Average -> the example part of the error of differences over that of independent ones, the middle one."""
+    keys = [str(key) for key, role in made.study.rows["role"].items() if role == "method"]
+    pairs = [{one: 1.0, other: -1.0} for one, other in pairwise(keys)] or [{key: 1.0} for key in keys]
+    found = {}
+    for column in (name for name in map(str, made.study.averages) if name in made.columns):
+        both = [(made.contrast(weights, column), apart.contrast(weights, column)) for weights in pairs]
+        ratios = [
+            one.example_variance / other.example_variance
+            for one, other in both
+            if one is not None and other is not None and other.example_variance > 0
+        ]
+        if ratios:
+            found[column] = float(np.sqrt(np.median(ratios)))
+    return found
 
 
 def _spread(part_RB: Array, scores: pd.Series[float]) -> Array:

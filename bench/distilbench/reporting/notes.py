@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pandas as pd
 
 from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, references
+from distilbench.analysis.inference import Inference
 from distilbench.records.design import TUNED, Benchmark
 from distilbench.records.record import Record
 from distilbench.records.schema import LEARNING_RATE
@@ -208,3 +209,19 @@ def _machines(study: StudyFrames) -> list[str]:
     seen = {name: {str(record.environment[name]) for record in study.records.values()} for name in MACHINE}
     mixed = [f"{name} ({', '.join(sorted(values))})" for name, values in seen.items() if len(values) > 1]
     return [f"Seconds are not comparable, the runs differ in {'; '.join(mixed)}."] if mixed else []
+
+
+def overlap_note(inference: Inference) -> str:
+    """How much of the examples share texts, and what that does to the errors."""
+    found = inference.overlap
+    if found is None:
+        return (
+            "Which examples share texts is not known, so that errors take them to be independent; running the study "
+            "again writes that, and trains nothing."
+        )
+    wider = ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.widening.items())
+    return (
+        f"Of {found.examples} examples, {found.repeated} stand in the tasks more than once and {found.sharing} share a "
+        "text with another; errors over examples count what these cause together"
+        + (f" (for differences of two rows, times what independent examples would give: {wider})." if wider else ".")
+    )

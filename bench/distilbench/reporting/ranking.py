@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from distilbench.analysis.frame import OVERALL, StudyFrames, median_costs, records_of, row_names
+from distilbench.analysis.frame import ALPHA, OVERALL, StudyFrames, median_costs, records_of, row_names
 from distilbench.analysis.inference import Inference
 from distilbench.reporting.cells import DASH, Cell, decimals, number, plus_minus, study_table
 from distilbench.reporting.render import Table
@@ -102,7 +102,7 @@ def advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list
     open_ones = [key for key in others if inference.verdict(key, first) not in ("worse", "equivalent")]
     equal = [names[key] for key in others if inference.verdict(key, first) == "equivalent"]
     beaten = len(others) - len(open_ones) - len(equal)
-    sure = f"family-wise error {inference.alpha:g}"
+    sure = f"family-wise error {ALPHA:g}"
     if not open_ones:
         also = f", equivalent within {study.margin * 100:g} points to {', '.join(equal)}" if equal else ""
         return [f"Take {names[first]}: better than {beaten} of {len(others)} others ({sure}){also}."]

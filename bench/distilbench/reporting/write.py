@@ -14,10 +14,11 @@ from distilbench.analysis.rankings import gap_half_widths, half_widths, interqua
 from distilbench.core.escape import escape_latex, escape_markdown
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
+from distilbench.records.example_texts import read_example_texts
 from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
-from distilbench.reporting.notes import benchmark_notes
+from distilbench.reporting.notes import benchmark_notes, overlap_note
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.render import Table, to_json, to_latex, to_markdown, write_csv
 from distilbench.reporting.reproduction.ledger import reproduction_tables
@@ -69,7 +70,11 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inference]:
     """The study with intervals over seeds and examples, and what can be said of its differences."""
     completed = [study.records[str(run_id)] for run_id in study.scores.index]
-    inference = Inference.of(study, read_examples(completed, folder))
+    texts = read_example_texts(folder)
+    # Of other data, an example of the same name is another.
+    data = {(task, facts["data_sha256"]) for record in completed for task, facts in record.tasks.items()}
+    same = [place in data for place in zip(texts["task"], texts["data_sha256"], strict=True)]
+    inference = Inference.of(study, read_examples(completed, folder), texts=texts[same] if any(same) else None)
     if not inference.columns:
         return study, inference
     return replace(study, half_widths=HalfWidths(half_widths(inference), gap_half_widths(inference))), inference
@@ -87,6 +92,7 @@ def _tables(
         *benchmark_notes(study, design.benchmarks),
         *weighting_notes(study, inference),
         *power_notes(inference),
+        *([overlap_note(inference)] if inference.columns else []),
         *error_rates.note(rates),
     ]
     made = [

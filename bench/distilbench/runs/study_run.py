@@ -11,6 +11,7 @@ from distilbench.core.machine import Settings
 from distilbench.evaluation.calibration import compare, explain, figures
 from distilbench.evaluation.tasks.profiles import is_benchmark
 from distilbench.records.design import write_ablations, write_benchmarks
+from distilbench.records.example_texts import read_example_texts, write_example_texts
 from distilbench.records.record import Record
 from distilbench.runs.engines import EngineOptions, make_engine
 from distilbench.runs.engines.engine import Engine
@@ -53,6 +54,7 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
     for inputs in all_inputs:
         preflight(inputs)
         try_rows(inputs)
+    _note_texts(all_inputs[0])
     prepared = prepare(all_inputs)
     watch.begin([run for runs in prepared for run in runs])
     finished: list[Finished] = []
@@ -62,6 +64,18 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
             of_part = list(run_part(runs, engine, watch))
             finished += sorted(of_part, key=lambda item: places[item.run.entry.label, item.run.seed])
     return finished
+
+
+def _note_texts(inputs: Inputs) -> None:
+    """Write which texts the examples of the tasks share, which the report's errors answer to."""
+    from distilbench.evaluation.tasks.overlap import text_numbers
+
+    folder = inputs.settings.out / inputs.name
+    known = read_example_texts(folder)
+    written = {(str(name), str(sha)) for name, sha in zip(known["task"], known["data_sha256"], strict=True)}
+    lacking = [task for task in inputs.tasks() if (task.name, task.data_sha256) not in written]
+    if lacking:
+        write_example_texts(folder, text_numbers(lacking))
 
 
 def run_part(runs: Sequence[PreparedRun], engine: Engine, watch: Watch) -> Iterator[Finished]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+
+import pandas as pd
 
 from distilbench.evaluation.tasks.by_name import Task
 from distilbench.evaluation.tasks.contamination import normalised
+from distilbench.evaluation.tasks.content import example_texts
+from distilbench.evaluation.tasks.subsets import within
 
 Pair = tuple[str, str]
 
@@ -40,9 +45,46 @@ def texts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
     return short, documents
 
 
-def _normalised(pair: Pair) -> frozenset[str]:
+def text_numbers(tasks: Iterable[Task]) -> pd.DataFrame:
+    """Which texts the examples of tasks are made of: task, split, example, first and second text, data_sha256.
+
+    Texts are numbers, equal ones where texts are equal by their letters and digits, in all tasks. Of a query, or of two
+    equal texts, the second number is one that goes with the first.
+    """
+    rows = [
+        (task.name, *place, *_numbers(*texts), task.data_sha256)
+        for task in tasks
+        for place, texts in _texts_of_examples(task).items()
+    ]
+    frame = pd.DataFrame(rows, columns=["task", "split", "example", "first", "second", "data_sha256"])
+    return frame.astype({"first": "int64", "second": "int64"})
+
+
+def _texts_of_examples(task: Task) -> dict[tuple[str, str], tuple[str, str | None]]:
+    """(split, example) -> its pair of texts, or its one text; empty where the examples are repeated experiments."""
+    pairs: dict[tuple[str, str], tuple[str, str | None]] = {}
+    for subset, split, data in () if task.is_retrieval else task.splits():
+        for row, pair in enumerate(task.tables.pairs(task.instance, data)):
+            pairs[within(subset, split), within(subset, str(row))] = pair
+    return pairs or {place: (text, None) for place, text in example_texts(task).items()}
+
+
+def _numbers(first: str, second: str | None) -> tuple[int, int]:
+    one, other = (None if text is None else _one_text(text) for text in (first, second))
+    return _number(f"{one}"), _number(f"\0{one}" if other is None or other == one else other)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True)
+
+
+def _one_text(text: str) -> str:
     # Of a text without letters and digits, its signs are all there is to tell it by.
-    return frozenset(normalised(text) or " ".join(text.split()) for text in pair)
+    return normalised(text) or " ".join(text.split())
+
+
+def _normalised(pair: Pair) -> frozenset[str]:
+    return frozenset(map(_one_text, pair))
 
 
 def _pairs(task: Task) -> Iterator[Pair]:

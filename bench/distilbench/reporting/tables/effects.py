@@ -56,7 +56,7 @@ def _verdict(item: Effect) -> str:
 def _notes(study: StudyFrames, inference: Inference, effects: Sequence[Effect]) -> list[str]:
     notes = [
         "Difference: score (x100) with the change less score without it, paired over seeds and examples, with an "
-        f"interval: all intervals of an ablation hold together with {1 - inference.alpha:.0%} confidence. Where a "
+        f"interval: all intervals of an ablation hold together with {1 - ALPHA:.0%} confidence. Where a "
         "component is left out, one that helps shows a negative difference. The variance between seeds is half the "
         "effect's own and half what the cells of the ablation vary by in the middle.",
         f"Verdicts on {OVERALL} follow from the intervals; equivalent: shown to differ by less than "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from distilbench.analysis.frame import ALPHA
 from distilbench.core.errors import UserError
 from distilbench.core.stored_json import Stored, as_type, check_shape, check_sum, read_object, write_summed
 
@@ -52,7 +53,7 @@ def measure(
     own = population.there_KSC.shape
     like = methods is None and seeds is None and not design.get("equal_variances")
     asked = SimulatedDesign(methods or own[0], seeds or own[1], like_the_study=like, **design)
-    return error_rates(population, asked, studies, study.margin, inference.alpha)
+    return error_rates(population, asked, studies, study.margin, ALPHA)
 
 
 def table(study: StudyFrames, rates: Sequence[ErrorRates]) -> Table:

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, diverged_runs
+from distilbench.analysis.frame import ALPHA, BY_TYPE, OVERALL, StudyFrames, diverged_runs
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
 from distilbench.analysis.stats import POWER, Estimate, half_width
@@ -39,7 +39,7 @@ def verdict_table(study: StudyFrames, inference: Inference, column: str = OVERAL
     ]
     notes = [
         f"Differences of {column} in points (x100), the first less the second, over seeds and examples, both paired, "
-        f"with intervals that hold together for all pairs and averages with {1 - inference.alpha:.0%} confidence. "
+        f"with intervals that hold together for all pairs and averages with {1 - ALPHA:.0%} confidence. "
         f"Better, worse: the interval lies on one side of 0. Equivalent: within {study.margin * 100:g} points. "
         "Undecided: neither could be shown; it does not mean equal.",
         "p: adjusted for all pairs and averages. d: difference over the standard deviation of a difference between "
@@ -62,7 +62,7 @@ def verdict_matrix(study: StudyFrames, inference: Inference, column: str = OVERA
         lines.append({"Method": names[one], **signs})
     notes = [
         "Read along a line: > better than, < worse than, = equivalent to the method of the column, ? undecided.",
-        f"By {column}; family-wise error {inference.alpha:g} over all pairs and averages; equivalent means within "
+        f"By {column}; family-wise error {ALPHA:g} over all pairs and averages; equivalent means within "
         f"{study.margin * 100:g} points.",
     ]
     return study_table(study, "verdict_matrix", f"verdicts ({column})", lines, notes)

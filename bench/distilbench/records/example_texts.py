@@ -1,0 +1,49 @@
+"""Which texts the examples of a study's tasks are made of, as numbers: equal ones for equal texts, and no text itself.
+
+<study>/texts.parquet    task, split, example, first, second, data_sha256
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from distilbench.core.errors import UserError
+
+TEXTS_FILE = "texts.parquet"
+COLUMNS = ["task", "split", "example", "first", "second", "data_sha256"]
+
+
+def read_example_texts(folder: Path) -> pd.DataFrame:
+    """The columns `COLUMNS`, empty where the study has no such file. Raises `UserError` for a damaged one."""
+    path = folder / TEXTS_FILE
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    try:
+        frame = pd.read_parquet(path)
+        lacking = [name for name in COLUMNS if name not in frame]
+        if lacking:
+            raise ValueError(f"it has no column {lacking[0]}")
+        if not all(frame[name].dtype == "int64" for name in ("first", "second")):
+            raise ValueError("its texts are no whole numbers")
+        if frame.duplicated(["task", "split", "example"]).any():
+            raise ValueError("an example stands in it twice")
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete it and run its study again, which writes it"
+        ) from error
+    return frame[COLUMNS]
+
+
+def write_example_texts(folder: Path, frame: pd.DataFrame) -> None:
+    """Write the examples of some tasks, beside those of other tasks that were written before."""
+    before = read_example_texts(folder)
+    kept = before[~before["task"].isin(frame["task"].unique())]
+    whole = pd.concat([kept, frame[COLUMNS]], ignore_index=True) if len(kept) else frame[COLUMNS]
+    folder.mkdir(parents=True, exist_ok=True)
+    # A reader sees the old file or the new one.
+    unfinished = folder / f".{TEXTS_FILE}.{os.getpid()}"
+    whole.to_parquet(unfinished, index=False)
+    unfinished.replace(folder / TEXTS_FILE)
