@@ -517,6 +517,8 @@ def test_a_model_folder_stands_for_a_row(cli: Cli, place: Path, tmp_path: Path) 
     arguments = ("check", models["mse"], "--baseline", "blessed.json", "--tasks", TASK)
     assert "say which row of the baseline the model stands for" in cli(*arguments)[2]
     assert "cuda:9 is not available" in cli(*arguments, "--row", "mse", "--device", "cuda:9")[2]
+    code, _, err = cli("check", "results/tiny", "--baseline", "blessed.json", "--row", "mse")
+    assert (code, "has records with rows of their own; leave it out" in err) == (2, True), err
     other = ("check", models["simcse"], "--baseline", "blessed.json", "--tasks", TASK, "--row", "mse", "--json")
     as_blessed, on_purpose = (json.loads(cli(*other, *more)[1])["lines"] for more in ([], ["--changed"]))
     assert [line["column"] for line in as_blessed] == ["Drift"]

@@ -74,6 +74,7 @@ def bless_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Bles
             raise UserError(f"{folder} cannot be scored: {error}") from None
         models = {str(scores.runs.index[0]): folder}
     else:
+        _refuse_row(folder, options)
         scores = scores_to_bless(folder)
         models = models_of(scores.runs) if options.drift else {}
     scores = _with_slices(scores, options)
@@ -94,10 +95,18 @@ def check_candidate(folder: Path, baseline: Path, options: CheckOptions) -> Chec
     if is_model(folder):
         result = _check_model(folder, blessed, options)
     else:
+        _refuse_row(folder, options)
         scores = scores_of(folder)
         drifts = _drift_of_runs(scores, blessed, options) if options.drift else ([], [])
         result = _staged(*drifts, options, lambda: _check_runs(scores, blessed, options))
     return replace(result, notes=[*result.notes, *unexplained(baseline)])
+
+
+def _refuse_row(folder: Path, options: CheckOptions) -> None:
+    if options.row is not None:
+        raise UserError(
+            f"--row says what a model folder stands for, and {folder} has records with rows of their own; leave it out"
+        )
 
 
 def _staged(
