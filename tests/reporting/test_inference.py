@@ -10,6 +10,7 @@ from scipy import stats as scipy_stats
 
 from distilbench.analysis import stats
 from distilbench.analysis.bootstrap import BLOCKS, TaskExamples, _draw, spearman
+from distilbench.analysis.examples import replicates
 from tests.reporting.planted import deviate
 
 
@@ -181,3 +182,13 @@ def test_probability_of_improvement_and_interquartile_mean() -> None:
     assert stats.interquartile_mean(np.array([9.0, 1.0, 2.0, 3.0])) == pytest.approx(2.5)
     values = np.random.default_rng(0).normal(size=40)
     assert stats.interquartile_mean(values) == pytest.approx(scipy_stats.trim_mean(values, 0.25))
+
+
+def test_resamples_without_a_score_are_left_to_the_others() -> None:
+    """Of three pairs, one resample in nine has one pair alone, and no correlation."""
+    examples = TaskExamples(np.array([[0.1, 0.5, 0.9], [0.3, 0.2, 0.8]]), np.array([1.0, 3.0, 5.0]))
+    assert np.isnan(examples.replicates(500, np.random.default_rng(1))).any()
+
+    found = replicates({"few": [examples]}, 500, np.random.default_rng(1))["few"]
+
+    assert found.shape == (2, 500) and np.isfinite(found).all()
