@@ -32,12 +32,13 @@ import pandas as pd
 from distilbench.cli.app import main as distilbench
 from distilbench.core.sealed import SUMS_FILE, write_sealed
 from distilbench.core.stored_json import SUM, sum_of
-from distilbench.records.design import Trial, Tuned, Tuning, write_tuning
+from distilbench.records.design import Benchmark, Trial, Tuned, Tuning, write_benchmarks, write_tuning
 from distilbench.records.record import CURVE_FILE, EXAMPLES_FILE, RECORD_FILE, dump_json, to_dict
 from tests.reliability.mutants import ABSENT, Mutant, mutants
 from tests.reporting.planted import factorial, simulate
 
 LABELS = ["mse", "mse-tuned"]
+DESIGN = ("tuning", "ablations", "benchmarks")
 NO_JSON = {"nested deep", "no JSON value", "another root", "key twice", "cut", "other bytes"}
 
 
@@ -61,6 +62,7 @@ class Stored:
             "record": [run / RECORD_FILE for run in self.runs],
             "tuning": [self.study / "tuning.json"],
             "ablations": [self.study / "ablations.json"],
+            "benchmarks": [self.study / "benchmarks.json"],
             "baseline": [self.folder / "baseline.json"],
             "history": [self.folder / "gate.jsonl"],
         }
@@ -69,12 +71,12 @@ class Stored:
         """What reads the file. Pages and figures, which take seconds, only where it is thorough."""
         study, out = str(self.study), str(self.folder / "out")
         check = ["check", study, "--baseline", str(self.folder / "baseline.json")]
-        report = [["report", study, "--out", out]] if thorough or kind in ("tuning", "ablations") else []
+        report = [["report", study, "--out", out]] if thorough or kind in DESIGN else []
         if kind == "record":
             other = next(run for run in self.runs if run != file.parent)
             yield from (["power", study], check, ["diff", str(file.parent), str(other)], ["advise", "--results", study])
             yield from (["export", str(file.parent), "--out", out], [*check, "--bless"], *report)
-        elif kind in ("tuning", "ablations"):
+        elif kind in DESIGN:
             yield from report
         elif kind == "baseline":
             yield check
@@ -109,6 +111,7 @@ def make(folder: Path) -> Stored:
             3, "quasi-random", [0], "dev.csv", "5.0", [Tuned(LABELS[0], LABELS[1], {"temperature": "0 to 3"}, trials)]
         ),
     )
+    write_benchmarks(stored.study, [Benchmark("Planted(v1)", ["STS-A"], {"Mined": "BitextMining"})])
     check = ["check", str(stored.study), "--baseline", str(folder / "baseline.json"), "--margin", "50"]
     for options in (["--bless"], *[["--history", str(folder / "gate.jsonl")]] * 3):
         code, said = outcome([*check, *options])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -157,7 +158,12 @@ def test_other_tasks_keep_their_texts_and_damaged_files_are_refused(tmp_path: Pa
     assert list(found.columns) == COLUMNS
     assert dict(zip(found["task"], found["first"], strict=True)) == {"one": 7, "other": 5}
 
-    for damage in (lambda path: path.write_bytes(b"PAR1"), lambda path: found.drop(columns="first").to_parquet(path)):
+    damages: list[Callable[[Path], object]] = [
+        lambda path: path.write_bytes(b"PAR1"),
+        lambda path: found.drop(columns="first").to_parquet(path),
+        lambda path: found.assign(first=8).to_parquet(path),
+    ]
+    for damage in damages:
         damage(tmp_path / TEXTS_FILE)
         with pytest.raises(UserError, match="delete it and run its study again"):
             read_example_texts(tmp_path)

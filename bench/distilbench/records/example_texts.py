@@ -1,18 +1,22 @@
 """Which texts the examples of a study's tasks are made of, as numbers: equal ones for equal texts, and no text itself.
 
-<study>/texts.parquet    task, split, example, first, second, data_sha256
+<study>/texts.parquet    task, split, example, first, second, data_sha256; in its metadata a sum over these
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distilbench.core.errors import UserError
 
 TEXTS_FILE = "texts.parquet"
+SUM = b"sha256"
 COLUMNS = ["task", "split", "example", "first", "second", "data_sha256"]
 
 
@@ -22,7 +26,8 @@ def read_example_texts(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame(columns=COLUMNS)
     try:
-        frame = pd.read_parquet(path)
+        table = pq.read_table(path)
+        frame: pd.DataFrame = table.to_pandas()
         lacking = [name for name in COLUMNS if name not in frame]
         if lacking:
             raise ValueError(f"it has no column {lacking[0]}")
@@ -30,6 +35,8 @@ def read_example_texts(folder: Path) -> pd.DataFrame:
             raise ValueError("its texts are no whole numbers")
         if frame.duplicated(["task", "split", "example"]).any():
             raise ValueError("an example stands in it twice")
+        if (table.schema.metadata or {}).get(SUM) != _sum(frame[COLUMNS]):
+            raise ValueError("it is not as it was written")
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         raise UserError(
             f"{path} cannot be read ({error}); delete it and run its study again, which writes it"
@@ -45,5 +52,10 @@ def write_example_texts(folder: Path, frame: pd.DataFrame) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # A reader sees the old file or the new one.
     unfinished = folder / f".{TEXTS_FILE}.{os.getpid()}"
-    whole.to_parquet(unfinished, index=False)
+    table = pa.Table.from_pandas(whole, preserve_index=False)
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), SUM: _sum(whole)}), unfinished)
     unfinished.replace(folder / TEXTS_FILE)
+
+
+def _sum(frame: pd.DataFrame) -> bytes:
+    return hashlib.sha256(frame.to_csv(index=False).encode("utf-8", "surrogatepass")).hexdigest().encode()
