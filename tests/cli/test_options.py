@@ -28,6 +28,7 @@ from distilbench.gate.baseline import Scores
 from distilbench.gate.candidate import encoder_of
 from distilbench.gate.check import CheckLine, CheckResult, Verdict, check
 from distilbench.records.record import Record, read_study
+from distilbench.reporting.figures import all_figures
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import Layout
@@ -289,8 +290,13 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
 # report, power, advise, diff, export
 
 
+@pytest.mark.figures
 @shows("report", "results", "--out", "--margin", "--reference")
-def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
+def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The one figure that is about a reference.
+    monkeypatch.setattr(all_figures, "FIGURES", {"differences": all_figures.FIGURES["differences"]})
     verdicts, figures = {}, {}
     for margin, label in ((0, "mse"), (100, "mse"), (0, "simcse")):
         folder = tmp_path / f"{margin}-{label}"

@@ -238,6 +238,7 @@ def check_formats(cli: Cli, code: int, *arguments: Any) -> None:
         assert len({len(row) for row in cells_of(block)}) == 1
 
 
+@pytest.mark.figures
 def test_a_report_shows_every_name_and_runs_none(cli: Cli, results: Path, names: Names, tmp_path: Path) -> None:
     said(cli("report", results, "--out", tmp_path / "out", "--reference", names.labels[0]), 0)
     out = tmp_path / "out" / names.folder

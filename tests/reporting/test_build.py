@@ -21,6 +21,7 @@ from distilbench.reporting.figures.scores import seed_spread
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
+pytestmark = pytest.mark.figures
 FIGURES = {"scores", "score_vs_cost", "tasks", "seed_spread", "learning_curves"}
 
 
