@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run side by side, one thread each: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And those of a test that has more wait asleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pandas as pd

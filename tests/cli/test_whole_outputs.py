@@ -52,7 +52,6 @@ ATTACKS = [
 ]
 TASKS = ("STS-A", "STS-B", "Search")
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-SIZES = {"report": 3, "rounds": 3}
 
 
 def nasty(chosen: random.Random, count: int) -> list[str]:
@@ -127,7 +126,10 @@ def leave(folder: Path, record: Record, found: pd.DataFrame | None) -> None:
     write_sealed(folder / record.run_id, fill)
 
 
-@pytest.fixture(params=range(SIZES["rounds"]))
+ROUNDS = [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2))]
+
+
+@pytest.fixture(params=ROUNDS)
 def names(request: pytest.FixtureRequest) -> Names:
     return Names(request.param)
 
