@@ -8,6 +8,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -279,14 +280,19 @@ def study(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: 
 
 @pytest.fixture
 def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Inputs:
+    return inputs_of(teacher_folder, text_file, labelled_file, tmp_path)
+
+
+def inputs_of(teacher: Path, text: Path, labelled: Path, folder: Path) -> Inputs:
+    """What every method can be trained on, with the cache in a folder."""
     study = Study.model_validate(
         {
             "name": "x",
-            "teacher": str(teacher_folder),
+            "teacher": str(teacher),
             "student": {"layers": 2, "width": 16},
             # To look for evaluation text would load the tasks, which most tests do without.
-            "text": {"source": str(text_file), "evaluation_text": "keep"},
-            "labelled": {"source": str(labelled_file)},
+            "text": {"source": str(text), "evaluation_text": "keep"},
+            "labelled": {"source": str(labelled)},
             "budget": {"steps": 6},
             "methods": [{name: SMALL.get(name, {})} for name in distilbench_methods.registry()],
             "seeds": 2,
@@ -294,7 +300,7 @@ def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
             "train": {"batch_size": 16},
         }
     )
-    return make_inputs(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+    return make_inputs(study, Settings(out=folder, cache=folder / "cache", mirror=None, device="cpu"))
 
 
 def reader_of(folder: Path) -> TextReader:
@@ -316,22 +322,23 @@ def store_for(inputs: Inputs, needs: Needs) -> SignalStore:
 
 @pytest.fixture
 def make_job(inputs: Inputs) -> MakeJob:
-    def make(method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any) -> TrainingJob:
-        chosen = (
-            distilbench_methods.load(method)(**{**SMALL.get(method, {}), **settings})
-            if isinstance(method, str)
-            else method
-        )
-        needs = chosen.needs(inputs.dims)
-        return TrainingJob(
-            method=chosen,
-            student=inputs.students.build(seed),
-            teacher=as_model(inputs.teacher).encoder,
-            text=inputs.text_of(needs),
-            store=store_for(inputs, needs),
-            spec=inputs.study.train,
-            budget=budget or inputs.budget,
-            seed=seed,
-        )
+    return partial(job_of, inputs)
 
-    return make
+
+def job_of(
+    inputs: Inputs, method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any
+) -> TrainingJob:
+    """A training on these inputs of a method, or of that of a name with its settings."""
+    if isinstance(method, str):
+        method = distilbench_methods.load(method)(**{**SMALL.get(method, {}), **settings})
+    needs = method.needs(inputs.dims)
+    return TrainingJob(
+        method=method,
+        student=inputs.students.build(seed),
+        teacher=as_model(inputs.teacher).encoder,
+        text=inputs.text_of(needs),
+        store=store_for(inputs, needs),
+        spec=inputs.study.train,
+        budget=budget or inputs.budget,
+        seed=seed,
+    )
