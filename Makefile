@@ -1,5 +1,6 @@
 # make demo: set up and run the main job. make test: set up and pass the tests. Both are quick the second time.
-# make test-all: the thorough tests too, which repeat for further methods and settings what others are tested for.
+# make test-all: the thorough tests too, which repeat for further methods and settings what others are tested for, and
+# which lines were run: to trace them costs the tests a third of their time more.
 # make bench: time what every step does, and keep the times for the next time.
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,6 +19,7 @@ demo: $(INSTALLED)
 	@$(BIN)/distilbench report results/demo --out reports
 
 test: SELECTED = not thorough
+test-all: TRACED = --cov --cov-report=term:skip-covered
 test test-all: lint types unit
 
 setup: $(INSTALLED_DEV)
@@ -30,7 +32,7 @@ types: $(INSTALLED_DEV)
 	$(BIN)/mypy
 
 unit: $(INSTALLED_DEV)
-	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(SELECTED)" --cov --cov-report=term:skip-covered --durations=25
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(SELECTED)" $(TRACED) --durations=25
 
 # COMPARE=1 refuses what has become slower by a fifth since the last time.
 bench: $(INSTALLED_DEV)

@@ -8,6 +8,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,12 +16,15 @@ from typing import Any, NoReturn
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run side by side, one thread each: threads that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And those of a test that has more wait asleep.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 import distilbench_methods
 from distilbench.cli.app import main
@@ -71,6 +75,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _one_precision() -> None:
     """Scores are the same on machines that multiply bf16 fast."""
     os.environ["DISTILBENCH_PRECISION"] = "fp32"
+
+
+@pytest.fixture(autouse=True)
+def _sketched_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn but not rendered, except where a test looks at them: four fifths of a report's time."""
+    if not request.node.get_closest_marker("figures"):
+        monkeypatch.setattr("distilbench.reporting.figures.all_figures.save", _sketch)
+
+
+def _sketch(_: Figure, folder: Path, name: str) -> None:
+    for ending in ("svg", "png", "pdf"):
+        (folder / f"{name}.{ending}").write_text('<svg xmlns="http://www.w3.org/2000/svg" />', encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -264,14 +280,19 @@ def study(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: 
 
 @pytest.fixture
 def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path: Path) -> Inputs:
+    return inputs_of(teacher_folder, text_file, labelled_file, tmp_path)
+
+
+def inputs_of(teacher: Path, text: Path, labelled: Path, folder: Path) -> Inputs:
+    """What every method can be trained on, with the cache in a folder."""
     study = Study.model_validate(
         {
             "name": "x",
-            "teacher": str(teacher_folder),
+            "teacher": str(teacher),
             "student": {"layers": 2, "width": 16},
             # To look for evaluation text would load the tasks, which most tests do without.
-            "text": {"source": str(text_file), "evaluation_text": "keep"},
-            "labelled": {"source": str(labelled_file)},
+            "text": {"source": str(text), "evaluation_text": "keep"},
+            "labelled": {"source": str(labelled)},
             "budget": {"steps": 6},
             "methods": [{name: SMALL.get(name, {})} for name in distilbench_methods.registry()],
             "seeds": 2,
@@ -279,7 +300,7 @@ def inputs(teacher_folder: Path, text_file: Path, labelled_file: Path, tmp_path:
             "train": {"batch_size": 16},
         }
     )
-    return make_inputs(study, Settings(out=tmp_path, cache=tmp_path / "cache", mirror=None, device="cpu"))
+    return make_inputs(study, Settings(out=folder, cache=folder / "cache", mirror=None, device="cpu"))
 
 
 def reader_of(folder: Path) -> TextReader:
@@ -301,22 +322,23 @@ def store_for(inputs: Inputs, needs: Needs) -> SignalStore:
 
 @pytest.fixture
 def make_job(inputs: Inputs) -> MakeJob:
-    def make(method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any) -> TrainingJob:
-        chosen = (
-            distilbench_methods.load(method)(**{**SMALL.get(method, {}), **settings})
-            if isinstance(method, str)
-            else method
-        )
-        needs = chosen.needs(inputs.dims)
-        return TrainingJob(
-            method=chosen,
-            student=inputs.students.build(seed),
-            teacher=as_model(inputs.teacher).encoder,
-            text=inputs.text_of(needs),
-            store=store_for(inputs, needs),
-            spec=inputs.study.train,
-            budget=budget or inputs.budget,
-            seed=seed,
-        )
+    return partial(job_of, inputs)
 
-    return make
+
+def job_of(
+    inputs: Inputs, method: Method | str, seed: int = 1, budget: Budget | None = None, **settings: Any
+) -> TrainingJob:
+    """A training on these inputs of a method, or of that of a name with its settings."""
+    if isinstance(method, str):
+        method = distilbench_methods.load(method)(**{**SMALL.get(method, {}), **settings})
+    needs = method.needs(inputs.dims)
+    return TrainingJob(
+        method=method,
+        student=inputs.students.build(seed),
+        teacher=as_model(inputs.teacher).encoder,
+        text=inputs.text_of(needs),
+        store=store_for(inputs, needs),
+        spec=inputs.study.train,
+        budget=budget or inputs.budget,
+        seed=seed,
+    )

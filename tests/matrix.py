@@ -3,7 +3,7 @@
     python -m tests.matrix FOLDER           # makes FOLDER/results/ci, then blesses results/baselines/ci.json from it
 
 It needs the mirror (DISTILBENCH_MIRROR). The retrieval task is a cheap part of SciFact: its 300 test queries, which are
-claims, against titles of abstracts, the 283 that are judged and 1000 others. Whole abstracts would take minutes.
+claims, against titles of abstracts, the 283 that are judged and 200 others. Whole abstracts would take minutes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ import pandas as pd
 from distilbench.cli.app import main
 
 BASELINE = Path(__file__).parents[1] / "results" / "baselines" / "ci.json"
-RETRIEVAL, OTHERS = "SciFactTitles", 1000
+RETRIEVAL, OTHERS = "SciFactTitles", 200
+SENTENCES = 512
 
 
 def overrides(mirror: Path, folder: Path) -> list[str]:
     """What makes the study `ci` the matrix; `folder` gets the retrieval task."""
     task = scifact_titles(mirror / "mteb" / "scifact", folder / RETRIEVAL)
     return [
-        'text={source: "mirror:train/mixed-sentences.parquet", sentences: 1024}',
+        f'text={{source: "mirror:train/mixed-sentences.parquet", sentences: {SENTENCES}}}',
+        f"budget.sentences={SENTENCES}",
         f"tasks=[STSBenchmark, {{{RETRIEVAL}: {{source: {task}}}}}]",
         "seeds=2",
     ]

@@ -41,6 +41,7 @@ def check(records: list[Record]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.no_cover
+@pytest.mark.figures
 @pytest.mark.mirror
 def test_on_official_data_and_the_gate(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
@@ -52,6 +53,7 @@ def test_on_official_data_and_the_gate(mirror: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 def test_on_embedded_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.environ.get("DISTILBENCH_MIRROR"):
         pytest.skip("the matrix ran on official data")

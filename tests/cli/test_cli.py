@@ -62,6 +62,7 @@ def test_recipes_and_references_from_study_to_report(
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 def test_from_study_to_report(cli: Cli, study: Callable[..., Path], tmp_path: Path) -> None:
     code, out, err = cli("run", study())
     assert code == 0, err

@@ -28,6 +28,7 @@ from distilbench.gate.baseline import Scores
 from distilbench.gate.candidate import encoder_of
 from distilbench.gate.check import CheckLine, CheckResult, Verdict, check
 from distilbench.records.record import Record, read_study
+from distilbench.reporting.figures import all_figures
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import Layout
@@ -239,10 +240,11 @@ def test_a_run_has_the_threads_that_were_asked_for(cli: Cli, tmp_path: Path) -> 
 
     before = torch.get_num_threads()
     try:
-        assert cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--threads", 2, "--out", tmp_path)[0] == 0
+        few = ("methods=[mse]", "seeds=1", "--limit", 20)
+        assert cli("run", "study.yaml", *few, "--threads", 2, "--out", tmp_path)[0] == 0
     finally:
         torch.set_num_threads(before)
-    assert record_of(tmp_path / "tiny", "teacher").environment["threads"] == 2
+    assert record_of(tmp_path / "tiny-limit20", "teacher").environment["threads"] == 2
 
 
 @shows("run", "--jobs")
@@ -289,8 +291,13 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
 # report, power, advise, diff, export
 
 
+@pytest.mark.figures
 @shows("report", "results", "--out", "--margin", "--reference")
-def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
+def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The one figure that is about a reference.
+    monkeypatch.setattr(all_figures, "FIGURES", {"differences": all_figures.FIGURES["differences"]})
     verdicts, figures = {}, {}
     for margin, label in ((0, "mse"), (100, "mse"), (0, "simcse")):
         folder = tmp_path / f"{margin}-{label}"
@@ -620,14 +627,18 @@ def test_the_catalogue_is_searched(cli: Cli, monkeypatch: pytest.MonkeyPatch) ->
         assert row["type"] in SCORED_TYPES
     # Its only pairs with German are with English.
     assert "STS22.v2" in german and "STS17" not in german
-    every = {row["name"] for row in json.loads(cli("tasks", "--find", "", "--json")[1])}
-    assert {"STS17", "NFCorpus", "STS22.v2"} < every
-    assert every == {
+    expected = {
         task.metadata.name
         for task in mteb.get_tasks(task_types=list(SCORED_TYPES), modalities=["text"], exclude_superseded=False)
         if task.metadata.modalities == ["text"] and not isinstance(task, AbsTaskMultilabelClassification)
         if not task.is_aggregate
     }
+    # To make all of them takes seconds.
+    known = mteb.get_tasks(exclude_superseded=False)
+    monkeypatch.setattr(mteb, "get_tasks", lambda **_: known)
+    every = {row["name"] for row in json.loads(cli("tasks", "--find", "", "--json")[1])}
+    assert {"STS17", "NFCorpus", "STS22.v2"} < every
+    assert every == expected
     code, out, err = cli("tasks", "--find", "biosses")
     assert code == 0 and "BIOSSES" in out and "; --json has all" in err
     code, out, err = cli("tasks", "--language", "german")

@@ -52,7 +52,6 @@ ATTACKS = [
 ]
 TASKS = ("STS-A", "STS-B", "Search")
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-SIZES = {"report": 3, "rounds": 3}
 
 
 def nasty(chosen: random.Random, count: int) -> list[str]:
@@ -127,7 +126,10 @@ def leave(folder: Path, record: Record, found: pd.DataFrame | None) -> None:
     write_sealed(folder / record.run_id, fill)
 
 
-@pytest.fixture(params=range(SIZES["rounds"]))
+ROUNDS = [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2))]
+
+
+@pytest.fixture(params=ROUNDS)
 def names(request: pytest.FixtureRequest) -> Names:
     return Names(request.param)
 
@@ -238,6 +240,7 @@ def check_formats(cli: Cli, code: int, *arguments: Any) -> None:
         assert len({len(row) for row in cells_of(block)}) == 1
 
 
+@pytest.mark.figures
 def test_a_report_shows_every_name_and_runs_none(cli: Cli, results: Path, names: Names, tmp_path: Path) -> None:
     said(cli("report", results, "--out", tmp_path / "out", "--reference", names.labels[0]), 0)
     out = tmp_path / "out" / names.folder

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from distilbench.core.errors import UserError
+from distilbench.data import text
+from distilbench.data.checks import parquet_bounds
 from distilbench.data.corpus import Corpus, texts_of
 from distilbench.data.plain_text import TextRequest, build_or_open, corpus_key
 from distilbench.data.text import read_sentences, source_key
@@ -208,6 +210,23 @@ def test_parquet_may_hold_categories_gaps_and_bytes_that_are_no_text(tmp_path: P
     with pytest.raises(UserError, match="line 2 is not valid UTF-8"):
         read(path)
     assert read(path, on_bad_line="skip") == ["fine"]
+
+
+def test_each_text_of_a_parquet_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dictionary grows from batch to batch: a file that is twice as long takes twice as long."""
+    texts = [f"Sentence {number}." for number in range(2000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "text.parquet")
+    monkeypatch.setattr(parquet_bounds, "AT_ONCE", 100)
+    decoded: list[int] = []
+
+    def counted(values: Any) -> list[str]:
+        decoded.append(len(values))
+        return decode(values)
+
+    decode = text._decoded
+    monkeypatch.setattr(text, "_decoded", counted)
+    assert read(tmp_path / "text.parquet") == texts
+    assert len(decoded) == 20 and sum(decoded) == len(texts)
 
 
 def test_parquet_that_is_damaged_behind_a_good_footer(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from distilbench.evaluation.tasks.subsets import choose, parsed
 from distilbench.models.model_folder import StoredModel
 from distilbench.records.design import Benchmark, read_design, write_benchmarks
 from distilbench.study.sections.texts import PartOfTask
-from tests.conftest import shut_network
+from tests.conftest import Writes, shut_network
 from tests.evaluation.test_task_types import classified_in_english
 
 ENGLISH = "MTEB(eng, v2)"
@@ -114,16 +114,18 @@ SCORED, FOREIGN = DistilbenchSTS, Foreign
         ),
         (["Small(eng, v1)"], [SCORED], "The tasks are all 1 of Small(eng, v1): Mean (Task) over them."),
         (
-            ["Small(eng, v1)", "DocstringRetrieval"],
+            ["Small(eng, v1)", {"own": {"source": "pairs.csv"}}],
             [SCORED],
             "All 1 tasks of Small(eng, v1) are scored, and others too, so no mean over tasks here is the benchmark's.",
         ),
     ],
 )
 def test_the_report_says_how_much_of_a_benchmark_it_is_of(
-    tasks: list[str],
+    tasks: list[Any],
     of_it: list[type[Any]],
     said: str,
+    write_pairs: Writes,
+    tmp_path: Path,
     study: Callable[..., Path],
     cli: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -131,6 +133,7 @@ def test_the_report_says_how_much_of_a_benchmark_it_is_of(
     small = SimpleNamespace(name="Small(eng, v1)", tasks=[task() for task in of_it])
     monkeypatch.setattr(benchmarks_module, "benchmarks", lambda: {small.name: small})
     benchmark.cache_clear()
+    write_pairs(tmp_path)
     path = study(tasks=tasks)
 
     code, out, err = cli("run", path)

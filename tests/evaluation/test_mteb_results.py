@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 pytest.importorskip("mteb")
 
 import mteb
 
+from distilbench.cli.app import main
 from distilbench.core.sealed import write_sealed
 from distilbench.records.record import RECORD_FILE, Record, read_study
 from tests.conftest import shut_network
@@ -22,11 +25,11 @@ Cli = Callable[..., tuple[int, str, str]]
 STS17 = "mteb/sts17-crosslingual-sts"
 
 
-@pytest.fixture
-def run(study: Callable[..., Path], cli: Cli, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a run that was scored on a task of each type, and on two subsets of one apart."""
-    shut_network(monkeypatch)
-    texts, mirror = list(dict.fromkeys(text_file.read_text(encoding="utf-8").splitlines())), tmp_path / "mirror"
+@pytest.fixture(scope="module")
+def scored(teacher_folder: Path, text_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study that was scored on a task of each type, and on two subsets of one apart."""
+    place = tmp_path_factory.mktemp("scored")
+    texts, mirror = list(dict.fromkeys(text_file.read_text(encoding="utf-8").splitlines())), place / "mirror"
     names = [name for name in TASKS if name != "TwentyNewsgroupsClustering"]
     for name in names:
         TASKS[name](mirror / official(name).metadata.dataset["path"], texts)
@@ -39,13 +42,31 @@ def run(study: Callable[..., Path], cli: Cli, text_file: Path, tmp_path: Path, m
             "score": [float(row) for row in range(9)],
         }
         pd.DataFrame(pairs).to_parquet(folder / "test.parquet")
-    text = {"source": str(text_file), "evaluation_text": "keep"}
-    path = study(
-        text=text, methods=["mse", "simcse"], seeds=2, tasks=[*names, "STS17@en-en", "STS17@es-es", "DistilbenchSTS"]
-    )
-    code, _, err = cli("run", path, "--mirror", mirror, "--out", tmp_path / "results")
-    assert code == 0, err
-    (results,) = (tmp_path / "results").iterdir()
+    values = {
+        "name": "tiny",
+        "teacher": str(teacher_folder),
+        "student": {"layers": 2, "width": 16},
+        "text": {"source": str(text_file), "evaluation_text": "keep"},
+        "budget": {"steps": 4},
+        "methods": ["mse", "simcse"],
+        "seeds": 1,
+        "tasks": [*names, "STS17@en-en", "STS17@es-es", "DistilbenchSTS"],
+        "train": {"batch_size": 16, "max_length": 64},
+    }
+    (place / "study.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        shut_network(patch)
+        patch.setenv("DISTILBENCH_CACHE", str(place / "cache"))
+        options = ["--mirror", str(mirror), "--out", str(place / "results")]
+        assert main(["run", str(place / "study.yaml"), *options]) == 0
+    return place / "results" / "tiny"
+
+
+@pytest.fixture
+def run(scored: Path, tmp_path: Path) -> Path:
+    """The folder of a trained student's run, in a copy of the study's."""
+    results = tmp_path / "results" / "tiny"
+    shutil.copytree(scored, results)
     return next(results / record.run_id for record in read_study(results) if record.role == "method")
 
 

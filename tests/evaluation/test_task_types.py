@@ -313,7 +313,7 @@ def test_the_texts_that_a_classifier_learns_from_are_told_beforehand(
     folder = mirror / official(name).metadata.dataset["path"]
     file = next(folder.rglob("train.jsonl"))
     # More of each class than can be chosen.
-    lines(file, pd.DataFrame({"text": [f"{text} {row}" for row, text in enumerate(texts * 10)], "label": "one"}))
+    lines(file, pd.DataFrame({"text": [f"{text} {row}" for row, text in enumerate(texts * 2)], "label": "one"}))
     lines(file, pd.read_json(file, lines=True).assign(label=lambda frame: frame.index % 2))
     task, watched = load_task(name, mirror), Watched()
 

@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from distilbench.cli.app import main
+
 ROOT = Path(__file__).parents[2]
 STAND_INS = {
     "pip": '[ "$*" = "install distilbench" ]',
@@ -68,10 +70,10 @@ def repository(tmp_path: Path, teacher_folder: Path, text_file: Path, monkeypatc
     for name in [name for name in os.environ if name.startswith("DISTILBENCH_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DISTILBENCH_CACHE", str(tmp_path / "cache"))
-    command = [sys.executable, "-m", "distilbench"]
+    monkeypatch.chdir(tmp_path)
     bless = ["check", "results/mine", "--baseline", "results/baselines/mine.json", "--bless", "--drift"]
     for arguments in (["run", "mine.yaml"], bless):
-        subprocess.run([*command, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        assert main(arguments) == 0
     for name in ("cache", "results/mine"):
         shutil.rmtree(tmp_path / name)
     return tmp_path

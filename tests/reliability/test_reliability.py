@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.reliability import malformed, mirrors
 from tests.reliability.__main__ import CAMPAIGNS
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +32,18 @@ def test_what_is_killed_can_go_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "option", "count"), [("malformed", "--inputs", 20), ("mirrors", "--mirrors", 7)])
-def test_what_is_malformed_is_refused(script: str, option: str, count: int) -> None:
-    assert outcome(script, option, str(count))["wrong"] == []
+@pytest.mark.parametrize(
+    ("script", "option", "count"),
+    [(malformed, "--inputs", 20), (mirrors, "--mirrors", 7)],
+    ids=["malformed", "mirrors"],
+)
+def test_what_is_malformed_is_refused(
+    script: ModuleType, option: str, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # In this process: to begin another one takes as long as the campaign.
+    monkeypatch.setattr(sys, "argv", [script.__name__, option, str(count)])
+    assert script.main() == 0
+    assert json.loads(capsys.readouterr().out)["wrong"] == []
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from distilbench.reporting.figures.scores import seed_spread
 Make = Callable[..., Record]
 Write = Callable[..., Path]
 WORDS = ("cat", "dog", "bird", "horse", "mouse", "snake", "cow", "sheep", "goat", "pig")
+pytestmark = pytest.mark.figures
 FIGURES = {"scores", "score_vs_cost", "tasks", "seed_spread", "learning_curves"}
 
 

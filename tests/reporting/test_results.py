@@ -140,6 +140,7 @@ def drawn(path: Path) -> list[tuple[str, str]]:
     return re.findall(r"<(\w+)|<!-- (.*?) -->", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.figures
 def test_figures_are_those_of_the_report(planted: Path, tmp_path: Path) -> None:
     results = db.read_results(planted)
     [page] = db.report(results, tmp_path, reference="no+yes")

@@ -22,6 +22,7 @@ from distilbench.records.record import read_study
 from distilbench.runs import recording
 from distilbench.runs.engines.backlog import Backlog
 from distilbench.runs.prepare.prepared import PreparedRun
+from tests.conftest import Writes
 
 Cli = Callable[..., tuple[int, str]]
 
@@ -132,8 +133,14 @@ def test_a_run_of_another_process_is_waited_for(
 
 
 def test_a_study_does_not_wait_while_another_scores_its_models_on_other_tasks(
-    cli: Cli, study: Callable[..., Path], text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli,
+    study: Callable[..., Path],
+    text_file: Path,
+    write_beir: Writes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    other: Any = {"own": {"source": str(write_beir(tmp_path / "search"))}}
     monkeypatch.setattr(Backlog, "elsewhere", lambda *_: pytest.fail("waits for another study"))
     text = {"source": str(text_file), "evaluation_text": "keep"}
     score = distilbench.evaluation.score.score
@@ -142,7 +149,7 @@ def test_a_study_does_not_wait_while_another_scores_its_models_on_other_tasks(
     def score_while_another_study_runs(*arguments: Any) -> Any:
         if not codes:
             codes.append(-1)
-            codes.append(cli(study(text=text, tasks=["DocstringRetrieval"]), "--out", tmp_path / "other")[0])
+            codes.append(cli(study(text=text, tasks=[other]), "--out", tmp_path / "other")[0])
         return score(*arguments)
 
     monkeypatch.setattr(distilbench.evaluation.score, "score", score_while_another_study_runs)

@@ -127,19 +127,27 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert timed(lambda: 7)[1] == 7
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_what_pays_on_other_machines_can_be_asked_for(
+@pytest.fixture
+def rows_of(
     teacher_folder: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Callable[..., list[dict[str, Any]]]:
+    """The rows of some parts, in bf16."""
     pytest.importorskip("accelerate")
-    # Traced, and run by torch as before: a compiler takes minutes.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     monkeypatch.delenv("DISTILBENCH_MIRROR", raising=False)
     arguments = ["--teacher", str(teacher_folder), "--text", str(text_file), *TINY, "--precision", "bf16"]
     file = tmp_path / "speed.json"
-    parts = ["--parts", "evaluate", "matrix", "compile", "--tasks", "DistilbenchSTS"]
-    assert main([*arguments, *parts, "--json", str(file)]) == 0
-    full, half, matrix, compiled = json.loads(file.read_text(encoding="utf-8"))["rows"]
+
+    def run(*parts: str) -> list[dict[str, Any]]:
+        assert main([*arguments, "--parts", *parts, "--tasks", "DistilbenchSTS", "--json", str(file)]) == 0
+        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        return found
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_pays_on_other_machines_can_be_asked_for(rows_of: Callable[..., list[dict[str, Any]]]) -> None:
+    full, half, matrix = rows_of("evaluate", "matrix")
     assert full["work"] == "evaluate DistilbenchSTS, fp32"
     assert full["details"]["largest_difference"] < 1e-6
     assert half["work"] == "evaluate DistilbenchSTS, bf16"
@@ -147,6 +155,16 @@ def test_what_pays_on_other_machines_can_be_asked_for(
     assert matrix["work"] == "study of 3 methods x 2 seeds on DistilbenchSTS"
     assert matrix["details"]["largest_difference"] < 1e-6
     assert matrix["details"]["cpu"]["median"] > 0
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_training_is_timed(
+    rows_of: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced, and run by torch as before: a compiler takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    [compiled] = rows_of("compile")
     assert compiled["work"] == "train, mse, compiled (default), batch 8, bf16"
     assert compiled["against"] == "not compiled"
     assert compiled["details"]["first_seconds"] > 0

@@ -13,7 +13,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
 from distilbench.core.mirror import below, check
 from distilbench.core.tables import check_rows, json_frame, json_object, opened, place_of, rows
-from distilbench.data.checks.parquet_bounds import opened_parquet, values_of
+from distilbench.data.checks.parquet_bounds import distinct_texts, opened_parquet, values_of
 from distilbench.data.hub import HubName, HubSplit, open_split
 from distilbench.study.sections.texts import LabelledSpec, TextSpec
 
@@ -298,8 +298,9 @@ def _texts(source: Source, parts: Iterator[Any], column: str, section: str) -> I
         _require_text(source, section, column, part.type)
         # Of a text that repeats, one copy for all rows.
         if pa.types.is_dictionary(part.type):
-            texts = _decoded(part.dictionary)
-            yield from ("" if place is None else texts[place] for place in part.indices.to_pylist())
+            distinct, places = distinct_texts(part)
+            texts = _decoded(distinct)
+            yield from ("" if place is None else texts[place] for place in places.to_pylist())
         else:
             yield from _decoded(part)
 

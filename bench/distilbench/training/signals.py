@@ -196,7 +196,7 @@ class SignalSource:
         last = self._student.dims.layers
         out = self._student(batch.masked_ids_BT, batch.mask_BCT[:, 0], hidden=(last,))
         states: Tensor = out.hidden[0].flatten(0, 1)
-        return states[torch.from_numpy(batch.position_P).to(states.device)]
+        return states[sent(torch.from_numpy(batch.position_P), states.device)]
 
     def complete(self, step: int, rows_B: NDArray[np.int64], batch: Batch, student: dict[str, Any]) -> Signals:
         """All signals of a batch, given the student's."""

@@ -157,8 +157,19 @@ def values_of(part: pa.Array) -> list[Any]:
     """The values of a batch's column; of a text that repeats, one copy for all rows."""
     if not pa.types.is_dictionary(part.type):
         return list(part.to_pylist())
-    texts = part.dictionary.to_pylist()
-    return [None if place is None else texts[place] for place in part.indices.to_pylist()]
+    distinct, places = distinct_texts(part)
+    texts = distinct.to_pylist()
+    return [None if place is None else texts[place] for place in places.to_pylist()]
+
+
+def distinct_texts(part: pa.DictionaryArray) -> tuple[pa.Array, pa.Array]:
+    """The texts that the rows of a batch have, each once, and the place of each row's among them.
+
+    The dictionary itself is of all batches so far: whoever went through it for each would read a file in a time that
+    grows with the square of its rows.
+    """
+    rows = part.indices.dictionary_encode()
+    return part.dictionary.take(rows.dictionary), rows.indices
 
 
 def _is_text(leaf: Any) -> bool:
@@ -177,16 +188,19 @@ def _is_within(path: str, columns: Sequence[str] | None) -> bool:
 
 def _check_cells(name: str, values: pa.Array, before: int) -> None:
     in_dictionary = pa.types.is_dictionary(values.type)
-    texts = values.dictionary if in_dictionary else values
-    if not _is_of_bytes(texts.type):
+    if not _is_of_bytes(values.type.value_type if in_dictionary else values.type):
         return
-    lengths = pc.binary_length(texts)
-    if in_dictionary:
-        lengths = lengths.take(values.indices)
+    lengths = _text_lengths(values) if in_dictionary else pc.binary_length(values)
     lengths_N = np.asarray(lengths.fill_null(0))
     if len(long := np.flatnonzero(lengths_N > LONGEST_LINE)):
         row, size = before + int(long[0]) + 1, lengths_N[long[0]]
         raise ValueError(f"row {row}, column {name!r}: has {size} bytes, more than {LONGEST_LINE}; leave it out")
+
+
+def _text_lengths(values: pa.DictionaryArray) -> pa.Array:
+    """Bytes of each row's text."""
+    texts, places = distinct_texts(values)
+    return pc.binary_length(texts).take(places)
 
 
 def _is_of_bytes(kind: pa.DataType) -> bool:
@@ -198,8 +212,7 @@ def _is_of_bytes(kind: pa.DataType) -> bool:
 def _decoded_bytes(values: pa.Array) -> int:
     """Bytes that some values take when each has its text for itself."""
     if pa.types.is_dictionary(values.type) and _is_of_bytes(values.type.value_type):
-        lengths = pc.binary_length(values.dictionary).take(values.indices)
-        return int(pc.sum(lengths).as_py() or 0) + CELL_BYTES * len(values)
+        return int(pc.sum(_text_lengths(values)).as_py() or 0) + CELL_BYTES * len(values)
     if pa.types.is_struct(values.type):
         return sum(_decoded_bytes(part) for part in values.flatten())
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type):
