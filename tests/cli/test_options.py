@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ import yaml
 from mteb.abstasks import AbsTaskMultilabelClassification
 from sentence_transformers import SentenceTransformer
 
+from distilbench.cli import studies
 from distilbench.cli.app import main, parsers
+from distilbench.core.libraries import logging_at
 from distilbench.evaluation.task_types.kinds import SCORED_TYPES
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
@@ -31,6 +34,7 @@ from distilbench.records.record import Record, read_study
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import Layout
+from distilbench.runs.engines.worker import WorkerOrder
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.training.checkpoints import Checkpoints
 from tests.conftest import sentences, shut_network
@@ -156,6 +160,62 @@ def test_tables_are_for_programs_too(verb: str, cli: Cli, monkeypatch: pytest.Mo
 
 for _verb in TABLES:
     SHOWN.update({(_verb, "--format"): "test_tables_are_for_programs_too", (_verb, "--wide"): "the same"})
+
+
+for _verb in parsers():
+    SHOWN.update(
+        {(_verb, "--quiet"): "test_quiet_leaves_results_alone", (_verb, "--verbose"): "test_details_are_logged"}
+    )
+SHOWN["completion", "shell"] = "tests/cli/test_completion.py"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "study.yaml", "seeds=1"),
+        ("check", "results/tiny", "--baseline", "blessed.json"),
+        ("tasks", "--find", "biosses"),
+        ("conform", "mse"),
+        ("methods", "mse", "--format", "tsv"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_quiet_leaves_results_alone(cli: Cli, arguments: tuple[str, ...]) -> None:
+    loud, quiet = cli(*arguments), cli(*arguments, "--quiet")
+    assert loud[2] != "" == quiet[2]
+    assert quiet[:2] == loud[:2] == cli("-q", *arguments)[:2]
+    assert cli("-q", "run", "no-such-study.yaml")[2].count("\n") == 1
+
+
+def test_quiet_is_for_warnings_in_the_log_too(cli: Cli) -> None:
+    logger = logging.getLogger("distilbench")
+    levels: list[int] = []
+
+    def note_the_level(_: object) -> int:
+        levels.append(logger.level)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "action", note_the_level)
+        for more in ([], ["-q"], ["-v"]):
+            assert cli("studies", *more)[0] == 0
+    assert levels == [logging.NOTSET, logging.ERROR, logging.INFO] and logger.level == logging.NOTSET
+
+
+def test_details_are_logged(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("run", "study.yaml", "methods=[mse]", "seeds=1")
+    plain = cli(*arguments, "--out", tmp_path / "plain")[2]
+    code, _, err = cli(*arguments, "train.learning_rate=0.0123", "--out", tmp_path / "verbose", "-v")
+    assert code == 0 and re.search(r"INFO distilbench\.runs\.run: mse seed 1 is completed: setup [\d.]+ s, ", err), err
+    assert "the trial of mse is made in" in err and "INFO" not in plain
+    code, _, err = cli("-v", "run", "no-such-study.yaml")
+    assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("distilbench: error: ")
+
+
+def test_workers_log_as_their_driver_does(place: Path) -> None:
+    with logging_at(logging.INFO):
+        order = WorkerOrder(*([None] * 3))  # type: ignore[arg-type]
+    assert order.log_level == logging.INFO and WorkerOrder(*([None] * 3)).log_level is None  # type: ignore[arg-type]
 
 
 @shows("check", "--study")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
 DO_NOT_WAIT = 0.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
             vectors=vectors,
             speed=speed,
         )
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ledger.seconds.items())
+        _log.info("%s is %s: %s", run.name, training.status, spent)
         return write_record(run, outcome)
     except Timeout:
         raise

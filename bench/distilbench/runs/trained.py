@@ -68,6 +68,16 @@ def is_trained(run: PreparedRun) -> bool:
     return cache.is_there(trained_folder(run))
 
 
+def ledger_so_far(run: PreparedRun) -> Ledger | None:
+    """What a training that was cut short had spent at its checkpoint; None where there is none to go on from."""
+    facts = _checkpoints(run).peek()
+    if facts is None:
+        return None
+    ledger = Ledger()
+    restore(ledger, facts["ledger"])
+    return ledger
+
+
 def training_of(
     run: PreparedRun,
     ledger: Ledger,
