@@ -321,6 +321,15 @@ def test_jobs_are_workers(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [layout.jobs for layout in layouts] == [3]
 
 
+@shows("run", "--log", "--log-dir")
+def test_curves_are_shown_by_the_trackers_in_the_folder(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    changes = ("methods=[mse]", "seeds=1", "--out", tmp_path / "out")
+    assert cli("run", "study.yaml", *changes, "--log", "tensorboard", "--log-dir", tmp_path / "logs")[0] == 0
+    assert len(list((tmp_path / "logs" / "tiny").glob("*/events.out.tfevents.*"))) == 3
+    assert "unknown tracker 'tensorbord'" in cli("run", "study.yaml", "--log", "tensorbord")[2]
+
+
 @shows("run", "--engine", "--address", "--gpu-share")
 def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="least time between checkpoints of a training (default: 15; 0: after every step)",
     )
+    parser.add_argument(
+        "--log",
+        type=_names,
+        default=(),
+        metavar="TRACKER[,...]",
+        help="show curves, ledgers and scores in tensorboard, wandb, mlflow or trackio too, as they come",
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path("logs"), metavar="DIR", help="where trackers keep files (default: logs)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
     add_format(parser)
     _add_engine(parser)
@@ -71,6 +81,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def action(arguments: argparse.Namespace) -> int:
     # What is wrong with the study is said before torch, which takes seconds, is there.
     from distilbench.study.study_file import load_study
@@ -88,6 +103,8 @@ def action(arguments: argparse.Namespace) -> int:
         mirror=arguments.mirror,
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
+        trackers=arguments.log,
+        log_folder=arguments.log_dir,
         writing=not arguments.dry_run,
     )
     options = EngineOptions(

@@ -15,6 +15,7 @@ from distilbench.runs.prepare.preflight import check_methods
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.prepare.texts import Announce
 from distilbench.runs.recording import known_record
+from distilbench.runs.trackers.tracking import check_trackers
 from distilbench.runs.trained import is_trained, ledger_so_far
 from distilbench.runs.trial import try_rows
 from distilbench.study.ablation import parts
@@ -62,6 +63,7 @@ class Plan:
 
 def plan_study(study: Study, settings: Settings, options: EngineOptions, announce: Announce) -> list[Plan]:
     """A plan for each part of a study."""
+    check_trackers(settings)
     layouts = layouts_of(options, settings.device)
     return [make_plan(inputs, layouts) for inputs in inputs_of_parts(parts(study), settings, announce)]
 

@@ -22,6 +22,7 @@ from distilbench.records.record import Record
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
+from distilbench.runs.trackers.tracking import Tracking
 from distilbench.runs.trained import training_of
 from distilbench.study.budget import Ledger, phase, reset_peak_memory
 from distilbench.study.sections.training import known
@@ -79,10 +80,18 @@ def stop_if_disk_is_full(error: Exception) -> None:
 
 
 def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Company) -> Record:
+    tracking = Tracking(run)
+    record = _recorded(run, on_progress, company, tracking)
+    tracking.finish(record)
+    return record
+
+
+def _recorded(run: PreparedRun, on_progress: Callable[[float], None], company: Company, tracking: Tracking) -> Record:
     ledger = Ledger()
     try:
         reset_peak_memory()
-        training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT)
+        training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT, tracking.row)
+        tracking.rows_unless_seen(training.curve.to_dict("records"))
         ledger.tuning_trials = run.cell.entry.tuning_trials
         tasks = _score(run, training.model, ledger) if training.status == "completed" else []
         model = training.model
