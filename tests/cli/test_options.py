@@ -478,6 +478,24 @@ def test_a_student_is_written_to_a_folder(cli: Cli, place: Path, tmp_path: Path)
     assert (tmp_path / "graph" / "onnx" / "model.onnx").is_file()
 
 
+@shows("push", "run", "--repo", "--public")
+def test_a_run_is_uploaded_to_the_repository(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distilbench.runs.sharing import push
+
+    given: list[tuple[Any, ...]] = []
+
+    def upload(folder: Path, *rest: Any) -> str:
+        given.append(rest)
+        return "https://somewhere"
+
+    monkeypatch.setattr(push, "_upload", upload)
+    assert cli("push", run_of(place, "mse"), "--repo", "me/mine")[:2] == (0, "https://somewhere\n")
+    assert cli("push", run_of(place, "simcse"), "--repo", "me/other", "--public")[0] == 0
+    (first, mine, private), (second, other, public) = given
+    assert (first, second, private, public) == ("me/mine", "me/other", False, True)
+    assert mine.startswith("mse seed ") and other.startswith("simcse seed ")
+
+
 @shows("export", "--mteb")
 def test_scores_are_not_written_for_mteb_where_it_knows_no_task(cli: Cli, place: Path, tmp_path: Path) -> None:
     run = run_of(place, "mse")

@@ -45,6 +45,7 @@ VERBS = (
     "studies",
     "diff",
     "export",
+    "push",
     "calibrate",
     "prefetch",
     "encode",

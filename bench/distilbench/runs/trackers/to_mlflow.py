@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ def open_experiment(study: str, folder: Path) -> tuple[Any, str]:
         os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
+    # It tells how it makes its tables.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
         folder.mkdir(parents=True, exist_ok=True)
