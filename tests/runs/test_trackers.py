@@ -102,14 +102,14 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Seen:
             return name
 
         def search_runs(self, experiments: list[str], query: str) -> list[Any]:
-            found = [name for name, tag in tags.items() if query == f"tags.`distilbench.run_id` = '{tag}'"]
+            found = [name for name, tag in tags.items() if query == f"tags.`distilbench-run-id` = '{tag}'"]
             return [SimpleNamespace(info=SimpleNamespace(run_id=name)) for name in found]
 
         def delete_run(self, run: str) -> None:
             del tags[run], seen.points["tiny", run]
 
         def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> Any:
-            _tags[run_name] = tags["distilbench.run_id"]
+            _tags[run_name] = tags["distilbench-run-id"]
             seen.begin(experiment, run_name, {})
             return SimpleNamespace(info=SimpleNamespace(run_id=run_name))
 

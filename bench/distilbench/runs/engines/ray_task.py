@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -82,4 +83,4 @@ def _refuse_other_versions(expected: dict[str, str]) -> None:
     here = installed()
     other = [f"{name} {here[name]} instead of {expected[name]}" for name in expected if here[name] != expected[name]]
     if other:
-        raise UserError(f"the node {os.uname().nodename} has {', '.join(other)}; install the driver's versions there")
+        raise UserError(f"the node {platform.node()} has {', '.join(other)}; install the driver's versions there")

@@ -12,7 +12,7 @@ from typing import Any
 from distilbench.runs.trackers.tracker import TrackedRun
 
 DATABASE = "mlflow.db"
-RUN_TAG = "distilbench.run_id"
+RUN_TAG = "distilbench-run-id"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """A server that does not answer would hold a training up for many minutes by MLflow's own settings."""
 

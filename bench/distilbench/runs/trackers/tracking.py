@@ -95,7 +95,7 @@ class Tracking:
 
     def _open(self, name: str) -> None:
         assert self._trackers is not None
-        make = getattr(import_module(f"distilbench.runs.trackers.to_{name}"), TRACKERS[name][0])
+        make = getattr(import_module(f"{__package__}.to_{name}"), TRACKERS[name][0])
         self._trackers[name] = make(_described(self._run))
 
     def _guard(self, name: str, act: Callable[[], object]) -> None:
