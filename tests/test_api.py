@@ -138,12 +138,14 @@ def test_options_of_a_run_reach_it(place: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(study_run, "run_study", run_study)
     engine = {"engine": "ray", "address": "auto", "jobs": 3, "threads": 2, "gpu_share": 0.5}
-    db.run("mine.yaml", out="results", mirror=".", device="cpu", limit=7, checkpoint_seconds=9, **engine)  # type: ignore[arg-type]
+    more = {"checkpoint_seconds": 9, "log": "tensorboard", "log_dir": "elsewhere"}
+    db.run("mine.yaml", out="results", mirror=".", device="cpu", limit=7, **more, **engine)  # type: ignore[arg-type]
 
     study, settings, options, watch = given
     assert study.limit == 7 and watch == "ProgressBar"
     assert (settings.out, settings.mirror) == (Path("results"), Path())
     assert (settings.device, settings.checkpoint_seconds) == ("cpu", 9)
+    assert (settings.trackers, settings.log_folder) == (("tensorboard",), Path("elsewhere"))
     assert {name: getattr(options, name) for name in engine} == engine
 
 

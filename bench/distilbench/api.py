@@ -42,6 +42,8 @@ def run(
     jobs: int | None = None,
     threads: int | None = None,
     gpu_share: float = 1.0,
+    log: str | Sequence[str] = (),
+    log_dir: PathLike = "logs",
     progress: bool = True,
 ) -> Results:
     """Train, score and record what is missing of a study, and return its results.
@@ -49,7 +51,10 @@ def run(
     The options are those of `distilbench run`. Records go to `out/<study>`; a study that was interrupted goes on where
     it was, and rows that were run before with other settings are among the results, marked by a letter. `limit` makes a
     smoke run of at most so many sentences, pairs and queries. `jobs` is how many trainings run at a time, each in its
-    own process. `progress` writes a line for each run to stderr, and shows a bar in a terminal and, where ipywidgets is
+    own process. `log` names trackers ("tensorboard", "wandb", "mlflow", "trackio") that show curves, ledgers and scores
+    as they come, with files in `log_dir`.
+
+    `progress` writes a line for each run to stderr, and shows a bar in a terminal and, where ipywidgets is
     installed, in a notebook.
 
     A run that fails is a record with status `failed`, and does not stop the others. Raises `UserError` for what the
@@ -61,7 +66,14 @@ def run(
     from distilbench.runs.progress import ProgressBar, Watch
 
     wanted = _wanted(study, limit)
-    chosen = settings(out=out, mirror=mirror, device=device, checkpoint_seconds=checkpoint_seconds)
+    chosen = settings(
+        out=out,
+        mirror=mirror,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+        trackers=(log,) if isinstance(log, str) else log,
+        log_folder=log_dir,
+    )
     options = EngineOptions(jobs=jobs, threads=threads, gpu_share=gpu_share, engine=engine, address=address)
     with quiet():
         from distilbench.runs.study_run import run_study

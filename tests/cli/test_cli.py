@@ -15,9 +15,14 @@ import pytest
 import torch
 
 import distilbench_methods
+from distilbench.cli.run import duration
 from distilbench.core.errors import UserError
 from distilbench.core.machine import choose_device, environment, settings
 from distilbench.records.record import Record, read_study
+from distilbench.runs.engines import EngineOptions
+from distilbench.runs.plan import plan_study
+from distilbench.study.study_file import load_study
+from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench_methods.base import UnsuitableError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -135,7 +140,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(cli: Cli, study: Callable[
     assert code == 0, err
     assert "13 runs, 13 to do" in out
     assert "not tokenised yet" in out
-    assert re.search(r"in this process: \d+\.\d\d hours", out)
+    assert re.search(r"in this process: (\d+ seconds|\d+ minutes|\d+ h \d\d min) ", out)
+    assert "est. minutes left" in out
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "results").exists()
 
@@ -183,6 +189,35 @@ def test_a_dry_run_knows_what_the_run_would_do_again(cli: Cli, study: Callable[.
     out = cli("run", path, "--dry-run")[1]
     assert "recorded" not in out
     assert "trained" in out
+
+
+def test_a_dry_run_knows_checkpoints(cli: Cli, study: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, save = study(methods=["mse"], budget={"steps": 8}), Checkpoints.save
+    saved: list[int] = []
+
+    def die_at_the_sixth(self: Checkpoints, take: Callable[[], Snapshot]) -> None:
+        save(self, take)
+        saved.append(1)
+        if len(saved) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", die_at_the_sixth)
+    assert cli("run", path, "--checkpoint-seconds", 0)[0] == 130
+    code, out, err = cli("run", path, "--dry-run")
+    assert code == 0 and "1 to do (1 from a checkpoint)" in out, out + err
+    (row,) = [row for row in json.loads(cli("run", path, "--dry-run", "--json")[1]) if row["method"] == "mse"]
+    assert row["state"] == "at step 6"
+    # Nothing of it is used up or cleared away by looking.
+    monkeypatch.setattr(Checkpoints, "save", save)
+    left = plan_study(load_study(str(path)), settings(), EngineOptions(threads=1), lambda _: None)[0].runs[-1]
+    assert left.student_flops is not None and left.flops_left == pytest.approx(left.student_flops / 4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0, "0 seconds"), (91, "2 minutes"), (5000, "83 minutes"), (7264, "2 h 01 min")]
+)
+def test_durations_are_said_in_a_fitting_unit(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
 
 
 @pytest.mark.parametrize("place", [2, 4, 5])

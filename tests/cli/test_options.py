@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,7 +19,9 @@ import yaml
 from mteb.abstasks import AbsTaskMultilabelClassification
 from sentence_transformers import SentenceTransformer
 
+from distilbench.cli import studies
 from distilbench.cli.app import main, parsers
+from distilbench.core.libraries import logging_at
 from distilbench.evaluation.task_types.kinds import SCORED_TYPES
 from distilbench.evaluation.tasks import content
 from distilbench.evaluation.tasks.by_name import load_task
@@ -32,6 +35,7 @@ from distilbench.reporting.figures import all_figures
 from distilbench.runs.engines import EngineOptions, worker_pool
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.engines.layout import Layout
+from distilbench.runs.engines.worker import WorkerOrder
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.training.checkpoints import Checkpoints
 from tests.conftest import sentences, shut_network
@@ -159,6 +163,62 @@ for _verb in TABLES:
     SHOWN.update({(_verb, "--format"): "test_tables_are_for_programs_too", (_verb, "--wide"): "the same"})
 
 
+for _verb in parsers():
+    SHOWN.update(
+        {(_verb, "--quiet"): "test_quiet_leaves_results_alone", (_verb, "--verbose"): "test_details_are_logged"}
+    )
+SHOWN["completion", "shell"] = "tests/cli/test_completion.py"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "study.yaml", "seeds=1"),
+        ("check", "results/tiny", "--baseline", "blessed.json"),
+        ("tasks", "--find", "biosses"),
+        ("conform", "mse"),
+        ("methods", "mse", "--format", "tsv"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_quiet_leaves_results_alone(cli: Cli, arguments: tuple[str, ...]) -> None:
+    loud, quiet = cli(*arguments), cli(*arguments, "--quiet")
+    assert loud[2] != "" == quiet[2]
+    assert quiet[:2] == loud[:2] == cli("-q", *arguments)[:2]
+    assert cli("-q", "run", "no-such-study.yaml")[2].count("\n") == 1
+
+
+def test_quiet_is_for_warnings_in_the_log_too(cli: Cli) -> None:
+    logger = logging.getLogger("distilbench")
+    levels: list[int] = []
+
+    def note_the_level(_: object) -> int:
+        levels.append(logger.level)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "action", note_the_level)
+        for more in ([], ["-q"], ["-v"]):
+            assert cli("studies", *more)[0] == 0
+    assert levels == [logging.NOTSET, logging.ERROR, logging.INFO] and logger.level == logging.NOTSET
+
+
+def test_details_are_logged(cli: Cli, tmp_path: Path) -> None:
+    arguments = ("run", "study.yaml", "methods=[mse]", "seeds=1")
+    plain = cli(*arguments, "--out", tmp_path / "plain")[2]
+    code, _, err = cli(*arguments, "train.learning_rate=0.0123", "--out", tmp_path / "verbose", "-v")
+    assert code == 0 and re.search(r"INFO distilbench\.runs\.run: mse seed 1 is completed: setup [\d.]+ s, ", err), err
+    assert "the trial of mse is made in" in err and "INFO" not in plain
+    code, _, err = cli("-v", "run", "no-such-study.yaml")
+    assert code == 2 and "Traceback" in err and err.splitlines()[-1].startswith("distilbench: error: ")
+
+
+def test_workers_log_as_their_driver_does(place: Path) -> None:
+    with logging_at(logging.INFO):
+        order = WorkerOrder(*([None] * 3))  # type: ignore[arg-type]
+    assert order.log_level == logging.INFO and WorkerOrder(*([None] * 3)).log_level is None  # type: ignore[arg-type]
+
+
 @shows("check", "--study")
 def test_the_tasks_of_a_study_are_checked(cli: Cli) -> None:
     code, out, err = cli("check", "results/tiny", "--baseline", "blessed.json", "--study", "study.yaml")
@@ -261,6 +321,15 @@ def test_jobs_are_workers(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(worker_pool, "Workers", Here)
     assert cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--jobs", 3, "--out", tmp_path)[0] == 0
     assert [layout.jobs for layout in layouts] == [3]
+
+
+@shows("run", "--log", "--log-dir")
+def test_curves_are_shown_by_the_trackers_in_the_folder(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    changes = ("methods=[mse]", "seeds=1", "--out", tmp_path / "out")
+    assert cli("run", "study.yaml", *changes, "--log", "tensorboard", "--log-dir", tmp_path / "logs")[0] == 0
+    assert len(list((tmp_path / "logs" / "tiny").glob("*/events.out.tfevents.*"))) == 3
+    assert "unknown tracker 'tensorbord'" in cli("run", "study.yaml", "--log", "tensorbord")[2]
 
 
 @shows("run", "--engine", "--address", "--gpu-share")
@@ -414,6 +483,24 @@ def test_a_student_is_written_to_a_folder(cli: Cli, place: Path, tmp_path: Path)
     pytest.importorskip("onnxscript")
     assert cli("export", run, "--out", tmp_path / "graph", "--onnx")[0] == 0
     assert (tmp_path / "graph" / "onnx" / "model.onnx").is_file()
+
+
+@shows("push", "run", "--repo", "--public")
+def test_a_run_is_uploaded_to_the_repository(cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distilbench.runs.sharing import push
+
+    given: list[tuple[Any, ...]] = []
+
+    def upload(folder: Path, *rest: Any) -> str:
+        given.append(rest)
+        return "https://somewhere"
+
+    monkeypatch.setattr(push, "_upload", upload)
+    assert cli("push", run_of(place, "mse"), "--repo", "me/mine")[:2] == (0, "https://somewhere\n")
+    assert cli("push", run_of(place, "simcse"), "--repo", "me/other", "--public")[0] == 0
+    (first, mine, private), (second, other, public) = given
+    assert (first, second, private, public) == ("me/mine", "me/other", False, True)
+    assert mine.startswith("mse seed ") and other.startswith("simcse seed ")
 
 
 @shows("export", "--mteb")

@@ -185,7 +185,7 @@ def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> No
         made = to_markdown(as_table(outcome))
         assert printable(made)
         assert_no_links(made)
-        print_rows([{"name": name}], name, Namespace(format="text", wide=False))
+        print_rows([{"name": name}], name, Namespace(format="text", wide=False, quiet=False))
         print_line(name)
         say(name)
         if "\ud800" in name:
@@ -197,7 +197,7 @@ def test_no_name_is_taken_for_an_order(capsys: pytest.CaptureFixture[str]) -> No
             text.encode("utf-8")
         assert json.loads(to_json(table))["caption"] == name
         for form in ("text", "tsv", "md", "json"):
-            print_tables([table], Namespace(format=form, wide=False))
+            print_tables([table], Namespace(format=form, wide=False, quiet=False))
     assert all(map(printable, capsys.readouterr()))
 
 
@@ -214,12 +214,12 @@ def test_links_and_images_of_others_stay_text() -> None:
 
 
 def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{"folder": "r[bold]x"}], "in r[/x]", Namespace(format="text", wide=False))
+    print_rows([{"folder": "r[bold]x"}], "in r[/x]", Namespace(format="text", wide=False, quiet=False))
     out = capsys.readouterr().out
     assert "r[bold]x" in out and "in r[/x]" in out
 
 
 def test_colons_make_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{":x:": ":smile:"}], ":x:", Namespace(format="text", wide=False))
+    print_rows([{":x:": ":smile:"}], ":x:", Namespace(format="text", wide=False, quiet=False))
     out = capsys.readouterr().out
     assert out.count(":x:") == 2 and ":smile:" in out

@@ -18,7 +18,7 @@ from distilbench.cli.app import main
 from distilbench.cli.terminal import BETWEEN, EDGE, FORMATS, fitting, print_rows
 from tests.reliability import mutated, workload
 
-TEXT = Namespace(format="text", wide=False)
+TEXT = Namespace(format="text", wide=False, quiet=False)
 WIDTHS = (40, 80, 120)
 
 

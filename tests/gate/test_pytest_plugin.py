@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,10 @@ import pandas as pd
 import pytest
 
 from distilbench.data.embedded.pinned import pinned_texts
+from distilbench.gate import run as gate_run
 from distilbench.gate.baseline import Scores, bless
+from distilbench.gate.check import CheckResult
+from distilbench.gate.pytest_plugin import Gate
 
 pytest_plugins = ["pytester"]
 # What a pytest within loads first is dropped after it, and loaded anew: this cannot register with arrow twice.
@@ -42,6 +47,10 @@ def test_missing(distilbench_gate):
 
 def test_unmarked(distilbench_gate):
     distilbench_gate.check("results")
+
+@pytest.mark.distilbench("baseline.json")
+def test_unnamed(distilbench_gate):
+    distilbench_gate.check("results")
 """
 
 
@@ -72,11 +81,55 @@ def test_failures_show_the_lines(pytester: pytest.Pytester) -> None:
         "no:cacheprovider",
     )
     found = pytester.runpytest_inprocess(*options)
-    found.assert_outcomes(passed=1, failed=3)
+    found.assert_outcomes(passed=1, failed=3, errors=1)
     found.stdout.fnmatch_lines(
         [
+            "*name what the marker is given: @pytest.mark.distilbench(baseline=FILE)*",
             "*REGRESSED: model on Drift: the vectors are the baseline's, in another order*",
             "*distilbench: the baseline *missing.json is missing*",
             "*say what to check against: @pytest.mark.distilbench(baseline=FILE)*",
         ]
     )
+    found.stdout.no_fnmatch_line("*During handling of the above exception*")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"margn": 1}, "unknown setting of the gate 'margn'; did you mean 'margin'?"),
+        ({"margin": "1"}, "margin is '1'; give a number of points, 0 or more"),
+        ({"margin": True}, "margin is True; give a number of points, 0 or more"),
+        ({"margin": float("nan")}, "margin is nan; give a number of points, 0 or more"),
+        ({"alpha": 5}, "alpha is 5; give a number between 0 and 1"),
+        ({"tasks": "STSBenchmark"}, "tasks is 'STSBenchmark'; give a list of names"),
+        ({"tasks": ["STS12", 3]}, "give a list of names"),
+        ({"changed": "yes"}, "changed is 'yes'; give True or False"),
+        ({"baseline": 3}, "baseline is 3; give a path"),
+        ({"device": 0}, "device is 0; give a device's name, as text"),
+        ({"accept_regression": "why not"}, "unknown setting of the gate 'accept_regression'"),
+    ],
+)
+@pytest.mark.parametrize("where", ["the marker", "the call"])
+def test_wrong_settings_are_a_sentence(tmp_path: Path, settings: dict[str, Any], expected: str, where: str) -> None:
+    gate = Gate(tmp_path, {"baseline": "b.json"} | (settings if where == "the marker" else {}))
+    given = settings if where == "the call" else {}
+    with pytest.raises(pytest.fail.Exception) as failure:
+        gate.check("results", **given)
+    said = str(failure.value)
+    assert expected in said and said.startswith("distilbench: ") and "\n" not in said
+
+
+def test_right_settings_reach_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def check(*arguments: Any) -> CheckResult:
+        given.extend(arguments)
+        return CheckResult("pass", [], 0.005, 0.05, [])
+
+    monkeypatch.setattr(gate_run, "check_candidate", check)
+    settings = {"baseline": Path("b.json"), "margin": np.float32(2), "tasks": ("STS12",), "row": None, "drift": True}
+    Gate(tmp_path, settings).check("results", slices="s.csv", mirror=tmp_path, device="cpu")
+    candidate, baseline, options = given
+    assert (candidate, baseline) == (tmp_path / "results", tmp_path / "b.json")
+    assert (options.margin, options.tasks, options.row, options.drift) == (0.02, ("STS12",), None, True)
+    assert (options.slices, options.mirror, options.device) == (tmp_path / "s.csv", str(tmp_path), "cpu")

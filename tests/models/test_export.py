@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from torch import nn
 
 from distilbench.core.errors import UserError
@@ -151,6 +152,12 @@ def test_a_shipped_model_has_its_scores_on_its_card(run_folder: Path, tmp_path: 
     assert "| STS12 | cosine_spearman | 61.23 |" in card
     assert "3,200 sentences in 50 steps, seed 3" in card
     assert "- mse: " in card
+    data = metadata_load(out / "README.md")
+    assert data["tags"][-1] == "distilbench" and "base_model" not in data and "datasets" not in data
+    assert data["model-index"][0]["name"] == "s-mse-seed-3"
+    (result,) = data["model-index"][0]["results"]
+    assert (result["task"], result["dataset"]["name"]) == ({"type": "STS"}, "STS12")
+    assert result["metrics"] == [{"type": "cosine_spearman", "value": 61.23}]
     model = tmp_path / "cache" / "runs" / "abc" / "model"
     assert torch.equal(vectors(load_encoder(out), out), vectors(load_encoder(model), model))
     with pytest.raises(UserError, match="is taken"):

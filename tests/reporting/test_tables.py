@@ -188,6 +188,17 @@ def test_latex_escapes_every_special_character() -> None:
     )
 
 
+def test_numbers_in_latex_have_real_minus_signs() -> None:
+    cells = ["-4.8 ± 5.1", "0.3 (-0.2 to 1.1)", "internal-kd", "2026-11-28", "2-3", "-"]
+    frame = pd.DataFrame({"cell": cells})
+    rows = to_latex(Table("t", "cells", frame, frame, [], None)).split("\\midrule\n")[1].splitlines()[: len(cells)]
+    assert [row.removesuffix(r" \\") for row in rows] == [
+        r"$-$4.8 $\pm$ 5.1",
+        "0.3 ($-$0.2 to 1.1)",
+        *cells[2:],
+    ]
+
+
 def test_html_cells_sort_by_numbers(plain: list[Record]) -> None:
     found = re.findall(r'data-sort="([^"]*)">([^<]*)<', to_html(tables.main_table(make_study("demo", plain))))
 

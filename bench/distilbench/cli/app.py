@@ -6,6 +6,7 @@ import argparse
 import atexit
 import gc
 import io
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from distilbench.cli.output import (
 )
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.escape import one_line
+from distilbench.core.libraries import LOGGER, logging_at
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -43,10 +45,12 @@ VERBS = (
     "studies",
     "diff",
     "export",
+    "push",
     "calibrate",
     "prefetch",
     "encode",
     "conform",
+    "completion",
 )
 EPILOG = (
     "exit codes: 0 fine, 1 a gate found a regression or a method does not conform, 2 wrong use, or a file that cannot "
@@ -76,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """The parser of each verb."""
-    return _parsers()[1]
+    return whole_parser()[1]
 
 
 def _run_and_explain(argv: Sequence[str] | None) -> int:
@@ -94,14 +98,16 @@ def _run_and_explain(argv: Sequence[str] | None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser, _ = _parsers()
+    parser, _ = whole_parser()
     given = list(sys.argv[1:] if argv is None else argv)
     if any("\0" in text for text in given):
         raise UserError("an argument holds a NUL character, which no name and no path can; leave it out")
     if given[:1] == ["help"]:
         given = [*given[1:2], "--help"]
-    if given and not given[0].startswith("-") and given[0] not in VERBS:
-        raise UserError(f"{one_of('verb', given[0], VERBS)}; see distilbench --help")
+    # No option before the verb takes a value.
+    verb = next((text for text in given if not text.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        raise UserError(f"{one_of('verb', verb, VERBS)}; see distilbench --help")
     try:
         arguments, rest = parser.parse_known_args(given)
         if arguments.verb is None:
@@ -115,8 +121,24 @@ def _run(argv: Sequence[str] | None) -> int:
         return int(stopped.code or FINE)
     if rest:
         arguments.overrides.extend(rest)
-    code: int = arguments.verb(arguments)
+    with logging_at(_level(arguments)):
+        return _act(arguments)
+
+
+def _act(arguments: argparse.Namespace) -> int:
+    try:
+        code: int = arguments.verb(arguments)
+    except UserError:
+        # For whoever looks for the cause behind the sentence.
+        logging.getLogger(LOGGER).info("what the error comes from", exc_info=True)
+        raise
     return code
+
+
+def _level(arguments: argparse.Namespace) -> int | None:
+    if arguments.quiet:
+        return logging.ERROR
+    return logging.INFO if arguments.verbose else None
 
 
 def _unexpected(error: BaseException) -> int:
@@ -154,13 +176,26 @@ class _Version(argparse.Action):
         parser.exit(FINE)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _add_loudness(parser: argparse.ArgumentParser, **more: Any) -> None:
+    """How much is told on stderr; options of each verb, which may stand before it too."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="only results and errors: no progress, no notes", **more
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="log what is found, made and how long it takes, to stderr", **more
+    )
+
+
+def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and that of each verb."""
     parser = _Parser(
         prog="distilbench",
         description="Compare text-embedding distillation methods under equal budgets, with stated error.",
         epilog=EPILOG,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    _add_loudness(parser)
     parser.set_defaults(verb=None)
     choice = parser.add_subparsers(metavar="VERB")
     verbs: dict[str, argparse.ArgumentParser] = {}
@@ -169,6 +204,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         epilog = getattr(module, "EPILOG", None)
         verbs[name] = choice.add_parser(name, help=module.HELP, description=module.HELP, epilog=epilog)
         module.add_arguments(verbs[name])
+        # A default here would undo what stands before the verb.
+        _add_loudness(verbs[name], default=argparse.SUPPRESS)
         verbs[name].set_defaults(verb=module.action)
     return parser, verbs
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from distilbench.cli.options import add_device, add_mirror
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, note, say
 from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "compare a known model's scores with its published ones"
@@ -31,7 +31,7 @@ def action(arguments: argparse.Namespace) -> int:
     chosen = settings(out=".", mirror=arguments.mirror, device=arguments.device, writing=False)
     outcome = calibrate_by_name(arguments.teacher, arguments.tasks, chosen)
     for name, why in outcome.left_out.items():
-        say(f"{name} is left out: {why}")
+        note(f"{name} is left out: {why}", arguments)
     rows = [item.row(as_text=arguments.format != "json") for item in outcome.compared]
     rows += [item.row(as_text=arguments.format != "json") for item in outcome.unpublished]
     if not outcome.compared:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.cli.options import add_device, add_margin, add_mirror, share
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, VerdictCode, print_json, print_line, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, VerdictCode, note, print_json, print_line, say
 from distilbench.cli.terminal import add_format, print_tables
 from distilbench.core.escape import one_line
 
@@ -79,7 +79,7 @@ def action(arguments: argparse.Namespace) -> int:
         slices=arguments.slices,
     )
     if arguments.bless:
-        return _bless(bless_candidate(arguments.candidate, arguments.baseline, options), arguments.baseline)
+        return _bless(bless_candidate(arguments.candidate, arguments.baseline, options), arguments)
     outcome = check_candidate(arguments.candidate, arguments.baseline, options)
     if arguments.plan:
         from distilbench.gate.plan import plan
@@ -96,22 +96,22 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.github:
         for command in to_github(outcome):
             say(command)
-    say(f"distilbench check: {outcome.verdict}")
+    note(f"distilbench check: {outcome.verdict}", arguments)
     return VerdictCode(code) if code == outcome.exit_code else code
 
 
-def _bless(blessing: Blessing, baseline: Path) -> int:
+def _bless(blessing: Blessing, arguments: argparse.Namespace) -> int:
     for change in blessing.changes:
         print_line(change)
     if blessing.refused is not None:
         say(
-            f"distilbench check: {blessing.refused}; {baseline} is left as it was. Mend the candidate, or say why it "
-            'may be worse with --accept-regression "..."'
+            f"distilbench check: {blessing.refused}; {arguments.baseline} is left as it was. Mend the candidate, or "
+            'say why it may be worse with --accept-regression "..."'
         )
         return VerdictCode(REGRESSED)
-    for note in blessing.notes:
-        say(note)
-    say(f"{baseline} and its tables are written; review and commit them")
+    for line in blessing.notes:
+        note(line, arguments)
+    note(f"{arguments.baseline} and its tables are written; review and commit them", arguments)
     return FINE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from distilbench.cli.output import FINE, REGRESSED, print_json, say
+from distilbench.cli.output import FINE, REGRESSED, note, print_json
 from distilbench.cli.terminal import add_format, print_beside, print_rows
 
 HELP = "check that a method keeps its contract"
@@ -32,5 +32,5 @@ def action(arguments: argparse.Namespace) -> int:
         if outcome.explanation:
             print_beside(f"{outcome.check}, {outcome.status}: {outcome.explanation}", arguments)
     passed = sum(outcome.status == "passed" for outcome in outcomes)
-    say(f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} not applicable")
+    note(f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} not applicable", arguments)
     return REGRESSED if failed else FINE

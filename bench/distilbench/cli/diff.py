@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from distilbench.cli.options import add_mirror, positive
-from distilbench.cli.output import FINE, print_json, say
+from distilbench.cli.output import FINE, note, print_json
 from distilbench.cli.terminal import add_format, print_between, print_rows
 
 HELP = "the examples on which two runs differ most"
@@ -29,7 +29,7 @@ def action(arguments: argparse.Namespace) -> int:
     wanted = list(map(str, expand(arguments.tasks))) if arguments.tasks else None
     differences = diff(arguments.first, arguments.second, wanted)
     for task, why in differences.left_out.items():
-        say(f"{task} is left out: {why}")
+        note(f"{task} is left out: {why}", arguments)
     texts = None
     if arguments.texts:
         from distilbench.core.libraries import quiet_libraries

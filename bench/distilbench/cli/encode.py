@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from distilbench.cli.options import add_device, add_mirror
-from distilbench.cli.output import FINE, say
+from distilbench.cli.output import FINE, note
 from distilbench.core.errors import UserError
 
 HELP = "write a model's vectors of a text, to use as teacher: {vectors: DIR}"
@@ -47,5 +47,5 @@ def action(arguments: argparse.Namespace) -> int:
     written = encode_text(
         arguments.model, spec, Path(arguments.out), chosen, prompt=arguments.prompt, dtype=arguments.dtype
     )
-    say(f"{written.texts} vectors of {written.width} numbers are in {arguments.out}")
+    note(f"{written.texts} vectors of {written.width} numbers are in {arguments.out}", arguments)
     return FINE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from distilbench.cli.output import FINE, print_line, say
+from distilbench.cli.output import FINE, note, print_line
 from distilbench.core.errors import UserError
 
 HELP = "write a run's model to a folder, with a card that states its scores, or its scores for mteb"
@@ -43,6 +43,6 @@ def _results(arguments: argparse.Namespace) -> int:
 
     folder, left_out = export_mteb(arguments.run, arguments.out)
     if left_out:
-        say(f"left out, as mteb does not know them: {', '.join(left_out)}")
+        note(f"left out, as mteb does not know them: {', '.join(left_out)}", arguments)
     print_line(str(folder))
     return FINE

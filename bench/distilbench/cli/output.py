@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
+    import argparse
+
     from rich.console import Console
 
 FINE, REGRESSED, WRONG_USE, COULD_NOT_EVALUATE, OUR_ERROR, INTERRUPTED = 0, 1, 2, 3, 70, 130
@@ -76,6 +78,12 @@ def say(text: str) -> None:
     """Write one line, or several, to stderr."""
     if sys.stderr is not None:
         sys.stderr.write(f"{visible_lines(text)}\n")
+
+
+def note(text: str, arguments: argparse.Namespace) -> None:
+    """Write to stderr what is no error and no result: --quiet leaves it out."""
+    if not arguments.quiet:
+        say(text)
 
 
 def print_line(text: str) -> None:

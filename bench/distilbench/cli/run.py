@@ -15,7 +15,7 @@ from distilbench.cli.options import (
     positive,
     share_of_a_gpu,
 )
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, print_json, say
+from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, note, print_json, say
 from distilbench.cli.terminal import add_format, print_beside, print_between, print_rows, print_tables
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from distilbench.runs.plan import Plan
 
 
+LEAST_MINUTES, MOST_MINUTES = 1.5, 90
+"""A shorter time is said in seconds, a longer one in hours."""
 HELP = "run a study: train, evaluate, record"
 
 
@@ -44,6 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=15.0,
         metavar="S",
         help="least time between checkpoints of a training (default: 15; 0: after every step)",
+    )
+    parser.add_argument(
+        "--log",
+        type=_names,
+        default=(),
+        metavar="TRACKER[,...]",
+        help="show curves, ledgers and scores in tensorboard, wandb, mlflow or trackio too, as they come",
+    )
+    parser.add_argument(
+        "--log-dir", type=Path, default=Path("logs"), metavar="DIR", help="where trackers keep files (default: logs)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and train nothing")
     add_format(parser)
@@ -69,6 +81,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """The names in a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def action(arguments: argparse.Namespace) -> int:
     # What is wrong with the study is said before torch, which takes seconds, is there.
     from distilbench.study.study_file import load_study
@@ -79,13 +96,15 @@ def action(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     from distilbench.core.machine import settings
     from distilbench.runs.engines import EngineOptions
-    from distilbench.runs.progress import ProgressBar
+    from distilbench.runs.progress import ProgressBar, Watch
 
     chosen = settings(
         out=arguments.out,
         mirror=arguments.mirror,
         device=arguments.device,
         checkpoint_seconds=arguments.checkpoint_seconds,
+        trackers=arguments.log,
+        log_folder=arguments.log_dir,
         writing=not arguments.dry_run,
     )
     options = EngineOptions(
@@ -95,7 +114,7 @@ def action(arguments: argparse.Namespace) -> int:
         engine=arguments.engine,
         address=arguments.address,
     )
-    watch = ProgressBar(study.name)
+    watch = Watch() if arguments.quiet else ProgressBar(study.name)
     if arguments.dry_run:
         from distilbench.runs.plan import plan_study, planned_tuning
 
@@ -114,8 +133,8 @@ def _summary(out: Path, records: list[Record], arguments: argparse.Namespace) ->
     table, found = summary(records, folder)
     print_tables([table], arguments)
     for line in found:
-        say(line)
-    say(f"records: {folder}    report: distilbench report {folder} --out reports")
+        note(line, arguments)
+    note(f"records: {folder}    report: distilbench report {folder} --out reports", arguments)
     failed = [f"{record.label} seed {record.seed} ({record.error})" for record in records if record.status == "failed"]
     if failed:
         say(f"distilbench: {len(failed)} of {len(records)} runs failed: {'; '.join(failed)}")
@@ -130,15 +149,18 @@ def _print_plans(plans: list[Plan], tuning: str, arguments: argparse.Namespace) 
         if place:
             print_between(arguments)
         print_rows(_planned(plan), plan.study, arguments)
-        to_do = [item for item in plan.runs if item.state == "to do"]
+        to_do = [item for item in plan.runs if item.is_open]
+        begun = sum(item.state.startswith("at step") for item in to_do)
+        from_checkpoints = f" ({begun} from a checkpoint)" if begun else ""
         print_beside(f"text: {plan.text}; teacher signals: {plan.signals}; device: {plan.device}", arguments)
         print_beside(
-            f"{len(plan.runs)} runs, {len(to_do)} to do; teacher pass and evaluation not counted, training about",
+            f"{len(plan.runs)} runs, {len(to_do)} to do{from_checkpoints}; teacher pass and evaluation not counted, "
+            "training about",
             arguments,
         )
         for name, (layout, left) in plan.estimates.items():
             threads = f"{layout.threads} thread{'s' if layout.threads > 1 else ''} for each run"
-            print_beside(f"  {name}: {left / 3600:.2f} hours ({threads})", arguments)
+            print_beside(f"  {name}: {duration(left)} ({threads})", arguments)
     if tuning:
         print_beside(tuning, arguments)
 
@@ -152,7 +174,15 @@ def _planned(plan: Plan) -> list[dict[str, object]]:
             "budget": item.budget,
             "state": item.state,
             "est. TFLOPs": "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}",
-            "est. training s": "-" if item.seconds is None else f"{item.seconds:.0f}",
+            "est. minutes left": "-" if item.seconds is None else f"{item.seconds / 60:.1f}",
         }
         for item in plan.runs
     ]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that people would say it in."""
+    if seconds < LEAST_MINUTES * 60:
+        return f"{seconds:.0f} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < MOST_MINUTES else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from distilbench.cli.output import FINE, print_json, say
+from distilbench.cli.output import FINE, note, print_json
 from distilbench.cli.terminal import add_format, print_rows
 
 HELP = "list the tasks there are"
@@ -57,7 +57,8 @@ def _benchmarks(arguments: argparse.Namespace) -> int:
         rows = [{"benchmark": found.name, "tasks": str(found.size), "scored": str(len(found.tasks))} for found in every]
     print_rows(rows, arguments.benchmark or BENCHMARKS, arguments)
     if any(row["scored"] != row.get("tasks", "yes") for row in rows):
-        say(f"{SCORED} behind a benchmark's name, in quotation marks, leaves out its tasks that are not scored")
+        scored = f"{SCORED} behind a benchmark's name, in quotation marks, leaves out its tasks that are not scored"
+        note(scored, arguments)
     return FINE
 
 
@@ -83,7 +84,7 @@ def _search(arguments: argparse.Namespace) -> int:
     ]
     if rows:
         print_rows(rows, "Tasks of mteb", arguments)
-    say(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them")
+    note(f"{len(found)} task{'s' if len(found) != 1 else ''}; --json has all that is known of them", arguments)
     return FINE
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilbench.cli.output import console, print_json, print_line, say
+from distilbench.cli.output import console, note, print_json, print_line
 from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def print_between(arguments: argparse.Namespace) -> None:
 def print_beside(text: str, arguments: argparse.Namespace) -> None:
     """Lines that belong to a table and are none of it: on stdout for people, else where no program reads them."""
     for line in text.split("\n"):
-        (print_line if arguments.format == "text" else say)(line)
+        if arguments.format == "text":
+            print_line(line)
+        else:
+            note(line, arguments)
 
 
 def _print(grid: Grid, arguments: argparse.Namespace) -> None:
@@ -113,7 +116,7 @@ def _print(grid: Grid, arguments: argparse.Namespace) -> None:
 
         sys.stdout.write(markdown_rows(grid.names, grid.rows, grid.numeric))
     else:
-        _print_for_people(grid, UNBOUNDED if arguments.wide else room())
+        _print_for_people(grid, UNBOUNDED if arguments.wide else room(), arguments)
 
 
 def room() -> int:
@@ -122,7 +125,7 @@ def room() -> int:
     return shutil.get_terminal_size().columns if bounded else UNBOUNDED
 
 
-def _print_for_people(grid: Grid, width: int) -> None:
+def _print_for_people(grid: Grid, width: int, arguments: argparse.Namespace) -> None:
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
@@ -143,10 +146,11 @@ def _print_for_people(grid: Grid, width: int) -> None:
     out.print(Text(visible_lines(grid.title), "italic"))
     out.print(table)
     notes = console(min(width, READABLE) if width < UNBOUNDED else width)
-    for note in grid.notes:
-        notes.print(Text(visible_lines(note)))
+    for text in grid.notes:
+        notes.print(Text(visible_lines(text)))
     if hidden := grid.names[len(widths) :]:
-        say(f"not shown, for want of room: {', '.join(hidden)}; --wide shows all columns, --format tsv too")
+        left_out = f"not shown, for want of room: {', '.join(hidden)}; --wide shows all columns, --format tsv too"
+        note(left_out, arguments)
 
 
 def fitting(least: Sequence[int], most: Sequence[int], width: int) -> list[int]:

@@ -10,6 +10,7 @@ Functions take the folder of an artefact, `<cache>/<kind>/<key>`, and `what` it 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,10 +69,13 @@ def find_or_make(folder: Path, write: Write, what: str) -> Path:
     """The folder, filled by `write` if it is not there undamaged. Processes that ask together wait for the first."""
     # Looked at without the lock, which a cache that cannot be written does not give.
     if fault(folder) is None:
+        _log.info("%s is found in %s", what, folder)
         return folder
     with locked(folder, what):
         if not is_usable(folder, what):
+            start = time.perf_counter()
             put(folder, write)
+            _log.info("%s is made in %s, in %.1f s", what, folder, time.perf_counter() - start)
     return folder
 
 

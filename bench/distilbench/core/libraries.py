@@ -9,9 +9,37 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LOGGER = "distilbench"
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def logging_at(level: int | None) -> Iterator[None]:
+    """Log what is at least this level to stderr, for a while. None leaves logging as it is, which shows warnings."""
+    logger = logging.getLogger(LOGGER)
+    if level is None:
+        yield
+        return
+    before, handler = logger.level, logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(LINE))
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def log_level() -> int | None:
+    """The level that distilbench's own logging was set to; None where it was not."""
+    return logging.getLogger(LOGGER).level or None
+
 
 def quiet_libraries() -> None:
-    """Switch off progress bars and advice of the libraries that are used, for good."""
+    """Switch off progress bars and advice of the libraries that are used, for good; not where details are logged."""
+    if (log_level() or logging.WARNING) <= logging.INFO:
+        return
     # Read when they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

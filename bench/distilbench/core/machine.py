@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,10 @@ class Settings:
     device: str
     checkpoint_seconds: float = 15.0
     """Least time between checkpoints of a training; 0 makes one after every step."""
+    trackers: tuple[str, ...] = ()
+    """Where curves and ledgers are shown beside the records, such as tensorboard."""
+    log_folder: Path = Path("logs")
+    """Where trackers keep their files."""
 
 
 def settings(
@@ -35,6 +40,8 @@ def settings(
     mirror: str | Path | None = None,
     device: str = "auto",
     checkpoint_seconds: float = 15.0,
+    trackers: Sequence[str] = (),
+    log_folder: str | Path = "logs",
     writing: bool = True,
 ) -> Settings:
     """Check folders and device, and make the device the current one. Folders to write to are made if `writing`.
@@ -45,7 +52,15 @@ def settings(
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"the mirror {folder} is not a folder; give --mirror DIR or unset {MIRROR_VARIABLE}")
     there = Path(folder) if folder else None
-    chosen = Settings(Path(out), cache_folder(), there, choose_device(device), checkpoint_seconds)
+    chosen = Settings(
+        out=Path(out),
+        cache=cache_folder(),
+        mirror=there,
+        device=choose_device(device),
+        checkpoint_seconds=checkpoint_seconds,
+        trackers=tuple(trackers),
+        log_folder=Path(log_folder),
+    )
     if writing:
         writable(chosen.out, "--out")
         writable(chosen.cache, CACHE_VARIABLE)

@@ -17,6 +17,8 @@ Emphasis = Literal["best", "second"]
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
 LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
+MINUS = re.compile(r"(?:(?<=^)|(?<=[\s(\[]))-(\d)")
+"""A sign before a number, at the beginning of a cell or within it; ranges, dates and names have their hyphens."""
 WIDE = 8
 
 
@@ -66,7 +68,7 @@ def _pipes(cells: list[list[str]], numeric: Sequence[bool]) -> str:
 
 def to_latex(table: Table) -> str:
     """A floating booktabs table; one that is too wide for a page is shrunk."""
-    cells = [r" & ".join(row) + r" \\" for row in _cells(table, escape_latex, LATEX_EMPHASIS)]
+    cells = [r" & ".join(row) + r" \\" for row in _cells(table, _latex_cell, LATEX_EMPHASIS)]
     columns = "".join("r" if right else "l" for right in table.numeric)
     rows = [r"\toprule", cells[0], r"\midrule", *cells[1:], r"\bottomrule"]
     tabular = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
@@ -81,6 +83,11 @@ def to_latex(table: Table) -> str:
     head = ["% needs the packages booktabs and graphicx", r"\begin{table}[tbp]", r"\centering"]
     caption = [rf"\caption{{{escape_latex(table.caption)}}}", rf"\label{{tab:{re.sub('[^a-z]', '-', table.name)}}}"]
     return "\n".join([*head, *caption, *mark, *tabular, *(notes if table.notes else []), r"\end{table}"]) + "\n"
+
+
+def _latex_cell(text: str) -> str:
+    # A number's minus is longer than a hyphen.
+    return MINUS.sub(r"$-$\1", escape_latex(text))
 
 
 def to_html(table: Table) -> str:

@@ -10,6 +10,7 @@ from distilbench.core.escape import escape_markdown
 from distilbench.core.sealed import damage, undisturbed, write_folder_atomically
 from distilbench.data.stored_model import weights_sha256
 from distilbench.records.record import Record, read_run
+from distilbench.runs.sharing.card import complete_card
 from distilbench.runs.trained import MODEL_FOLDER
 
 CITATION = "distilbench, a benchmark of text-embedding distillation"
@@ -37,7 +38,8 @@ def export_run(run: Path, out: Path, cache: Path, *, onnx: bool = False) -> Path
     def write(folder: Path) -> None:
         shutil.copytree(stored / MODEL_FOLDER, folder, dirs_exist_ok=True)
         card = folder / "README.md"
-        card.write_text(card.read_text(encoding="utf-8") + scores_and_source(record), encoding="utf-8")
+        text = complete_card(card.read_text(encoding="utf-8"), record, run)
+        card.write_text(text + scores_and_source(record), encoding="utf-8")
         if onnx:
             from distilbench.models.onnx_export import write_onnx
 

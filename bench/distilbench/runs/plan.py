@@ -15,11 +15,14 @@ from distilbench.runs.prepare.preflight import check_methods
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.prepare.texts import Announce
 from distilbench.runs.recording import known_record
-from distilbench.runs.trained import is_trained
+from distilbench.runs.trackers.tracking import check_trackers
+from distilbench.runs.trained import is_trained, ledger_so_far
 from distilbench.runs.trial import try_rows
 from distilbench.study.ablation import parts
 from distilbench.study.search_space import rows_to_tune, space_of
 from distilbench.study.study import Run, Study
+
+RECORDED, TRAINED, TO_DO = "recorded", "trained", "to do"
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,20 @@ class PlannedRun:
     run: Run
     run_id: str
     state: str
-    """recorded, trained (weights in the cache, to be scored), or to do."""
+    """recorded; trained (weights in the cache, to be scored); at step N (of a checkpoint, from which it goes on); or
+    to do."""
     budget: str
     student_flops: float | None
-    """Estimated; None for runs that do not train."""
+    """Estimated, of the whole training; None for runs that do not train."""
     seconds: float | None
+    """Estimated, of the training that is left."""
+    flops_left: float = 0.0
+    """Estimated, of the training that is left."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be trained, or to be trained on."""
+        return self.state not in (RECORDED, TRAINED)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Plan:
 
 def plan_study(study: Study, settings: Settings, options: EngineOptions, announce: Announce) -> list[Plan]:
     """A plan for each part of a study."""
+    check_trackers(settings)
     layouts = layouts_of(options, settings.device)
     return [make_plan(inputs, layouts) for inputs in inputs_of_parts(parts(study), settings, announce)]
 
@@ -68,7 +81,7 @@ def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
     rate = flops_per_second(inputs)
     (prepared,) = prepare([inputs])
     runs = [_planned(run, tokens, rate) for run in prepared]
-    to_do = [item.student_flops or 0.0 for item in runs if item.state == "to do"]
+    to_do = [item.flops_left for item in runs if item.is_open]
     return Plan(
         study=inputs.study.name,
         runs=runs,
@@ -123,12 +136,20 @@ def _check_tasks(inputs: Inputs) -> None:
 
 def _planned(run: PreparedRun, tokens: float, rate: float) -> PlannedRun:
     if run.cell.role != "method":
-        return PlannedRun(run.cell, run.id, _state(run), "-", None, None)
+        return PlannedRun(run.cell, run.id, _state(run)[0], "-", None, None)
     flops, budget = training_flops(run, tokens, rate), run.inputs.budget
-    return PlannedRun(run.cell, run.id, _state(run), f"{budget.amount:g} {budget.currency}", flops, flops / rate)
+    state, done = _state(run)
+    left = flops * (1 - done)
+    return PlannedRun(run.cell, run.id, state, f"{budget.amount:g} {budget.currency}", flops, left / rate, left)
 
 
-def _state(run: PreparedRun) -> str:
+def _state(run: PreparedRun) -> tuple[str, float]:
+    """A run's state, and the share of its training that is done."""
     if known_record(run) is not None:
-        return "recorded"
-    return "trained" if is_trained(run) else "to do"
+        return RECORDED, 1.0
+    if is_trained(run):
+        return TRAINED, 1.0
+    ledger = ledger_so_far(run)
+    if ledger is None:
+        return TO_DO, 0.0
+    return f"at step {ledger.steps}", min(1.0, run.inputs.budget.progress(ledger))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from distilbench.records.record import Record
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
+from distilbench.runs.trackers.tracking import Tracking
 from distilbench.runs.trained import training_of
 from distilbench.study.budget import Ledger, phase, reset_peak_memory
 from distilbench.study.sections.training import known
@@ -28,6 +30,8 @@ from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
 DO_NOT_WAIT = 0.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,18 @@ def stop_if_disk_is_full(error: Exception) -> None:
 
 
 def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Company) -> Record:
+    tracking = Tracking(run)
+    record = _recorded(run, on_progress, company, tracking)
+    tracking.finish(record)
+    return record
+
+
+def _recorded(run: PreparedRun, on_progress: Callable[[float], None], company: Company, tracking: Tracking) -> Record:
     ledger = Ledger()
     try:
         reset_peak_memory()
-        training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT)
+        training = training_of(run, ledger, on_progress, company, DO_NOT_WAIT, tracking.row)
+        tracking.rows_unless_seen(training.curve.to_dict("records"))
         ledger.tuning_trials = run.cell.entry.tuning_trials
         tasks = _score(run, training.model, ledger) if training.status == "completed" else []
         model = training.model
@@ -95,6 +107,8 @@ def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Compan
             vectors=vectors,
             speed=speed,
         )
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in ledger.seconds.items())
+        _log.info("%s is %s: %s", run.name, training.status, spent)
         return write_record(run, outcome)
     except Timeout:
         raise

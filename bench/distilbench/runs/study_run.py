@@ -22,6 +22,7 @@ from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.progress import Watch
 from distilbench.runs.recording import known_record
 from distilbench.runs.run import Finished, stop_if_disk_is_full
+from distilbench.runs.trackers.tracking import check_trackers, ready_trackers
 from distilbench.runs.trained import rehearse_run
 from distilbench.runs.trial import try_rows
 from distilbench.runs.tune import tune, with_tuned
@@ -38,10 +39,12 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
     """Run what is missing of a study, write its records, and return all of its runs in the study's order.
 
     A run that fails becomes a record with status `failed` and does not stop the others; it is tried again next time.
-    Raises `UserError` for what a study cannot do, before anything is trained; and for a teacher whose scores are not
-    those that were published of it, unless the study says calibrate: false.
+    Raises `UserError`, before anything is trained, for what a study cannot do and for trackers that are not installed;
+    and for a teacher whose scores are not those that were published of it, unless the study says calibrate: false.
     """
+    check_trackers(settings)
     all_inputs = inputs_of_parts(parts(study), settings, watch.announce)
+    ready_trackers(settings, all_inputs[0].name)
     engine = make_engine(options, settings.device)
     if study.ablate:
         write_ablations(settings.out / all_inputs[0].name, designs(study))

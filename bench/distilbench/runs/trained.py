@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ from distilbench.study.budget import Ledger, peak_memory_bytes, phase, restore
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from distilbench.training.dev.response import Response
 from distilbench.training.job import Trained, TrainingJob
-from distilbench.training.loop import rehearse, train
+from distilbench.training.loop import OnRow, rehearse, train
 from distilbench.training.online import ALONE, Company
 from distilbench.training.stores.teacher_store import array_names
 
@@ -68,12 +68,23 @@ def is_trained(run: PreparedRun) -> bool:
     return cache.is_there(trained_folder(run))
 
 
+def ledger_so_far(run: PreparedRun) -> Ledger | None:
+    """What a training that was cut short had spent at its checkpoint; None where there is none to go on from."""
+    facts = _checkpoints(run).peek()
+    if facts is None:
+        return None
+    ledger = Ledger()
+    restore(ledger, facts["ledger"])
+    return ledger
+
+
 def training_of(
     run: PreparedRun,
     ledger: Ledger,
     on_progress: Progress,
     company: Company = ALONE,
     timeout: float = cache.WAIT_FOREVER,
+    on_row: OnRow = lambda _: None,
 ) -> Training:
     """A run's model, trained if it is not in the cache undamaged.
 
@@ -85,7 +96,7 @@ def training_of(
     folder, checkpoints = trained_folder(run), _checkpoints(run)
     with cache.locked(folder, "the model", timeout):
         if not cache.is_usable(folder, "the model"):
-            _train(run, folder, ledger, checkpoints, on_progress, company)
+            _train(run, folder, ledger, checkpoints, on_progress, company, on_row)
         checkpoints.drop()
     stored = json.loads((folder / TRAINING_FILE).read_text(encoding="utf-8"))
     restore(ledger, stored.pop("ledger"))
@@ -119,6 +130,7 @@ def _train(
     checkpoints: Checkpoints,
     on_progress: Progress,
     company: Company,
+    on_row: OnRow,
 ) -> None:
     students, role = run.inputs.students, run.cell.role
     with phase(ledger, "setup"):
@@ -126,7 +138,7 @@ def _train(
     identity = {"start": _sha256(student)}
     stages = _Stages(run, student, ledger, checkpoints, company)
     if role == "method":
-        stages.train(on_progress)
+        stages.train(on_progress, on_row)
         identity["batches"] = key_of(stages=stages.batches)
     ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory_bytes())
     facts = {
@@ -157,11 +169,13 @@ class _Stages:
         self.batches: list[str] = []
         self.diverged = False
 
-    def train(self, on_progress: Progress) -> None:
+    def train(self, on_progress: Progress, on_row: OnRow) -> None:
         """Train by each stage in turn; from where a killed process left off, where one did."""
         resumed = self.checkpoints.load()
         if resumed is not None:
             self.curve, self.batches = resumed.facts["context"]["curve"], resumed.facts["context"]["batches"]
+            for row in self.curve:
+                on_row(row)
         begun, spent = len(self.batches), 0.0
         for number, stage in enumerate(self.run.stages):
             if number < begun:
@@ -169,8 +183,9 @@ class _Stages:
             else:
                 self.checkpoints.context = {"curve": self.curve, "batches": self.batches}
                 report = partial(_report_share, on_progress, spent, stage.stage.share)
-                trained = self._train_stage(number, spent, resumed if number == begun else None, report)
-                self.curve = self.curve + [{"stage": number + 1, **row} for row in trained.curve]
+                tell = partial(_tell_row, on_row, number)
+                trained = self._train_stage(number, spent, resumed if number == begun else None, report, tell)
+                self.curve = self.curve + [_of_stage(number, row) for row in trained.curve]
                 self.batches = [*self.batches, trained.batches_sha256]
                 self.diverged = trained.diverged
             if self.diverged:
@@ -185,11 +200,19 @@ class _Stages:
             self._take_over(number)
             spent += stage.stage.share
 
-    def _train_stage(self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress) -> Trained:
+    def _train_stage(
+        self, number: int, spent: float, resumed: Snapshot | None, on_progress: Progress, on_row: OnRow
+    ) -> Trained:
         with phase(self.ledger, "setup"):
             job = self._job(number, spent)
         trained = train(
-            job, self.ledger, on_progress, response=self.response, checkpoints=self.checkpoints, resumed=resumed
+            job,
+            self.ledger,
+            on_progress,
+            on_row=on_row,
+            response=self.response,
+            checkpoints=self.checkpoints,
+            resumed=resumed,
         )
         head = job.method.exported_head(trained.aux)
         if head is not None:
@@ -236,6 +259,14 @@ def _response(run: PreparedRun) -> Response:
 
 def _report_share(on_progress: Progress, before: float, own: float, share: float) -> None:
     on_progress(before + own * share)
+
+
+def _tell_row(on_row: OnRow, number: int, row: Mapping[str, float]) -> None:
+    on_row(_of_stage(number, row))
+
+
+def _of_stage(number: int, row: Mapping[str, float]) -> dict[str, float]:
+    return {"stage": number + 1, **row}
 
 
 def put_on(student: Encoder, head: nn.Module) -> None:

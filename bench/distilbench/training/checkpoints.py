@@ -17,7 +17,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distilbench.core.cache import is_usable, put
+from distilbench.core.cache import fault, is_usable, put
 from distilbench.core.sealed import clear_up
 
 TENSORS_FILE, FACTS_FILE = "tensors.safetensors", "facts.json"
@@ -63,10 +63,16 @@ class Checkpoints:
         clear_up(self._folder)
         if not is_usable(self._folder, "the checkpoint"):
             return None
-        facts = json.loads((self._folder / FACTS_FILE).read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            return None
-        return Snapshot(load_file(self._folder / TENSORS_FILE), facts)
+        facts = self._facts()
+        return None if facts is None else Snapshot(load_file(self._folder / TENSORS_FILE), facts)
+
+    def peek(self) -> dict[str, Any] | None:
+        """The facts of the snapshot that `load` would give, without its tensors. Clears nothing up."""
+        return self._facts() if fault(self._folder) is None else None
+
+    def _facts(self) -> dict[str, Any] | None:
+        facts: dict[str, Any] = json.loads((self._folder / FACTS_FILE).read_text(encoding="utf-8"))
+        return facts if facts["format"] == FORMAT else None
 
     def due(self, side_by_side: int = 1) -> bool:
         """Whether it is time for a snapshot: with one as dear as the last, all stay a small share of the time.

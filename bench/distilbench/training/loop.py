@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -39,6 +39,8 @@ STORE_AHEAD = 64
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch's allocators say, on a CPU in a plain RuntimeError."""
 
+OnRow = Callable[[Mapping[str, float]], None]
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,16 +49,19 @@ def train(
     ledger: Ledger,
     on_progress: Callable[[float], None] = lambda _: None,
     *,
+    on_row: OnRow = lambda _: None,
     response: Response | None = None,
     checkpoints: Checkpoints | None = None,
     resumed: Snapshot | None = None,
 ) -> Trained:
     """Train the student in place, spending at most one step more than the budget.
 
+    `on_row` is told each row of the curve, and of a training that goes on those of the snapshot first.
+
     Global random state is left as it was found. A training that goes on from a snapshot ends in the same bits, on a
     CPU, as one that was never stopped; it needs the student as it was when the training began, heads included.
     """
-    return _Loop(job, ledger, response or Response(), checkpoints).run(on_progress, resumed)
+    return _Loop(job, ledger, response or Response(), checkpoints).run(on_progress, on_row, resumed)
 
 
 def rehearse(job: TrainingJob, ledger: Ledger) -> None:
@@ -96,7 +101,7 @@ class _Loop:
         self.best: dict[str, Tensor] = {}
         self.best_row: int | None = None
 
-    def run(self, on_progress: Callable[[float], None], resumed: Snapshot | None) -> Trained:
+    def run(self, on_progress: Callable[[float], None], on_row: OnRow, resumed: Snapshot | None) -> Trained:
         job, ledger = self.job, self.ledger
         if resumed is None:
             self._fit()
@@ -105,6 +110,8 @@ class _Loop:
         with seeded(seed_for(job.seed, "dropout")), compiled(job.student, job.spec.compile):
             if resumed is not None:
                 self._restore(resumed)
+                for row in self.curve:
+                    on_row(row)
             while (progress := job.budget.progress(ledger)) < 1 and not diverged:
                 self._fill_store()
                 if job.company.count > 1:
@@ -120,6 +127,7 @@ class _Loop:
                     self._settle()
                     row = self._curve_row(progress, terms, grad_norm, signals)
                     self.curve.append(row)
+                    on_row(row)
                     diverged = not math.isfinite(row["loss"]) or not math.isfinite(row["grad_norm"])
                     on_progress(min(1.0, job.budget.progress(ledger)))
                 if self.response.due(ledger):

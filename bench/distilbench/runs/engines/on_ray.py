@@ -164,7 +164,8 @@ def _room(resources: dict[str, float], layout: Layout, on_gpu: bool) -> int:
 def _order(inputs: Inputs, layout: Layout) -> TaskOrder:
     given = inputs.settings
     mirror = given.mirror.absolute() if given.mirror else None
-    there = replace(given, out=given.out.absolute(), cache=given.cache.absolute(), mirror=mirror)
+    folders = {name: getattr(given, name).absolute() for name in ("out", "cache", "log_folder")}
+    there = replace(given, **folders, mirror=mirror)
     return TaskOrder(inputs.study, there, layout, Path.cwd(), installed())
 
 

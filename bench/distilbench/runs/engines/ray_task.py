@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from distilbench.core.errors import UserError
-from distilbench.core.libraries import quiet_libraries
+from distilbench.core.libraries import log_level, logging_at, quiet_libraries
 from distilbench.core.machine import REPORTED_PACKAGES, Settings
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
@@ -39,6 +40,8 @@ class TaskOrder:
     """Where the driver was started: the study's paths may be relative to it."""
     versions: dict[str, str]
     """The driver's packages. Another version may give other results under the same run id."""
+    log_level: int | None = field(default_factory=log_level)
+    """The driver's."""
 
 
 def installed() -> dict[str, str]:
@@ -57,10 +60,12 @@ def execute(order: bytes, run: Run, board: Any, number: int) -> Answer:
             board.report.remote(number, share)
 
     report(0.0)
-    try:
-        return finish_run(prepare_run(_inputs(order), run), report)
-    except UserError as error:
-        return error
+    given: TaskOrder = pickle.loads(order)
+    with logging_at(given.log_level):
+        try:
+            return finish_run(prepare_run(_inputs(order), run), report)
+        except UserError as error:
+            return error
 
 
 @lru_cache(maxsize=1)
@@ -78,4 +83,4 @@ def _refuse_other_versions(expected: dict[str, str]) -> None:
     here = installed()
     other = [f"{name} {here[name]} instead of {expected[name]}" for name in expected if here[name] != expected[name]]
     if other:
-        raise UserError(f"the node {os.uname().nodename} has {', '.join(other)}; install the driver's versions there")
+        raise UserError(f"the node {platform.node()} has {', '.join(other)}; install the driver's versions there")

@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from distilbench.core.errors import UserError
-from distilbench.core.libraries import quiet_libraries
+from distilbench.core.libraries import log_level, logging_at, quiet_libraries
 from distilbench.core.machine import Settings
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import make_inputs
@@ -26,6 +26,8 @@ class WorkerOrder:
     study: Study
     settings: Settings
     layout: Layout
+    log_level: int | None = field(default_factory=log_level)
+    """The driver's."""
 
 
 def work(order: WorkerOrder, driver: Connection) -> None:
@@ -36,6 +38,11 @@ def work(order: WorkerOrder, driver: Connection) -> None:
     # The driver hears the terminal's Ctrl-C too, and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    with logging_at(order.log_level):
+        _serve(order, driver)
+
+
+def _serve(order: WorkerOrder, driver: Connection) -> None:
     quiet_libraries()
     use(order.layout)
     inputs = make_inputs(order.study, order.settings)

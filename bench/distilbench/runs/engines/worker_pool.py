@@ -162,14 +162,26 @@ def _without_main() -> Iterator[None]:
 def _inherited(environment: dict[str, str]) -> Iterator[None]:
     """Start processes with more in their environment, and deaf to Ctrl-C from their first moment on."""
     before = {name: os.environ.get(name) for name in environment}
+    with _deaf_to_interrupts():
+        os.environ.update(environment)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started within do not hear Ctrl-C; on Windows they do until they say otherwise."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(environment)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,0 +1,28 @@
+# Built in a clone:  docker build -t distilbench .
+# With CUDA wheels:  docker build -t distilbench --build-arg TORCH=cu128 .
+# Used in a folder with a study:
+#   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" -v distilbench-cache:/cache distilbench run mine.yaml
+
+FROM python:3.12-slim AS wheel
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY bench bench
+COPY methods methods
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:3.12-slim
+# cpu, or a version of CUDA that PyTorch has wheels for
+ARG TORCH=cpu
+COPY constraints.txt /tmp/constraints.txt
+COPY --from=wheel /wheels /wheels
+# Of equal versions pip takes the one with a local part, such as +cpu, which PyTorch's own index has.
+RUN pip install --no-cache-dir --extra-index-url "https://download.pytorch.org/whl/${TORCH}" \
+      --constraint /tmp/constraints.txt "$(ls /wheels/*.whl)[demo]" \
+    && rm -r /wheels /tmp/constraints.txt \
+    && mkdir /work /cache && chmod 1777 /work /cache
+# Whatever user it runs as, there is a home for caches that can be written.
+ENV HOME=/cache DISTILBENCH_CACHE=/cache/distilbench
+VOLUME /cache
+WORKDIR /work
+ENTRYPOINT ["distilbench"]
+CMD ["--help"]
