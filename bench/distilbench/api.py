@@ -63,6 +63,8 @@ def run(
     wanted = _wanted(study, limit)
     chosen = settings(out=out, mirror=mirror, device=device, checkpoint_seconds=checkpoint_seconds)
     options = EngineOptions(jobs=jobs, threads=threads, gpu_share=gpu_share, engine=engine, address=address)
+    if (jobs or 1) > 1 or engine != "local":
+        _refuse_registered(wanted)
     with quiet():
         from distilbench.runs.study_run import run_study
 
@@ -78,6 +80,18 @@ def _wanted(study: Study | PathLike, limit: int | None) -> Study:
     if not isinstance(study, Study):
         return load_study(study, **shorter)
     return check_study(study.model_copy(update=shorter))
+
+
+def _refuse_registered(study: Study) -> None:
+    from distilbench.core.errors import UserError
+    from distilbench_methods import registered
+
+    used = {stage.name for entry in study.methods for stage in entry.stages} & registered()
+    if used:
+        raise UserError(
+            f"other processes do not know {', '.join(sorted(used))}, which this one has registered; run without jobs "
+            "and on the local engine, or install the method as a package"
+        )
 
 
 def report(
@@ -131,6 +145,22 @@ def check(
         slices=None if slices is None else Path(slices),
     )
     return check_candidate(_folder(candidate), Path(baseline), options)
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Let the studies of this process name a class of your own, as in `methods=["mse", "nearest"]`; also a decorator.
+
+    The class lives in a file that can be imported, whose content is part of the identity of its runs. Other processes
+    do not know it: with `jobs`, on Ray and on the command line, a method comes from an installed package. Raises
+    `UserError` for what is no method, for a class without such a file, and for a name that another class has.
+    """
+    from distilbench.core.errors import UserError
+    from distilbench_methods import register
+
+    try:
+        return register(method)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def conform(method: str | type[Method], /, **hyperparameters: Any) -> list[ConformanceResult]:
