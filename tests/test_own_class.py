@@ -72,7 +72,7 @@ def test_what_cannot_be_registered_is_refused(module: ModuleType, monkeypatch: p
     with pytest.raises(db.UserError, match=r"inner is not in a file of its own.*%%writefile my_loss\.py"):
         db.register(Inner)
     with pytest.raises(db.UserError, match="which is no dataclass made from Method"):
-        db.register(int)  # type: ignore[arg-type]
+        db.register(int)  # type: ignore[type-var]
     monkeypatch.setattr(module.Mine, "name", "simcse")
     with pytest.raises(db.UserError, match="'simcse' is taken by"):
         db.register(module.Mine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from distilbench.reporting.results import Results, read_results
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distilbench_methods.base import Method
 
 PathLike = str | Path
+Class = TypeVar("Class", bound="type[Method]")
 
 
 def load_study(name_or_path: PathLike, /, *overrides: str, **changes: Any) -> Study:
@@ -147,7 +148,7 @@ def check(
     return check_candidate(_folder(candidate), Path(baseline), options)
 
 
-def register(method: type[Method]) -> type[Method]:
+def register(method: Class) -> Class:
     """Let the studies of this process name a class of your own, as in `methods=["mse", "nearest"]`; also a decorator.
 
     The class lives in a file that can be imported, whose content is part of the identity of its runs. Other processes
@@ -158,9 +159,10 @@ def register(method: type[Method]) -> type[Method]:
     from distilbench_methods import register
 
     try:
-        return register(method)
+        register(method)
     except ValueError as error:
         raise UserError(str(error)) from None
+    return method
 
 
 def conform(method: str | type[Method], /, **hyperparameters: Any) -> list[ConformanceResult]:

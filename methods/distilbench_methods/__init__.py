@@ -59,7 +59,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 _registered: dict[str, str] = {}
 
 
-def register(method: type[Method]) -> type[Method]:
+def register(method: type[Method]) -> None:
     """Add a class to the registry of this process.
 
     Raises `ValueError` for what is no method, for a class that is not in a file that can be imported, and for a name
@@ -76,7 +76,6 @@ def register(method: type[Method]) -> type[Method]:
     if (taken := registry().get(name, value)) != value:
         raise ValueError(f"the method name {name!r} is taken by {taken}; give the class another name")
     _registered[name] = value
-    return method
 
 
 def registered() -> frozenset[str]:
