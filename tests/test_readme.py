@@ -42,8 +42,8 @@ def test_its_study_takes_ten_lines_at_most(mine: Path) -> None:
 
 
 @pytest.mark.slow
-def test_its_study_and_its_python_run(mine: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As they are printed, but for how much is read, and on tasks that are small."""
+def test_its_study_and_its_python_run(mine: Path, text_file: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are printed, but for how much is read: a small text, one seed, one small task."""
     study = load_study(str(mine))
     mirror = mine.parent / "mirror"
     names = study.teacher if isinstance(study.teacher, str) else "", str(study.student.model)
@@ -52,8 +52,13 @@ def test_its_study_and_its_python_run(mine: Path, cli: Cli, monkeypatch: pytest.
         (mirror / name).parent.mkdir(parents=True)
         made.rename(mirror / name)
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
-    small = ["student.layers=1", "budget.sentences=64", "train.batch_size=16", "tasks=[DistilbenchSTS]"]
-    mine.write_text(re.sub(r"layers: 3", "layers: 1", block("yaml")), encoding="utf-8")
+    small = [
+        "student.layers=1",
+        "budget.sentences=64",
+        "train.batch_size=16",
+        "train.max_length=64",
+        "tasks=[DistilbenchSTS]",
+    ]
     code, out, err = cli("run", "mine.yaml", "--limit", 64, *small, "seeds=1")
     assert code == 0, err
     assert "ibkd-hot" in out
