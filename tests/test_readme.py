@@ -42,7 +42,6 @@ def test_its_study_takes_ten_lines_at_most(mine: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.thorough
 def test_its_study_and_its_python_run(mine: Path, text_file: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are printed, but for how much is read: a small text, one seed, one small task."""
     study = load_study(str(mine))
@@ -54,6 +53,7 @@ def test_its_study_and_its_python_run(mine: Path, text_file: Path, cli: Cli, mon
         made.rename(mirror / name)
     monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
     small = [
+        f"text.source={text_file}",
         "student.layers=1",
         "budget.sentences=64",
         "train.batch_size=16",
