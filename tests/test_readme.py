@@ -1,53 +1,75 @@
-"""What the README prints, works."""
+"""What the README prints, works: its study and its Python are run, with small models under the names of large ones."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
-import distilbench_methods
+import distilbench as db
 from distilbench.analysis.frame import make_study, row_names
 from distilbench.records.record import read_study
 from distilbench.study.study_file import load_study
+from tests.conftest import Cli
+from tests.models.families import make_family
 
 README = Path(__file__).parents[1] / "README.md"
+LONGEST = 120
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def block(language: str, number: int = 0) -> str:
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return found[number]
 
 
-def test_the_studies_are_valid(tmp_path: Path) -> None:
-    whole, *parts = map(yaml.safe_load, blocks("yaml"))
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(whole), encoding="utf-8")
-    study = load_study(str(path), ["seeds=5", "budget.sentences=50000"])
-    assert (study.name, study.seeds, study.budget.amount) == ("mine", [1, 2, 3, 4, 5], 50000)
-    assert {key for part in parts for key in part} == {
-        "labelled",
-        "methods",
-        "dev",
-        "tasks",
-        "teacher",
-        "student",
-    }
-    for part in parts:
-        path.write_text(yaml.safe_dump(whole | part), encoding="utf-8")
-        study = load_study(str(path))
-        if "labelled" in part:
-            assert study.labelled is not None
-            assert [stage.share for stage in study.methods[1].stages] == pytest.approx([0.8, 0.2])
+    path.write_text(block("yaml"), encoding="utf-8")
+    return path
 
 
-def test_every_method_is_named() -> None:
-    page = README.read_text(encoding="utf-8")
-    missing = [
-        name for name in (*distilbench_methods.registry(), *distilbench_methods.VARIANTS) if f"`{name}`" not in page
+def test_it_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) < LONGEST
+
+
+def test_its_study_takes_ten_lines_at_most(mine: Path) -> None:
+    study = load_study(str(mine), ["seeds=5"])
+    assert (study.name, study.seeds, study.budget.amount) == ("mine", [1, 2, 3, 4, 5], 20000)
+    assert len(block("yaml").splitlines()) <= 10
+
+
+@pytest.mark.slow
+def test_its_study_and_its_python_run(mine: Path, text_file: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are printed, but for how much is read: a small text, one seed, one small task."""
+    study = load_study(str(mine))
+    mirror = mine.parent / "mirror"
+    names = study.teacher if isinstance(study.teacher, str) else "", str(study.student.model)
+    for name, family in zip(names, ("qwen3", "bert"), strict=True):
+        made = make_family(family, mine.parent / family, normalize=True, max_length=64)
+        (mirror / name).parent.mkdir(parents=True)
+        made.rename(mirror / name)
+    monkeypatch.setenv("DISTILBENCH_MIRROR", str(mirror))
+    small = [
+        f"text.source={text_file}",
+        "student.layers=1",
+        "budget.sentences=64",
+        "train.batch_size=16",
+        "train.max_length=64",
+        "tasks=[DistilbenchSTS]",
     ]
-    assert not missing
+    code, out, err = cli("run", "mine.yaml", "--limit", 64, *small, "seeds=1")
+    assert code == 0, err
+    assert "ibkd-hot" in out
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(db, "load_study", lambda *args, **keys: given.update(args=args, keys=keys) or (args, keys))
+    monkeypatch.setattr(db, "run", lambda *_, **keys: given.update(run=keys) or db.read_results("results/mine-limit64"))
+    exec(compile(block("python"), "README.md", "exec"), {})
+    assert given == {"args": ("mine.yaml",), "keys": {"seeds": 5}, "run": {"jobs": 2}}
+    assert Path("scores.pdf").stat().st_size > 0
 
 
 def test_the_table_on_the_first_screen_is_that_of_the_records() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distilbench.api import check, conform, load_study, report, run
+    from distilbench.api import check, conform, load_study, register, report, run
     from distilbench.core.errors import UserError
     from distilbench.reporting.results import Results, read_results
     from distilbench.study.study import Study
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {
-    "distilbench.api": ("check", "conform", "load_study", "report", "run"),
+    "distilbench.api": ("check", "conform", "load_study", "register", "report", "run"),
     "distilbench.core.errors": ("UserError",),
     "distilbench.reporting.results": ("Results", "read_results"),
     "distilbench.study.study": ("Study",),
@@ -49,6 +49,7 @@ __all__ = [
     "functional",
     "load_study",
     "read_results",
+    "register",
     "report",
     "run",
     "space",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from distilbench.reporting.results import Results, read_results
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from distilbench_methods.base import Method
 
 PathLike = str | Path
+Class = TypeVar("Class", bound="type[Method]")
 
 
 def load_study(name_or_path: PathLike, /, *overrides: str, **changes: Any) -> Study:
@@ -75,6 +76,8 @@ def run(
         log_folder=log_dir,
     )
     options = EngineOptions(jobs=jobs, threads=threads, gpu_share=gpu_share, engine=engine, address=address)
+    if (jobs or 1) > 1 or engine != "local":
+        _refuse_registered(wanted)
     with quiet():
         from distilbench.runs.study_run import run_study
 
@@ -90,6 +93,18 @@ def _wanted(study: Study | PathLike, limit: int | None) -> Study:
     if not isinstance(study, Study):
         return load_study(study, **shorter)
     return check_study(study.model_copy(update=shorter))
+
+
+def _refuse_registered(study: Study) -> None:
+    from distilbench.core.errors import UserError
+    from distilbench_methods import registered
+
+    used = {stage.name for entry in study.methods for stage in entry.stages} & registered()
+    if used:
+        raise UserError(
+            f"other processes do not know {', '.join(sorted(used))}, which this one has registered; run without jobs "
+            "and on the local engine, or install the method as a package"
+        )
 
 
 def report(
@@ -143,6 +158,23 @@ def check(
         slices=None if slices is None else Path(slices),
     )
     return check_candidate(_folder(candidate), Path(baseline), options)
+
+
+def register(method: Class) -> Class:
+    """Let the studies of this process name a class of your own, as in `methods=["mse", "nearest"]`; also a decorator.
+
+    The class lives in a file that can be imported, whose content is part of the identity of its runs. Other processes
+    do not know it: with `jobs`, on Ray and on the command line, a method comes from an installed package. Raises
+    `UserError` for what is no method, for a class without such a file, and for a name that another class has.
+    """
+    from distilbench.core.errors import UserError
+    from distilbench_methods import register
+
+    try:
+        register(method)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return method
 
 
 def conform(method: str | type[Method], /, **hyperparameters: Any) -> list[ConformanceResult]:

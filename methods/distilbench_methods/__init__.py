@@ -1,11 +1,12 @@
 """What is compared: one file per method. This package imports torch and itself, nothing from the bench.
 
 Registering a method is one line below; other packages register theirs through the entry-point group
-`distilbench.methods`. Looking up names imports neither torch nor the methods.
+`distilbench.methods`, scripts and notebooks with `register`. Looking up names imports neither torch nor the methods.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
@@ -55,6 +56,32 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Settings of a method that have a name of their own in the field: name -> (method, hyperparameters)."""
 
+_registered: dict[str, str] = {}
+
+
+def register(method: type[Method]) -> None:
+    """Add a class to the registry of this process.
+
+    Raises `ValueError` for what is no method, for a class that is not in a file that can be imported, and for a name
+    that another class has.
+    """
+    value = f"{method.__module__}:{method.__qualname__}"
+    name = getattr(method, "name", method.__name__)
+    _checked(name, value, method)
+    if getattr(sys.modules.get(method.__module__), "__file__", None) is None or "." in method.__qualname__:
+        raise ValueError(
+            f"the method {name} is not in a file of its own, by which its runs are known again; write the class to a "
+            "file, such as my_loss.py (in a notebook with %%writefile my_loss.py), and import it from there"
+        )
+    if (taken := registry().get(name, value)) != value:
+        raise ValueError(f"the method name {name!r} is taken by {taken}; give the class another name")
+    _registered[name] = value
+
+
+def registered() -> frozenset[str]:
+    """Names of methods that only this process knows."""
+    return frozenset(_registered)
+
 
 @cache
 def plug_ins() -> tuple[EntryPoint, ...]:
@@ -67,7 +94,7 @@ def registry() -> dict[str, str]:
 
     Raises `ValueError` when two different classes are registered under one name.
     """
-    found = dict(BUILT_IN)
+    found = BUILT_IN | _registered
     for point in plug_ins():
         taken = found.setdefault(point.name, point.value)
         if taken != point.value:

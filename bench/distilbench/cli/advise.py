@@ -9,11 +9,11 @@ from distilbench.cli.options import not_negative
 from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, say
 from distilbench.cli.terminal import add_format, print_tables
 
-HELP = "which method to take, how sure that is, what to run next"
+HELP = "which method to take according to records, how sure that is, and what to run next"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", required=True, type=Path, metavar="DIR", help="a study's folder, or one of them")
+    parser.add_argument("--results", required=True, type=Path, metavar="DIR", help="folder of a study, or of several")
     parser.add_argument("--budget", metavar="CURRENCY=AMOUNT", help="what may be spent, e.g. sentences=50000")
     parser.add_argument("--size", metavar="PARAMETERS", help="largest student, head included, e.g. 12M")
     parser.add_argument(

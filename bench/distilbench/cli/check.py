@@ -27,7 +27,7 @@ EPILOG = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("candidate", metavar="CANDIDATE", type=Path, help="a study's folder, a run's, or a model's")
+    parser.add_argument("candidate", metavar="CANDIDATE", type=Path, help="folder of a study, a run or a model")
     parser.add_argument("--baseline", required=True, type=Path, metavar="FILE", help="e.g. results/baselines/ci.json")
     parser.add_argument("--bless", action="store_true", help="write the candidate as the baseline instead")
     parser.add_argument("--accept-regression", metavar="WHY", help="bless a candidate that is shown to be worse")
@@ -42,17 +42,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--study", metavar="STUDY", help="only the tasks of a study")
     parser.add_argument(
-        "--slices", type=Path, metavar="FILE", help="rows of their own: CSV or JSONL of task, example, slice"
+        "--slices",
+        type=Path,
+        metavar="FILE",
+        help="examples with lines of their own: CSV or JSONL of task, example, slice",
     )
     parser.add_argument("--row", metavar="LABEL", help="the baseline's row that a model folder stands for")
     parser.add_argument("--changed", action="store_true", help="the model differs on purpose: let its scores decide")
-    parser.add_argument("--drift", action="store_true", help="look for drift in the models of a results folder, too")
+    parser.add_argument("--drift", action="store_true", help="of a results folder, look for drift in the models, too")
     add_mirror(parser)
     add_device(parser)
     parser.add_argument(
-        "--confirm", type=Path, metavar="FOLDER", help="same code, other seeds: what drops must drop here, too"
+        "--confirm",
+        type=Path,
+        metavar="FOLDER",
+        help="same code, other seeds: a drop counts if it shows here, too",
     )
-    parser.add_argument("--plan", action="store_true", help="say what to add so that the margin can be shown")
+    parser.add_argument("--plan", action="store_true", help="say what to add so that a drop of the margin is found")
     parser.add_argument("--history", type=Path, metavar="FILE", help="add the outcome to a file of JSON lines")
     add_format(parser)
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML, a test case for each line")

@@ -14,7 +14,7 @@ HELP = "the examples on which two runs differ most"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", metavar="RUN_A", type=Path, help="a run's folder, results/<study>/<run_id>")
-    parser.add_argument("second", metavar="RUN_B", type=Path, help="gains are those of this one over the other")
+    parser.add_argument("second", metavar="RUN_B", type=Path, help="another; gains are those of this run")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks, or profiles")
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="examples to show (default: 20)")
     parser.add_argument("--texts", action="store_true", help="show the texts, from the mirror or the Hub")

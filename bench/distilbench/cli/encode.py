@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="NAME", help="configuration of a data set of the Hub (hub:OWNER/NAME)")
     parser.add_argument("--split", metavar="NAME", help="split of a data set of the Hub (default: train)")
     parser.add_argument("--side", metavar="NAME", help="the model's prompt before each text, such as query or document")
-    parser.add_argument("--prompt", metavar="TEXT", help="what stands before each text, in the place of the model's")
+    parser.add_argument("--prompt", metavar="TEXT", help="text before each text, instead of the model's own prompt")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="of the transformer (default: fp32)")
     parser.add_argument("--out", required=True, metavar="DIR", help="a folder that is not there yet")
     add_mirror(parser)

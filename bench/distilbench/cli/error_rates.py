@@ -17,19 +17,22 @@ HELP = "how often verdicts are wrong, in studies or checks simulated from the re
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
-    parser.add_argument("--methods", type=positive, metavar="N", help="in a simulated study; default: as in the study")
-    parser.add_argument("--seeds", type=positive, metavar="N", help="of each method; default: as in the study")
+    parser.add_argument("--methods", type=positive, metavar="N", help="in a simulated study (default: as in the study)")
+    parser.add_argument("--seeds", type=positive, metavar="N", help="of each method (default: as in the study)")
     parser.add_argument(
-        "--studies", type=positive, default=200, metavar="N", help="to simulate, or checks (default: 200)"
+        "--studies", type=positive, default=200, metavar="N", help="studies or checks to simulate (default: 200)"
     )
     parser.add_argument(
-        "--variances", choices=("own", "equal"), default="own", help="between seeds: of each method, or equal for all"
+        "--variances",
+        choices=("own", "equal"),
+        default="own",
+        help="between seeds: each method's own, or equal",
     )
     parser.add_argument(
-        "--resampled", action="store_true", help="draw runs from those of the study, in the place of normal ones"
+        "--resampled", action="store_true", help="draw runs from those of the study, not from a normal distribution"
     )
     parser.add_argument(
-        "--gate", action="store_true", help="of distilbench check, at 1, 2, 3 and 5 seeds, in the place of studies"
+        "--gate", action="store_true", help="simulate checks of distilbench check at 1, 2, 3 and 5 seeds, not studies"
     )
     add_margin(parser, "difference below which two methods are equivalent")
     add_format(parser)

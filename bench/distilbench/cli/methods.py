@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from distilbench.study.method_catalogue import MethodDescription
 
 
-HELP = "list the methods there are"
+HELP = "list the methods"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="show this method's hyperparameters and source")
-    parser.add_argument("--markdown", action="store_true", help="the page on all methods in the docs")
+    parser.add_argument("--markdown", action="store_true", help="print the page on all methods, methods/README.md")
     add_format(parser)
 
 

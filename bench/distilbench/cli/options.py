@@ -14,7 +14,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", metavar="RESULTS", type=Path, help="a study's folder, or a folder of them")
+    parser.add_argument("results", metavar="RESULTS", type=Path, help="folder of a study, or of several")
 
 
 def add_mirror(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,14 @@ from distilbench.cli.options import add_results, not_negative
 from distilbench.cli.output import FINE
 from distilbench.cli.terminal import add_format, print_tables
 
-HELP = "the differences that a study can find, and the seeds it would take"
+HELP = "the smallest differences a study can find, and the seeds that others would take"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
-    parser.add_argument("--delta", type=not_negative, metavar="POINTS", help="to be found; default: what was observed")
+    parser.add_argument(
+        "--delta", type=not_negative, metavar="POINTS", help="difference to find (default: as observed)"
+    )
     add_format(parser)
 
 

@@ -10,7 +10,7 @@ from distilbench.cli.output import FINE
 from distilbench.cli.terminal import add_format, print_rows
 from distilbench.core.errors import UserError
 
-HELP = "bring all that a study reads into a folder, to run it offline"
+HELP = "copy all that a study reads into a folder, to run it offline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def action(arguments: argparse.Namespace) -> int:
     print_rows(rows, f"What {study.name} reads, in {mirror}", arguments)
     if missing := [f"{part.kind} {part.name}" for part in parts if part.state == "missing"]:
         raise UserError(
-            f"{len(missing)} of {len(parts)} parts cannot be had ({', '.join(missing)}; why is said above); prefetch "
-            "where the Hub can be reached, or put them into the mirror"
+            f"{len(missing)} of {len(parts)} parts cannot be had ({', '.join(missing)}; the reasons are above); run "
+            "prefetch where the Hub can be reached, or put them into the mirror"
         )
     return FINE

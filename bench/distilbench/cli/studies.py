@@ -7,7 +7,7 @@ import argparse
 from distilbench.cli.output import FINE
 from distilbench.cli.terminal import add_format, print_rows
 
-HELP = "list the studies there are"
+HELP = "list the studies that come with distilbench"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

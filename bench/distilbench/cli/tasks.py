@@ -8,7 +8,7 @@ from dataclasses import asdict
 from distilbench.cli.output import FINE, note, print_json
 from distilbench.cli.terminal import add_format, print_rows
 
-HELP = "list the tasks there are"
+HELP = "list profiles of tasks, or search mteb's catalogue"
 BENCHMARKS = "Benchmarks of mteb (a study lists one in quotation marks)"
 MOST_NAMED = 6
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="NAME",
-        help="list mteb's benchmarks, or the tasks of one",
+        help="list mteb's benchmarks, or the tasks of the one named",
     )
     parser.add_argument("--language", metavar="CODE", help="search it for tasks, or subsets, in a language, as in deu")
     add_format(parser)
@@ -57,7 +57,7 @@ def _benchmarks(arguments: argparse.Namespace) -> int:
         rows = [{"benchmark": found.name, "tasks": str(found.size), "scored": str(len(found.tasks))} for found in every]
     print_rows(rows, arguments.benchmark or BENCHMARKS, arguments)
     if any(row["scored"] != row.get("tasks", "yes") for row in rows):
-        scored = f"{SCORED} behind a benchmark's name, in quotation marks, leaves out its tasks that are not scored"
+        scored = f"{SCORED} behind a benchmark's name (in quotation marks) leaves out its tasks that are not scored"
         note(scored, arguments)
     return FINE
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from distilbench.cli.options import add_out
 from distilbench.cli.output import FINE, print_line
 
-HELP = "a figure of what the gate said over time, with change points"
+HELP = "draw the gate's scores over time, with change points"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
