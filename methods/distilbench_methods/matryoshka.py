@@ -15,7 +15,7 @@ from distilbench_methods.base import Dims, Method, Needs, Signals, UnsuitableErr
 from distilbench_methods.functional import unit
 
 VECTORS = ("student_BS", "second_view_BS", "candidates_BKS")
-TARGETS = ("teacher_final_BD", "teacher_rows_MD", "teacher_negatives_BKD")
+TARGETS = ("teacher_final_BD", "teacher_rows_MD", "teacher_negatives_BKD", "teacher_candidates_BKD")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,6 +118,8 @@ class Maker:
             given["teacher_rows_MD"] = rows_MD.to(self.dtype)
         if needs.teacher_negatives:
             given["teacher_negatives_BKD"] = self.normal("teacher_negatives_BKD", needs.negatives, shipped)
+        if needs.teacher_candidates:
+            given["teacher_candidates_BKD"] = self.normal("teacher_candidates_BKD", needs.teacher_candidates, shipped)
         if needs.teacher_scores:
             given["teacher_scores_BK"] = self.normal("teacher_scores_BK", needs.candidates)
         return given | self.token_signals("teacher", needs, model, grad=False)
