@@ -38,6 +38,8 @@ BUILT_IN = {
     "rankcse": "distilbench_methods.rankcse:RankCSE",
     "margin-mse": "distilbench_methods.margin_mse:MarginMSE",
     "distill-kl": "distilbench_methods.distill_kl:DistillKL",
+    "dual-supervision": "distilbench_methods.dual_supervision:DualSupervision",
+    "embed-distill": "distilbench_methods.embed_distill:EmbedDistill",
     "match-nce-gor": "distilbench_methods.match_nce_gor:MatchNCEGOR",
     "matryoshka": "distilbench_methods.matryoshka:Matryoshka",
 }

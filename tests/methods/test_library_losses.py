@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from distilbench_methods.base import Signals
 from distilbench_methods.distill_kl import score_divergence
-from distilbench_methods.functional import candidate_scores
+from distilbench_methods.dual_supervision import in_batch_margin_error
+from distilbench_methods.embed_distill import EmbedDistill
+from distilbench_methods.functional import candidate_scores, in_batch_scores
 from distilbench_methods.margin_mse import margin_error
 from distilbench_methods.match_nce_gor import (
     MatchNCEGOR,
@@ -119,6 +121,53 @@ def test_matching_and_contrast_and_spread(columns: list[dict[str, Tensor]]) -> N
     )
     theirs = GlobalOrthogonalRegularizationLoss(given(), aggregation="sum")(columns[:2])
     torch.testing.assert_close(terms["spread"], sum(theirs.values()))
+
+
+def test_in_batch_margins(columns: list[dict[str, Tensor]]) -> None:
+    """Margin-MSE of the library, over rows whose negatives are those that lie so many rows further on."""
+    anchor, positive, negative = (column["sentence_embedding"] for column in columns[:3])
+    texts, teacher = torch.stack([positive, negative], 1), draw(5, 5, 2, seed=9)
+    theirs, rows, losses = MarginMSELoss(given()), torch.arange(5), []
+    for shift in range(1, 5):
+        others = rows.roll(shift)
+        for k in range(2):
+            given_columns = [*columns[:2], {"sentence_embedding": texts[others, k]}]
+            labels = torch.stack([teacher[rows, rows, 0], teacher[rows, others, k]], 1)
+            losses.append(theirs(given_columns, labels))
+    found = in_batch_margin_error(in_batch_scores(anchor, texts, "dot"), teacher)
+    torch.testing.assert_close(found, torch.stack(losses).mean())
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "mse"])
+def test_matching_of_queries_and_documents_beside_scores(metric: Metric, columns: list[dict[str, Tensor]]) -> None:
+    anchor, *candidates = (column["sentence_embedding"] for column in columns[:3])
+    unit_columns = [
+        {"sentence_embedding": nn.functional.normalize(column["sentence_embedding"], dim=-1)} for column in columns[:3]
+    ]
+    teacher = draw(5, 3, 4, seed=9)
+    signals = Signals(
+        index_B=torch.arange(5),
+        mask_BT=torch.ones(5, 1),
+        student_BS=anchor,
+        candidates_BKS=torch.stack(candidates, 1),
+        teacher_final_BD=teacher[:, 0],
+        teacher_candidates_BKD=teacher[:, 1:],
+    )
+    method = EmbedDistill(num_candidates=2, metric=metric)
+    terms = method.loss(signals, nn.ModuleDict({"projection": nn.Identity()}), 0.0)
+    theirs = EmbedDistillLoss(given(), metric)
+    torch.testing.assert_close(terms["query"], theirs(unit_columns[:1], teacher[:, 0]))
+    torch.testing.assert_close(terms["document"], theirs(unit_columns[1:], teacher[:, 1:]))
+    torch.testing.assert_close(
+        terms["contrastive"], MultipleNegativesRankingLoss(given(), scale=20.0)(columns[:3], None)
+    )
+    # The library takes the teacher's entropy off, and has the squared temperature as a factor.
+    cosines = torch.cosine_similarity(teacher[:, None, None, 0], teacher[None, :, 1:], dim=-1).flatten(1)
+    documents = torch.stack([column["sentence_embedding"] for column in unit_columns[1:]], 1).flatten(0, 1)
+    every = [unit_columns[0], *({"sentence_embedding": document.expand(5, 4)} for document in documents)]
+    divergence = DistillKLDivLoss(given(), temperature=0.05)(every, cosines) / 0.05**2
+    p = (cosines / 0.05).softmax(-1)
+    torch.testing.assert_close(terms["score"], divergence - (p * (cosines / 0.05).log_softmax(-1)).sum(-1).mean())
 
 
 @pytest.mark.parametrize("weights", [(), (0.3, 2.0)])
