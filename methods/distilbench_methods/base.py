@@ -236,6 +236,12 @@ class Method(ABC):
     def needs(self, dims: Dims) -> Needs:
         """Declare the signals that `loss` reads. Raises `UnsuitableError` where the models do not fit the method."""
 
+    def check_scores(self, scores_RK: Tensor) -> None:  # noqa: B027
+        """Look at all that `teacher_scores_BK` will be of a text with scores of its own, before anything is trained.
+
+        Raises `UnsuitableError` where the student's scores cannot come near them.
+        """
+
     @abstractmethod
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
         """Weighted scalar terms; the trainer minimises their sum and logs each.

@@ -22,7 +22,7 @@ from distilbench_methods.base import (
     matmul_flops,
 )
 from distilbench_methods.functional import candidate_scores, in_batch_scores, in_full_precision, without_diagonal
-from distilbench_methods.margin_mse import Similarity, margin_error
+from distilbench_methods.margin_mse import Similarity, check_reach, margin_error
 from distilbench_methods.space import Space, Span, space
 
 
@@ -102,6 +102,9 @@ class DualSupervision(Method):
             teacher_final=in_batch,
             teacher_candidates=candidates if in_batch else 0,
         )
+
+    def check_scores(self, scores_RK: Tensor) -> None:
+        check_reach(scores_RK, self.similarity, self.scale)
 
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:
         terms = {}

@@ -89,6 +89,9 @@ class Matryoshka(Method):
         needs = [self.wrapped.needs(_cut_dims(dims, width)) for width in self._all_widths(dims)]
         return needs[-1]
 
+    def check_scores(self, scores_RK: Tensor) -> None:
+        self.wrapped.check_scores(scores_RK)
+
     def _all_widths(self, dims: Dims) -> tuple[int, ...]:
         return (*self.widths, dims.student_final)
 
