@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.cross_encoder.losses import ListMLELoss, ListNetLoss
 from sentence_transformers.sentence_transformer.losses import (
     DistillKLDivLoss,
     EmbedDistillLoss,
@@ -29,6 +30,8 @@ from distilbench_methods.match_nce_gor import (
 )
 from distilbench_methods.matryoshka import Matryoshka
 from distilbench_methods.mse import METRICS, Metric
+from distilbench_methods.rankcse import list_mle
+from distilbench_methods.simdist import similarity_cross_entropy
 
 
 class Given(nn.Module):
@@ -43,6 +46,22 @@ class Given(nn.Module):
 
 def given() -> SentenceTransformer:
     return SentenceTransformer(modules=[Given()], device="cpu")
+
+
+class GivenScores(nn.Module):
+    """A cross-encoder whose scores of queries and documents, named by their numbers, are given."""
+
+    num_labels, device = 1, torch.device("cpu")
+
+    def __init__(self, scores_BK: Tensor) -> None:
+        super().__init__()
+        self.scores_BK = scores_BK
+
+    def preprocess(self, pairs: list[tuple[int, int]], **_: object) -> dict[str, Tensor]:
+        return {"scores": torch.stack([self.scores_BK[pair] for pair in pairs])}
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return features
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -206,3 +225,13 @@ def test_several_widths_of_a_contrast(texts: int, columns: list[dict[str, Tensor
     aux = nn.ModuleDict({width: nn.ModuleDict({"head": nn.Identity()}) for width in "24"})
     found = sum(method.loss(signals, aux, 0.0).values())
     torch.testing.assert_close(found, theirs(columns[:texts], None))
+
+
+def test_the_teachers_order_and_distribution_over_lists() -> None:
+    student, teacher = draw(5, 4), draw(5, 4, seed=9)
+    inputs: list[list[object]] = [[*range(5)], [[*range(4)]] * 5]
+    order = ListMLELoss(GivenScores(student / 0.2), respect_input_order=False)
+    torch.testing.assert_close(list_mle(student, teacher, 0.2), order(inputs, list(teacher)))
+    distribution = ListNetLoss(GivenScores(student / 0.2))
+    expected = distribution(inputs, list(teacher / 0.5))
+    torch.testing.assert_close(similarity_cross_entropy(student, teacher, 0.2, 0.5), expected)
