@@ -46,7 +46,7 @@ def check_reach(scores_RK: Tensor, similarity: Similarity, scale: float) -> None
         enough = math.ceil(50 * largest) / 100
         raise UnsuitableError(
             f"the labelled text has margins of up to {largest:.3g} between its scores, and cosines times scale "
-            f"{scale:g} differ by {2 * scale:g} at most; set scale to {enough:g} or more, or similarity to dot"
+            f"{scale:g} differ by {2 * scale:g} at most; set scale to {enough:.12g} or more, or similarity to dot"
         )
 
 

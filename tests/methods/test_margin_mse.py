@@ -63,6 +63,8 @@ def test_scores_beyond_the_reach_of_cosines_are_refused() -> None:
     # The cure is rounded up, never down.
     with pytest.raises(UnsuitableError, match=r"set scale to 1\.01 or more"):
         MarginMSE().check_scores(torch.tensor([[2.0001, 0.0]]))
+    with pytest.raises(UnsuitableError, match=r"set scale to 500000\.07 or more"):
+        MarginMSE().check_scores(torch.tensor([[1000000.125, 0.0]]))
 
 
 def test_margins_that_cosines_cannot_reach_show_in_the_curve(
