@@ -183,6 +183,12 @@ def test_asks_for_what_its_terms_read(dims: Callable[..., Dims]) -> None:
     assert MatchNCEGOR(matching_weight=0.0).build_aux(dims()).keys() == set()
     assert [MatchNCEGOR(hard_negatives=hard).negatives_per_step(8) for hard in (True, False)] == [15, 7]
     assert MatchNCEGOR(contrastive_weight=0.0).negatives_per_step(8) == 0
+    ties = [
+        MatchNCEGOR(contrastive_weight=contrast, spread_weight=spread).coupled
+        for contrast in (1, 0)
+        for spread in (1, 0)
+    ]
+    assert [bool(tie) for tie in ties] == [True, True, True, False]
     assert MatchNCEGOR().exported_head(MatchNCEGOR().build_aux(dims())) is None
 
 
