@@ -39,6 +39,9 @@ BUILT_IN = {
     "rankcse": "distilbench_methods.rankcse:RankCSE",
     "margin-mse": "distilbench_methods.margin_mse:MarginMSE",
     "distill-kl": "distilbench_methods.distill_kl:DistillKL",
+    "dual-supervision": "distilbench_methods.dual_supervision:DualSupervision",
+    "embed-distill": "distilbench_methods.embed_distill:EmbedDistill",
+    "match-nce-gor": "distilbench_methods.match_nce_gor:MatchNCEGOR",
     "matryoshka": "distilbench_methods.matryoshka:Matryoshka",
 }
 
@@ -53,6 +56,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "internal-kd-sid": ("internal-kd", {"procedure": "sid"}),
     "listnet": ("simdist", {"form": "listnet"}),
     "simcse-mlm": ("simcse", {"mlm_weight": 0.1}),
+    "embeddinggemma": ("match-nce-gor", {"hardness": 5.0, "match_negatives": True, "matching_weight": 1.0}),
 }
 """Settings of a method that have a name of their own in the field: name -> (method, hyperparameters)."""
 

@@ -81,6 +81,9 @@ class Needs:
     """M of `teacher_rows_MD`: the teacher's vectors of sentences drawn from outside the batch, from the store."""
     teacher_scores: bool = False
     """`teacher_scores_BK`: how well the teacher thinks that each candidate fits its anchor; needs `candidates`."""
+    teacher_candidates: int = 0
+    """K of `teacher_candidates_BKD`: the teacher's vectors of each anchor's first candidates, from the store; at most
+    `candidates`."""
     teacher_attention: tuple[int, ...] = ()
     """`teacher_attention`: attention probabilities of these layers (1-based); the teacher then runs online."""
     teacher_attention_scores: tuple[int, ...] = ()
@@ -125,6 +128,8 @@ class Needs:
             raise ValueError("views, masks, token states and an online teacher cannot be had together with candidates")
         if self.teacher_scores and not self.candidates:
             raise ValueError("teacher_scores are scores of candidates: ask for candidates too")
+        if self.teacher_candidates > self.candidates:
+            raise ValueError("teacher_candidates are vectors of candidates: ask for as many candidates too")
         if self.teacher_negatives and not self.negatives:
             raise ValueError("teacher_negatives are vectors of drawn negatives: ask for negatives too")
 
@@ -174,6 +179,7 @@ class Signals:
     teacher_layers_BLH: Tensor = NOT_ASKED
     teacher_rows_MD: Tensor = NOT_ASKED
     teacher_scores_BK: Tensor = NOT_ASKED
+    teacher_candidates_BKD: Tensor = NOT_ASKED
     teacher_attention: tuple[Tensor, ...] = NO_MAPS
     """Like the student's, as are the next three; widths and heads are the teacher's."""
     teacher_attention_scores: tuple[Tensor, ...] = NO_MAPS
@@ -229,6 +235,12 @@ class Method(ABC):
     @abstractmethod
     def needs(self, dims: Dims) -> Needs:
         """Declare the signals that `loss` reads. Raises `UnsuitableError` where the models do not fit the method."""
+
+    def check_scores(self, scores_RK: Tensor) -> None:  # noqa: B027
+        """Look at all that `teacher_scores_BK` will be of a text with scores of its own, before anything is trained.
+
+        Raises `UnsuitableError` where the student's scores cannot come near them.
+        """
 
     @abstractmethod
     def loss(self, signals: Signals, aux: nn.ModuleDict, progress: float) -> dict[str, Tensor]:

@@ -122,6 +122,18 @@ def candidate_scores(anchor_BE: Tensor, candidate_BKE: Tensor, similarity: str) 
     return (candidate_BKE @ anchor_BE[:, :, None]).squeeze(-1)
 
 
+@in_full_precision
+def in_batch_scores(anchor_BE: Tensor, candidate_BKE: Tensor, similarity: str) -> Tensor:
+    """How well the candidates of all rows fit each anchor, [B, B, K]: entry i, j, k is of anchor i and row j's text k.
+
+    Dot products, or cosines where `similarity` is "cosine".
+    """
+    if similarity == "cosine":
+        anchor_BE, candidate_BKE = unit(anchor_BE), unit(candidate_BKE)
+    rows, count, _ = candidate_BKE.shape
+    return (anchor_BE @ candidate_BKE.flatten(0, 1).T).view(len(anchor_BE), rows, count)
+
+
 def principal_components_flops(num_rows: int, width: int) -> float:
     """FLOPs of the covariance in `principal_components`; its decomposition is left out, as torch does."""
     return matmul_flops(width, num_rows, width, gradients=0)

@@ -15,7 +15,7 @@ from distilbench_methods.base import Dims, Method, Needs, Signals, UnsuitableErr
 from distilbench_methods.functional import unit
 
 VECTORS = ("student_BS", "second_view_BS", "candidates_BKS")
-TARGETS = ("teacher_final_BD", "teacher_rows_MD", "teacher_negatives_BKD")
+TARGETS = ("teacher_final_BD", "teacher_rows_MD", "teacher_negatives_BKD", "teacher_candidates_BKD")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,9 @@ class Matryoshka(Method):
         # Declared for the narrowest: what suits it suits the others too.
         needs = [self.wrapped.needs(_cut_dims(dims, width)) for width in self._all_widths(dims)]
         return needs[-1]
+
+    def check_scores(self, scores_RK: Tensor) -> None:
+        self.wrapped.check_scores(scores_RK)
 
     def _all_widths(self, dims: Dims) -> tuple[int, ...]:
         return (*self.widths, dims.student_final)

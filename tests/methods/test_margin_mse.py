@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distilbench_methods.base import Dims, Signals
+from distilbench_methods.base import Dims, Signals, UnsuitableError
+from distilbench_methods.dual_supervision import DualSupervision
 from distilbench_methods.functional import candidate_scores
 from distilbench_methods.margin_mse import MarginMSE, Similarity
 
@@ -50,6 +51,20 @@ def test_asks_for_the_positive_and_its_negatives(dims: Callable[..., Dims]) -> N
     assert (needs.candidates, needs.teacher_scores, needs.teacher_final) == (5, True, False)
     assert MarginMSE().needs(dims()).batch_kind == "triple"
     assert (MarginMSE(num_negatives=4).negatives_per_step(8), MarginMSE().coupled) == (4, "")
+
+
+def test_scores_beyond_the_reach_of_cosines_are_refused() -> None:
+    scores = torch.tensor([[1.0, 0.5, -0.75], [-3.0, 1.0, 0.0]])
+    for reaches in (MarginMSE(num_negatives=2, scale=2.0), MarginMSE(num_negatives=2, similarity="dot")):
+        reaches.check_scores(scores)
+    for small in (MarginMSE(num_negatives=2, scale=1.9), DualSupervision(num_negatives=2)):
+        with pytest.raises(UnsuitableError, match="set scale to 2 or more, or similarity to dot"):
+            small.check_scores(scores)
+    # The cure is rounded up, never down.
+    with pytest.raises(UnsuitableError, match=r"set scale to 1\.01 or more"):
+        MarginMSE().check_scores(torch.tensor([[2.0001, 0.0]]))
+    with pytest.raises(UnsuitableError, match=r"set scale to 500000\.07 or more"):
+        MarginMSE().check_scores(torch.tensor([[1000000.125, 0.0]]))
 
 
 def test_margins_that_cosines_cannot_reach_show_in_the_curve(

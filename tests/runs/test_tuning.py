@@ -24,6 +24,7 @@ from distilbench.runs.trained import Training, training_of
 from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.rows import method_entry
 from distilbench.study.search_space import Sampler, at, space_of
+from distilbench.study.sections.texts import LabelledSpec
 from distilbench.study.sections.training import TuneSpec
 from distilbench.study.study import Study, runs_of
 from distilbench.study.study_file import load_study
@@ -215,6 +216,22 @@ def test_a_training_that_diverged_is_called_so(tunable: Inputs, monkeypatch: pyt
     one = with_methods(tunable, tunable.study.methods[:1])
     monkeypatch.setattr(tuning_module, "training_of", lambda run, *_: Training(one.teacher.source, status="diverged"))
     assert {trial.error for trial in tune(one, Watch()).methods[0].trials} == {"a training diverged"}
+
+
+def test_a_trial_whose_scores_are_out_of_reach_is_not_trained(
+    tunable: Inputs, labelled_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled = LabelledSpec(source=str(labelled_file), scores=["good", "bad"])
+    entries = [method_entry("margin-mse")]
+    study = tunable.study.model_copy(update={"labelled": labelled, "methods": entries, "tune": TuneSpec(trials=2)})
+    scales = iter((0.3, 5.0))
+    monkeypatch.setattr(Sampler, "ask", lambda self: (None, {"scale": next(scales)}))
+    monkeypatch.setattr(Sampler, "tell", lambda self, asked, score: None)
+    made = replace(make_inputs(study, tunable.settings), tasks=list)
+    first, second = tune(made, Watch()).methods[0].trials
+    assert (first.score, first.runs) == (None, [])
+    assert first.error is not None and "set scale to 0.4 or more" in first.error
+    assert second.score is not None
 
 
 def test_a_trial_that_fails_is_a_trial(

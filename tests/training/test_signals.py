@@ -257,6 +257,49 @@ def test_scores_of_the_text_come_before_the_teachers(
     assert scores.numpy() == pytest.approx(np.array([[0.51, 0.1], [0.7, 0.1]]))
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_teachers_vectors_of_candidates_are_those_of_the_store(
+    count: int, teacher: Encoder, labelled: Callable[..., LabelledText], tmp_path: Path
+) -> None:
+    text, rows = labelled(), np.array([5, 90, 17])
+    needs = Needs(candidates=2, teacher_candidates=count)
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, text.corpus, array_names(needs))
+    source = SignalSource(needs, build_student(teacher, StudentSpec(layers=1), 1), teacher, text, store, seed=1)
+    store.ensure(source.sentences_read(0, rows))
+    signals = source(0, rows)
+    assert signals.teacher_candidates_BKD.shape == (3, count, 24)
+    for row, place in enumerate(rows):
+        expected = direct(teacher, text.corpus, text.rows_RC[place, 1 : 1 + count])
+        torch.testing.assert_close(signals.teacher_candidates_BKD[row], expected, atol=1e-5, rtol=1e-4)
+    assert not signals.teacher_candidates_BKD.requires_grad
+    assert signals.candidates_BKS.shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("needs", "columns"),
+    [
+        (Needs(candidates=2, teacher_candidates=1), [1]),
+        (Needs(candidates=2, teacher_candidates=2), [1, 2]),
+        (Needs(candidates=2, teacher_candidates=1, teacher_final=True), [0, 1]),
+        (Needs(candidates=2, teacher_final=True), [0]),
+        (Needs(candidates=2, teacher_candidates=1, teacher_scores=True), [0, 1, 2]),
+        (Needs(candidates=2, teacher_candidates=2, teacher_scores=True, teacher_final=True), [0, 1, 2]),
+    ],
+)
+def test_each_text_of_a_row_is_read_once(
+    needs: Needs, columns: list[int], teacher: Encoder, labelled: Callable[..., LabelledText], tmp_path: Path
+) -> None:
+    text, rows = labelled(), np.array([5, 90, 17])
+    store = TeacherStore(tmp_path / "signals" / "s", teacher, text.corpus, array_names(needs))
+    source = SignalSource(needs, build_student(teacher, StudentSpec(layers=1), 1), teacher, text, store, seed=1)
+    assert sorted(source.sentences_read(0, rows)) == sorted(text.rows_RC[rows][:, columns].ravel())
+
+
+def test_vectors_of_candidates_need_candidates() -> None:
+    with pytest.raises(ValueError, match="ask for as many candidates"):
+        Needs(candidates=1, teacher_candidates=2)
+
+
 def test_masked_tokens_are_ordinary_ones_and_their_states_those_of_the_masked_copy(
     teacher: Encoder, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -300,7 +343,7 @@ def test_a_batch_holds_what_was_asked_for_and_nothing_else(teacher: Encoder, cor
         negatives=3,
         teacher_negatives=True,
     )
-    of_candidates = {"candidates_BKS", "candidate_layers_BKLS", "teacher_scores_BK"}
+    of_candidates = {"candidates_BKS", "candidate_layers_BKLS", "teacher_scores_BK", "teacher_candidates_BKD"}
     rows = np.array([3, 8, 11])
     student = build_student(teacher, StudentSpec(layers=2), 1)
     for needs in (Needs(), everything):

@@ -70,6 +70,10 @@ class Maker:
         """Layers side by side in the last dimension but one; each has its values whatever others are asked for."""
         return torch.stack(self.per_layer(field, layers, *shape), dim=-2)
 
+    def per_candidate(self, field: str, count: int, width: int) -> Tensor:
+        """Candidates side by side in the second dimension; each has its values whatever others are asked for."""
+        return torch.stack([self.normal(f"{field}{place}", width) for place in range(count)], dim=1)
+
     def index(self) -> Tensor:
         return torch.randperm(self.dims.num_sentences, generator=self.generator("index_B"))[: self.batch_size]
 
@@ -91,7 +95,8 @@ class Maker:
         if needs.student_views == 2:
             given["second_view_BS"] = self.normal("second_view_BS", shipped, grad=True)
         if needs.candidates:
-            given["candidates_BKS"] = self.normal("candidates_BKS", needs.candidates, shipped, grad=True)
+            vectors_BKS = self.per_candidate("candidates_BKS", needs.candidates, shipped)
+            given["candidates_BKS"] = vectors_BKS.requires_grad_()
         if needs.student_layers:
             layers, width = needs.student_layers, model.width
             given["student_layers_BLS"] = self.stacked("student_layers_BLS", layers, width).requires_grad_()
@@ -118,6 +123,9 @@ class Maker:
             given["teacher_rows_MD"] = rows_MD.to(self.dtype)
         if needs.teacher_negatives:
             given["teacher_negatives_BKD"] = self.normal("teacher_negatives_BKD", needs.negatives, shipped)
+        if needs.teacher_candidates:
+            vectors_BKD = self.per_candidate("teacher_candidates_BKD", needs.teacher_candidates, shipped)
+            given["teacher_candidates_BKD"] = vectors_BKD
         if needs.teacher_scores:
             given["teacher_scores_BK"] = self.normal("teacher_scores_BK", needs.candidates)
         return given | self.token_signals("teacher", needs, model, grad=False)

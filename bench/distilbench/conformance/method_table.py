@@ -89,6 +89,7 @@ def _teacher(needs: Needs) -> str:
         f"{needs.teacher_rows} further vectors": needs.teacher_rows,
         "vectors of the negatives": needs.teacher_negatives,
         "scores": needs.teacher_scores,
+        "vectors of the candidates": needs.teacher_candidates,
         "principal components": needs.fit_rows,
     }
     online = {

@@ -114,15 +114,15 @@ def _refuse_remains(kit: Kit, without: Kit, weight: str) -> None:
             if far(value, expected[name], EXACT):
                 raise NotConforming(f"with {weight}=0 the term {name} changes")
         rest = torch.stack(list(expected.values())).sum()
-        whole = _by_layer(kit.needs(), kit.gradients(rest, signals, moment.aux))
+        whole = _by_place(kit.needs(), kit.gradients(rest, signals, moment.aux))
         found_now = without.gradients(without.total(fewer, less), fewer, aux)
-        for name, gradient in _by_layer(without.needs(), found_now).items():
+        for name, gradient in _by_place(without.needs(), found_now).items():
             if name not in whole or far(gradient, whole[name], EXACT):
                 raise NotConforming(f"with {weight}=0 the gradient of {name} is not that of the remaining terms")
 
 
-def _by_layer(needs: Needs, gradients: dict[str, Tensor | None]) -> dict[str, Tensor]:
-    """Gradients under the numbers of the layers they belong to: positions shift when other layers are asked for."""
+def _by_place(needs: Needs, gradients: dict[str, Tensor | None]) -> dict[str, Tensor]:
+    """Gradients under the layers and candidates they belong to: where these lie depends on what else is asked for."""
     found: dict[str, Tensor] = {}
     for name, gradient in gradients.items():
         field, _, position = name.partition(".")
@@ -133,6 +133,8 @@ def _by_layer(needs: Needs, gradients: dict[str, Tensor | None]) -> dict[str, Te
                 f"{field} of layer {layer}": part
                 for layer, part in zip(needs.student_layers, gradient.unbind(-2), strict=True)
             }
+        elif field == "candidates_BKS":
+            found |= {f"{field} at position {place}": part for place, part in enumerate(gradient.unbind(1))}
         elif position and field != "aux":
             found[f"{field} of layer {getattr(needs, field)[int(position)]}"] = gradient
         else:

@@ -17,7 +17,7 @@ from distilbench.core.errors import UserError
 from distilbench.core.sealed import disk_trouble
 from distilbench.records.design import TUNED, Trial, Tuned, Tuning, write_tuning
 from distilbench.runs.prepare.inputs import Inputs, with_methods
-from distilbench.runs.prepare.preflight import check_methods, preflight
+from distilbench.runs.prepare.preflight import check_methods, check_scores, preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.progress import Watch
 from distilbench.runs.trained import Training, is_trained, training_of
@@ -94,6 +94,7 @@ def _trial(inputs: Inputs, entry: MethodEntry, settings: dict[str, Any]) -> tupl
         row = changed(entry, settings, f"{entry.label}-trial")
         own = with_methods(inputs, [row])
         check_methods(own)
+        check_scores(own)
     except (ValueError, UserError) as error:
         return Trial(settings, [], None, 0.0, f"{error}"), False
     cells = [Run(role="method", entry=row, seed=seed) for seed in _spec(inputs).seeds]

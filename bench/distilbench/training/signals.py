@@ -217,10 +217,11 @@ class SignalSource:
     def sentences_read(self, step: int, rows_B: NDArray[np.int64]) -> NDArray[np.int64]:
         """The sentences whose stored signals a step reads."""
         needs, found = self._needs, []
-        if needs.teacher_final or needs.teacher_layers:
-            found.append(self._text.sentences(rows_B, 1))
-        if needs.teacher_scores and not self._has_scores:
-            found.append(self._text.sentences(rows_B, 1 + needs.candidates))
+        scored = needs.candidates if needs.teacher_scores and not self._has_scores else 0
+        anchors = needs.teacher_final or needs.teacher_layers or scored
+        if anchors or needs.teacher_candidates:
+            texts_BC = self._text.sentences(rows_B, 1 + max(scored, needs.teacher_candidates))
+            found.append(texts_BC if anchors else texts_BC[:, 1:])
         if needs.teacher_rows:
             found.append(self._outside(step, rows_B))
         if needs.teacher_negatives:
@@ -253,6 +254,9 @@ class SignalSource:
             found["negative_index_BK"] = torch.from_numpy(drawn_BK)
             if needs.teacher_negatives:
                 found["teacher_negatives_BKD"] = self._read(FINAL, drawn_BK)
+        if needs.teacher_candidates:
+            texts_BC = self._text.sentences(rows_B, 1 + needs.teacher_candidates)
+            found["teacher_candidates_BKD"] = self._read(FINAL, texts_BC[:, 1:])
         if needs.teacher_scores:
             found["teacher_scores_BK"] = self._scores(rows_B)
         return {name: sent(tensor, device) for name, tensor in found.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from distilbench.core.errors import UserError
 from distilbench.runs.prepare.inputs import Inputs, no_ceiling
 from distilbench.runs.prepare.prepared import stages_of
@@ -24,6 +26,7 @@ def preflight(inputs: Inputs) -> None:
         inputs.announce(str(inputs.text.contamination))
     if inputs.labelled is not None and any(one.candidates for one in needs):
         _look_at_labelled(inputs, inputs.labelled)
+        check_scores(inputs)
     if not isinstance(inputs.teacher, Teacher):
         _check_vectors(inputs, needs)
     if inputs.dev is not None:
@@ -64,6 +67,22 @@ def check_methods(inputs: Inputs) -> list[Needs]:
             _check_columns(inputs, entry, stage, asked)
             needs.append(asked)
     return needs
+
+
+def check_scores(inputs: Inputs) -> None:
+    """Raise `UserError` for methods that cannot learn the scores that the labelled text has of its own."""
+    if inputs.labelled is None or not inputs.labelled.request.spec.scores:
+        return
+    for entry in inputs.study.methods:
+        for stage, needs in stages_of(inputs, entry):
+            if not needs.teacher_scores:
+                continue
+            scores_RC = inputs.labelled.text.scores
+            assert scores_RC is not None, "the text was read with its columns of scores"
+            try:
+                stage.build().check_scores(torch.from_numpy(scores_RC[:, : needs.candidates]))
+            except UnsuitableError as error:
+                raise UserError(f"method {entry.label} cannot run in this study: {error}") from None
 
 
 def _check_vectors(inputs: Inputs, needs: list[Needs]) -> None:

@@ -49,9 +49,8 @@ _log = logging.getLogger(__name__)
 def array_names(needs: Needs) -> set[str]:
     """Stored arrays that a method reads."""
     layers = {layer_name(needs.layer_pooling, layer) for layer in needs.teacher_layers}
-    final = (
-        needs.teacher_final or needs.teacher_scores or needs.teacher_rows or needs.teacher_negatives or needs.fit_rows
-    )
+    of_candidates = needs.teacher_scores or needs.teacher_candidates
+    final = needs.teacher_final or of_candidates or needs.teacher_rows or needs.teacher_negatives or needs.fit_rows
     return layers | ({FINAL} if final else set())
 
 
