@@ -67,7 +67,10 @@ class Estimate:
         return math.hypot(*self._parts(1 - alpha / 2)) + math.hypot(*self._parts(power))
 
     def seeds_needed(self, difference: float, alpha: float, power: float = POWER) -> int | None:
-        """Seeds with which a true difference would be found; None when `MOST_SEEDS` are not enough or none can tell."""
+        """Seeds with which an interval around the truth would not reach as far as a difference from it.
+
+        The difference from 0 for one that is to be found. None when `MOST_SEEDS` are not enough or none can tell.
+        """
 
         def is_found(seeds: int) -> bool:
             return with_seeds(self, seeds).detectable(alpha, power) <= abs(difference)

@@ -91,9 +91,9 @@ def machine(environment: dict[str, Any]) -> str:
 
 
 def _seeds(inference: Inference, one: str, other: str) -> int | None:
-    """Seeds that would tell two rows apart, if their difference is the observed one; None where none would."""
+    """Seeds that would settle two rows, if their difference is the observed one; None where none would."""
     item = inference.comparison(one, other)
-    return None if item is None else seeds_to_settle(item)
+    return None if item is None else seeds_to_settle(item, inference.study.margin)
 
 
 def advice(study: StudyFrames, inference: Inference, ordered: list[str]) -> list[str]:

@@ -14,11 +14,12 @@ from distilbench.analysis.inference import Inference
 from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
 from distilbench.analysis.stats import POWER, Estimate, half_width
 from distilbench.analysis.verdicts import Comparison
-from distilbench.reporting.cells import Cell, decimal_cell, decimals, difference_cell, p_value, study_table
+from distilbench.reporting.cells import DASH, Cell, decimal_cell, decimals, difference_cell, p_value, study_table
 from distilbench.reporting.render import Emphasis, Table
 
 SHORT = {"better": ">", "worse": "<", "equivalent": "=", "undecided": "?"}
 MORE_EXAMPLES = "no number"
+NOT_ALIKE: Cell = (DASH, math.inf)
 
 
 def verdict_table(study: StudyFrames, inference: Inference, column: str = OVERALL) -> Table:
@@ -75,8 +76,8 @@ def power_table(study: StudyFrames, inference: Inference, delta: float | None = 
     """
     lines: list[Mapping[str, Cell]] = []
     for item in inference.comparisons(column):
-        wanted = abs(item.difference.mean) if delta is None else delta / 100
-        seeds = item.difference.seeds_needed(wanted, item.alpha)
+        true = abs(item.difference.mean) if delta is None else delta / 100
+        seeds = item.difference.seeds_needed(true, item.alpha)
         lines.append(
             {
                 "Method": _name(study, item.one),
@@ -84,14 +85,19 @@ def power_table(study: StudyFrames, inference: Inference, delta: float | None = 
                 "Difference": decimal_cell(item.difference.mean * 100),
                 "Detectable": decimal_cell(item.difference.detectable(item.alpha) * 100),
                 "Of the variance, seeds (%)": decimal_cell(_seed_share(item.difference) * 100, 0),
-                "Seeds needed": (str(seeds), float(seeds)) if seeds else (MORE_EXAMPLES, math.inf),
+                "Seeds needed": _seeds_cell(seeds),
+                "To be equivalent": _seeds_cell(_seeds_to_equivalence(item, true, study.margin))
+                if true < study.margin
+                else NOT_ALIKE,
                 "Verdict": item.verdict,
             }
         )
     what = "the observed difference" if delta is None else f"a difference of {delta:g} points"
     notes = [
         f"Detectable: the true difference in points that this design finds with probability {POWER:g}. Seeds needed to "
-        f"find {what} so often; '{MORE_EXAMPLES}': the examples' share of the error is too large for any.",
+        f"find {what} so often; '{MORE_EXAMPLES}': the examples' share of the error is too large for any. To be "
+        f"equivalent: seeds with which a pair that differs by that much, less than the margin of "
+        f"{study.margin * 100:g} points, is so often shown to be equivalent.",
         *power_notes(inference, column),
     ]
     return study_table(study, "power", f"what this design can find ({column})", lines, notes)
@@ -111,11 +117,15 @@ def power_notes(inference: Inference, column: str = OVERALL) -> list[str]:
         f"(median over {len(detectable)} pairs; {min(detectable):.2f} to {max(detectable):.2f}) is found with "
         f"probability {POWER:g}."
     )
-    return [sentence, *([_settling(undecided)] if undecided else [])]
+    return [sentence, *([_settling(undecided, inference.study.margin)] if undecided else [])]
 
 
-def _settling(undecided: list[Comparison]) -> str:
-    seeds = [seeds_to_settle(item) for item in undecided]
+def _seeds_cell(seeds: int | None) -> Cell:
+    return (str(seeds), float(seeds)) if seeds else (MORE_EXAMPLES, math.inf)
+
+
+def _settling(undecided: list[Comparison], margin: float) -> str:
+    seeds = [seeds_to_settle(item, margin) for item in undecided]
     reachable = [count for count in seeds if count is not None]
     parts = []
     unknown = sum(math.isnan(item.difference.error) for item in undecided)
@@ -131,12 +141,22 @@ def _settling(undecided: list[Comparison]) -> str:
     )
 
 
-def seeds_to_settle(item: Comparison) -> int | None:
+def seeds_to_settle(item: Comparison, margin: float) -> int | None:
     """Seeds with which an undecided pair would be told apart or be equivalent, if it differs by what was observed.
 
     None where no number of seeds does it, or one seed leaves the error unknown.
     """
-    return item.difference.seeds_needed(item.difference.mean, item.alpha)
+    apart = item.difference.seeds_needed(item.difference.mean, item.alpha)
+    alike = _seeds_to_equivalence(item, abs(item.difference.mean), margin)
+    return min((seeds for seeds in (apart, alike) if seeds is not None), default=None)
+
+
+def _seeds_to_equivalence(item: Comparison, difference: float, margin: float) -> int | None:
+    """Seeds with which an interval lies within the margin with probability `POWER`: at each end it may miss half as
+    often as that allows."""
+    if difference >= margin:
+        return None
+    return item.difference.seeds_needed(margin - difference, item.alpha, (1 + POWER) / 2)
 
 
 def _by_task(inference: Inference, item: Comparison) -> dict[str, Cell]:
