@@ -34,7 +34,20 @@ YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 NAMED = "|".join(VERBS)
 COMMANDS = re.compile(rf"\bdistilbench ((?:{NAMED})\b.*)$", re.MULTILINE)
 IN_LINE = re.compile(rf"`distilbench ((?:{NAMED})\b[^`]*)`")
-SHIPS_WITH_OTHERS = ("cd", "ray", "srun", "sha256sum", "head", "address", "export", "distilbench", "pytest")
+SHIPS_WITH_OTHERS = (
+    "cd",
+    "ray",
+    "srun",
+    "sha256sum",
+    "head",
+    "address",
+    "export",
+    "distilbench",
+    "pytest",
+    "docker",
+    "pipx",
+    "uvx",
+)
 """Of lines in shell blocks: other programs, and shell of the script for Slurm, which bash has to read."""
 ENTRY_POINTS = "distilbench.methods"
 """A group of entry points, and no module."""

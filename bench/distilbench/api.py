@@ -108,17 +108,25 @@ def _refuse_registered(study: Study) -> None:
 
 
 def report(
-    results: Results | PathLike, out: PathLike = "reports", *, margin: float = 0.5, reference: str | None = None
+    results: Results | PathLike,
+    out: PathLike = "reports",
+    *,
+    margin: float = 0.5,
+    reference: str | None = None,
+    layout: Literal["one-column", "two-column"] = "one-column",
+    columns: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables, figures and a page to `out/<study>`, for one study or each in a folder of them; the pages' paths.
 
     Rows that differ by less than `margin` points (x100) count as equivalent; `reference` is the label of the row that
-    others are drawn against, the best unless set. Raises `UserError` for results that cannot be read, and where `out`
-    holds something else.
+    others are drawn against, the best unless set; `layout` that of the page which the LaTeX tables are for, and
+    `columns` those of the main table in LaTeX, all unless set. Raises `UserError` for results that cannot be read, for
+    a column that the table does not have, and where `out` holds something else.
     """
     from distilbench.reporting import ReportOptions, build
 
-    return build(_folder(results), Path(out), ReportOptions(margin=margin / 100, reference=reference))
+    options = ReportOptions(margin=margin / 100, reference=reference, layout=layout, columns=tuple(columns))
+    return build(_folder(results), Path(out), options)
 
 
 def check(

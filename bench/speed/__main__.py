@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the races that are asked for, print a table, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python bench/speed", description=__doc__, epilog=EPILOG)
     add_arguments(parser)
-    parser.set_defaults(format="text", wide=False)
+    parser.set_defaults(format="text", wide=False, quiet=False)
     arguments = parser.parse_args(argv)
     quiet_libraries()
     try:

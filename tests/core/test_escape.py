@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from distilbench.core.escape import escape_github, escape_latex, escape_markdown, visible
 from distilbench.models.export import model_card
-from distilbench.reporting.render import Table, to_markdown, write_csv
+from distilbench.reporting.formats.render import Table, to_markdown, write_csv
 from tests.cli.test_output import UNSEEN, names
 
 NAMES = [name for name in names() if "\ud800" not in name]

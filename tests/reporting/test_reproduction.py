@@ -12,7 +12,8 @@ import distilbench_methods
 from distilbench.analysis.frame import StudyFrames, make_study, row_names
 from distilbench.records.published import PublishedRow, PublishedTable, load_published
 from distilbench.records.record import Record
-from distilbench.reporting.render import Table, to_html, to_latex, to_markdown
+from distilbench.reporting.formats.latex import to_latex
+from distilbench.reporting.formats.render import Table, to_html, to_markdown
 from distilbench.reporting.reproduction.ledger import reproduction_tables
 from distilbench.reporting.reproduction.protocol import differences
 from distilbench.reporting.reproduction.published_order import judge

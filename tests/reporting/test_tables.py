@@ -15,8 +15,9 @@ from distilbench.core.escape import escape_latex
 from distilbench.records.record import Record
 from distilbench.reporting import summary
 from distilbench.reporting.cells import number
+from distilbench.reporting.formats.latex import to_latex
+from distilbench.reporting.formats.render import Table, to_html, to_markdown
 from distilbench.reporting.prose import paragraph, settings_table
-from distilbench.reporting.render import Table, to_html, to_latex, to_markdown
 from distilbench.reporting.tables import scores as tables
 
 Make = Callable[..., Record]

@@ -125,7 +125,7 @@ def _files(outcome: CheckResult, arguments: argparse.Namespace) -> Iterator[tupl
     """The files that were asked for: option, path, and what writes it."""
     from distilbench.gate.history import append
     from distilbench.gate.output import as_table, to_junit
-    from distilbench.reporting.render import to_markdown
+    from distilbench.reporting.formats.render import to_markdown
 
     writers: dict[str, Callable[[Path], object]] = {
         "history": lambda path: append(path, outcome, str(arguments.candidate), str(arguments.baseline)),

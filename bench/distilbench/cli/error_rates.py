@@ -10,7 +10,7 @@ from distilbench.cli.output import FINE
 from distilbench.cli.terminal import add_format, print_tables
 
 if TYPE_CHECKING:
-    from distilbench.reporting.render import Table
+    from distilbench.reporting.formats.render import Table
 
 HELP = "how often verdicts are wrong, in studies or checks simulated from the records of a study"
 

@@ -173,8 +173,8 @@ def _planned(plan: Plan) -> list[dict[str, object]]:
             "seed": item.run.seed,
             "budget": item.budget,
             "state": item.state,
+            "est. minutes": "-" if item.seconds is None else f"{item.seconds / 60:.1f}",
             "est. TFLOPs": "-" if item.student_flops is None else f"{item.student_flops / 1e12:.2f}",
-            "est. minutes left": "-" if item.seconds is None else f"{item.seconds / 60:.1f}",
         }
         for item in plan.runs
     ]

@@ -14,7 +14,7 @@ from distilbench.cli.output import console, note, print_json, print_line
 from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
-    from distilbench.reporting.render import Table
+    from distilbench.reporting.formats.render import Table
 
 FORMATS = ("text", "tsv", "md", "json")
 UNBOUNDED = 100_000
@@ -77,7 +77,7 @@ def print_rows(
 
 def print_tables(tables: Iterable[Table], arguments: argparse.Namespace) -> None:
     """Tables of the report, each after an empty line where there are several."""
-    from distilbench.reporting.render import to_json, to_markdown
+    from distilbench.reporting.formats.render import to_json, to_markdown
 
     for place, table in enumerate(tables):
         if arguments.format == "json":
@@ -112,7 +112,7 @@ def _print(grid: Grid, arguments: argparse.Namespace) -> None:
         lines = ["\t".join(map(visible, row)) for row in (grid.names, *grid.rows)]
         sys.stdout.write("".join(f"{line}\n" for line in lines))
     elif arguments.format == "md":
-        from distilbench.reporting.render import markdown_rows
+        from distilbench.reporting.formats.render import markdown_rows
 
         sys.stdout.write(markdown_rows(grid.names, grid.rows, grid.numeric))
     else:

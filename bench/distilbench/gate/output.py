@@ -15,7 +15,7 @@ from distilbench.core.escape import escape_github, visible
 from distilbench.gate.check import BAD, CheckLine, CheckResult
 from distilbench.gate.judging.columns import ALL_ROWS
 from distilbench.reporting.cells import DASH, decimals, plus_minus
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 
 WIDTH, NAME_WIDTH = 80, 25
 HEADINGS = ("On", "Verdict", "Before", "Now", "Change", "MDE")

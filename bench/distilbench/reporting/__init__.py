@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from distilbench.core.errors import UserError
 from distilbench.records.record import RECORD_FILE, Record, read_study, run_folders
 
 if TYPE_CHECKING:
-    from distilbench.reporting.render import Table
+    from distilbench.reporting.formats.render import Table
 
 INDEX_FILE = "index.html"
+Layout = Literal["one-column", "two-column"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class ReportOptions:
     """The difference below which two methods count as equivalent, as a fraction."""
     reference: str | None = None
     """Label of the row that others are drawn against; unset, the first of the tables."""
+    layout: Layout = "one-column"
+    """Of the page that the LaTeX tables are for."""
+    columns: tuple[str, ...] = ()
+    """Columns of the main table in LaTeX, in this order; all unless set."""
 
 
 def build(results: Path, out: Path, options: ReportOptions = ReportOptions()) -> list[Path]:

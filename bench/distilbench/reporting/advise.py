@@ -14,8 +14,8 @@ from distilbench.analysis.frame import StudyFrames, make_study, records_of, row_
 from distilbench.core.errors import UserError, one_of
 from distilbench.records.record import read_study
 from distilbench.reporting import study_folders
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.ranking import latency_of, parameters_of, rankings
-from distilbench.reporting.render import Table
 from distilbench.reporting.tables.budgets import CURRENCIES
 from distilbench.reporting.write import with_errors
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from distilbench.analysis.frame import StudyFrames
 from distilbench.analysis.stats import Estimate
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.notes import caution
-from distilbench.reporting.render import Table
 
 DASH = "—"
 

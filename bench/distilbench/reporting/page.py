@@ -17,9 +17,9 @@ from distilbench.core.escape import escape_html
 from distilbench.records.record import Record
 from distilbench.reporting.cells import Cell, decimal_cell, number, study_table
 from distilbench.reporting.findings import alarms, compared, findings
+from distilbench.reporting.formats.render import Table, to_html
 from distilbench.reporting.notes import caution
 from distilbench.reporting.prose import paragraph
-from distilbench.reporting.render import Table, to_html
 
 DETAILS = (
     "hyperparameters",

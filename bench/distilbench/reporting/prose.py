@@ -10,8 +10,8 @@ import pandas as pd
 from distilbench.analysis.frame import ALPHA, BY_TYPE, OVERALL, RESAMPLES, StudyFrames, groups, row_names
 from distilbench.records.record import Record
 from distilbench.reporting.cells import number
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.notes import caution, difference_notes, smoke_mark, status_counts
-from distilbench.reporting.render import Table
 
 SECTIONS = ("teacher", "student", "text", "budget", "train", "environment")
 

@@ -10,7 +10,7 @@ from typing import Any
 from distilbench.analysis.frame import ALPHA, OVERALL, StudyFrames, median_costs, records_of, row_names
 from distilbench.analysis.inference import Inference
 from distilbench.reporting.cells import DASH, Cell, decimals, number, plus_minus, study_table
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.tables.verdicts import power_notes, seeds_to_settle
 
 

@@ -18,9 +18,10 @@ from distilbench.records.example_texts import read_example_texts
 from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
+from distilbench.reporting.formats.latex import to_latex
+from distilbench.reporting.formats.render import Table, to_json, to_markdown, with_columns, write_csv
 from distilbench.reporting.notes import benchmark_notes, overlap_note
 from distilbench.reporting.prose import paragraph, settings_table
-from distilbench.reporting.render import Table, to_json, to_latex, to_markdown, write_csv
 from distilbench.reporting.reproduction.ledger import reproduction_tables
 from distilbench.reporting.tables import error_rates
 from distilbench.reporting.tables import scores as tables
@@ -51,6 +52,10 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     if gate := error_rates.read_gate(folder, study):
         made |= {(table := error_rates.gate_table(study, gate)).name: table}
 
+    main = made["main"]
+    chosen = with_columns(main, options.columns) if options.columns else main
+    in_latex = {name: to_latex(chosen if table is main else table, options.layout) for name, table in made.items()}
+
     def write(out: Path) -> None:
         from distilbench.reporting.figures.all_figures import draw_all
         from distilbench.reporting.figures.drawn import FigureData
@@ -58,7 +63,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 
         for name in ("tables", "figures"):
             (out / name).mkdir()
-        _write_tables(study, made, out / "tables")
+        _write_tables(study, made, out / "tables", in_latex)
         write_planes(study, out / "tables")
         given = FigureData(study, curves, inference, design, options.reference)
         captions = draw_all(given, out / "figures")
@@ -118,10 +123,10 @@ def _tables(
     return {table.name: table for table in made}
 
 
-def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path) -> None:
+def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path, in_latex: Mapping[str, str]) -> None:
     for table in made.values():
         (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+        (out / f"{table.name}.tex").write_text(in_latex[table.name], encoding="utf-8")
         (out / f"{table.name}.json").write_text(to_json(table), encoding="utf-8")
         if table.name in ("verdicts", "power", "ablation", "tuning", "best_of_k"):
             write_csv(table.order, out / f"{table.name}.csv")

@@ -23,7 +23,7 @@ from distilbench.gate.check import Verdict, judge, overall
 from distilbench.gate.judging.columns import ALL_ROWS, ColumnDifference, ResampledRuns, differ
 from distilbench.gate.judging.family import Families, averaged_again, families_of, with_means
 from distilbench.reporting import study_folders
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 
 ALPHA = 0.05
 RESAMPLES = 400

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from distilbench.analysis.frame import StudyFrames
 from distilbench.records.published import load_published
 from distilbench.reporting.cells import DASH, Cell, decimal_cell, decimals, plus_minus, study_table
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.reproduction.protocol import differences, other_sets
 from distilbench.reporting.reproduction.published_order import (
     REFERENCE,

@@ -10,7 +10,7 @@ from distilbench.analysis.comparable import Settings, conflicts, settings_of
 from distilbench.analysis.frame import OVERALL, StudyFrames
 from distilbench.records.record import RECORD_FILE
 from distilbench.records.schema import Currency
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.tables.scores import TableBuilder
 
 CURRENCIES: tuple[str, ...] = get_args(Currency)

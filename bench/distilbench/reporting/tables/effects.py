@@ -10,7 +10,7 @@ from distilbench.analysis.frame import ALPHA, OVERALL, StudyFrames
 from distilbench.analysis.inference import Inference
 from distilbench.analysis.verdicts import Verdict
 from distilbench.reporting.cells import DASH, Cell, decimal_cell, difference_cell, p_value, study_table
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 
 INTERACTION: dict[Verdict, str] = {
     "better": "more than the sum",

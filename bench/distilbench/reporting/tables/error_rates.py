@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distilbench.analysis.error_rates import ErrorRates, GateRates, SimulatedDesign
     from distilbench.analysis.frame import StudyFrames
     from distilbench.analysis.inference import Inference
-    from distilbench.reporting.render import Table
+    from distilbench.reporting.formats.render import Table
 
 FILE = "error_rates.json"
 SCHEMA = 1

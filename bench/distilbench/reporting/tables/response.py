@@ -8,7 +8,7 @@ import pandas as pd
 from distilbench.analysis.designs.dev_curves import curves, reached
 from distilbench.analysis.frame import StudyFrames, row_names
 from distilbench.reporting.cells import DASH, decimals
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.tables.scores import TableBuilder
 
 

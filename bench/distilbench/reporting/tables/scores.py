@@ -10,8 +10,8 @@ import pandas as pd
 from distilbench.analysis.frame import BY_TYPE, OVERALL, SeedSummary, StudyFrames, median_costs, of_metric, over_seeds
 from distilbench.records.schema import CENTRED, MEAN_LENGTH
 from distilbench.reporting.cells import DASH, number, plus_minus
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.notes import caution, difference_notes, notes, status_counts, status_text
-from distilbench.reporting.render import Table
 
 MIB = 2.0**20
 FLOP_UNITS = {"PFLOPs": 1e15, "TFLOPs": 1e12, "GFLOPs": 1e9, "MFLOPs": 1e6}

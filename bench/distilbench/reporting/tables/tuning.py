@@ -22,7 +22,7 @@ from distilbench.reporting.cells import (
     plus_minus,
     study_table,
 )
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 
 TERA = 1e12
 

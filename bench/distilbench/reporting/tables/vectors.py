@@ -6,7 +6,7 @@ import pandas as pd
 
 from distilbench.analysis.frame import StudyFrames, over_seeds
 from distilbench.reporting.cells import DASH
-from distilbench.reporting.render import Table
+from distilbench.reporting.formats.render import Table
 from distilbench.reporting.tables.scores import TableBuilder
 
 COLUMNS = {

@@ -15,7 +15,7 @@ from distilbench.analysis.rankings import FEWEST_SEEDS, leaders
 from distilbench.analysis.stats import POWER, Estimate, half_width
 from distilbench.analysis.verdicts import Comparison
 from distilbench.reporting.cells import DASH, Cell, decimal_cell, decimals, difference_cell, p_value, study_table
-from distilbench.reporting.render import Emphasis, Table
+from distilbench.reporting.formats.render import Emphasis, Table
 
 SHORT = {"better": ">", "worse": "<", "equivalent": "=", "undecided": "?"}
 MORE_EXAMPLES = "no number"

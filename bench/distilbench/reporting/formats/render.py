@@ -1,25 +1,21 @@
-"""One table in every format of a file: Markdown, LaTeX, HTML, JSON."""
+"""One table as Markdown, HTML, JSON and CSV."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from distilbench.core.escape import escape_csv, escape_html, escape_latex, escape_markdown
+from distilbench.core.errors import UserError, one_of
+from distilbench.core.escape import escape_csv, escape_html, escape_markdown
 
 Emphasis = Literal["best", "second"]
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
-LATEX_EMPHASIS: dict[Emphasis, str] = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
-MINUS = re.compile(r"(?:(?<=^)|(?<=[\s(\[]))-(\d)")
-"""A sign before a number, at the beginning of a cell or within it; ranges, dates and names have their hyphens."""
-WIDE = 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,16 @@ class Table:
         return [bool(pd.api.types.is_numeric_dtype(self.order[name])) for name in self.order]
 
 
+def with_columns(table: Table, names: Sequence[str]) -> Table:
+    """The table with these columns alone, in this order. Raises `UserError` for a column that it does not have."""
+    known = {str(name).casefold(): str(name) for name in table.text}
+    for name in names:
+        if name.casefold() not in known:
+            raise UserError(f"--columns: {one_of('column', name, list(known.values()))}")
+    chosen = [known[name.casefold()] for name in dict.fromkeys(names)]
+    return replace(table, text=table.text[chosen], order=table.order[chosen])
+
+
 def to_markdown(table: Table) -> str:
     """A pipe table under its caption, notes below."""
     body = _pipes(_cells(table, escape_markdown, MARKDOWN), table.numeric)
@@ -64,30 +70,6 @@ def _pipes(cells: list[list[str]], numeric: Sequence[bool]) -> str:
     rule = [("-" * (width - 1) + ":") if right else "-" * width for width, right in zip(widths, numeric, strict=True)]
     lines = [[_pad(*item) for item in zip(row, widths, numeric, strict=True)] for row in cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
-
-
-def to_latex(table: Table) -> str:
-    """A floating booktabs table; one that is too wide for a page is shrunk."""
-    cells = [r" & ".join(row) + r" \\" for row in _cells(table, _latex_cell, LATEX_EMPHASIS)]
-    columns = "".join("r" if right else "l" for right in table.numeric)
-    rows = [r"\toprule", cells[0], r"\midrule", *cells[1:], r"\bottomrule"]
-    tabular = [rf"\begin{{tabular}}{{{columns}}}", *rows, r"\end{tabular}"]
-    if len(columns) > WIDE:
-        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular[:-1], r"\end{tabular}}"]
-    mark = [rf"\textbf{{{escape_latex(table.mark)}}}\par"] if table.mark else []
-    notes = [
-        r"\par\smallskip\begin{minipage}{\textwidth}\footnotesize",
-        *map(escape_latex, table.notes),
-        r"\end{minipage}",
-    ]
-    head = ["% needs the packages booktabs and graphicx", r"\begin{table}[tbp]", r"\centering"]
-    caption = [rf"\caption{{{escape_latex(table.caption)}}}", rf"\label{{tab:{re.sub('[^a-z]', '-', table.name)}}}"]
-    return "\n".join([*head, *caption, *mark, *tabular, *(notes if table.notes else []), r"\end{table}"]) + "\n"
-
-
-def _latex_cell(text: str) -> str:
-    # A number's minus is longer than a hyphen.
-    return MINUS.sub(r"$-$\1", escape_latex(text))
 
 
 def to_html(table: Table) -> str:

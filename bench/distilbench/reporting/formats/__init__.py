@@ -1,0 +1,1 @@
+"""Tables and pages in the formats of files."""
