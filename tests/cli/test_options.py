@@ -360,7 +360,6 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
 # report, power, advise, diff, export
 
 
-@pytest.mark.figures
 @shows("report", "--layout", "--columns")
 def test_latex_has_the_layout_and_the_columns_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
     options = ("--layout", "two-column", "--columns", "Method", "Mean (Task)")
@@ -371,6 +370,7 @@ def test_latex_has_the_layout_and_the_columns_that_were_asked_for(cli: Cli, tmp_
     assert r"\begin{table*}" in (tables / "verdicts.tex").read_text()
 
 
+@pytest.mark.figures
 @shows("report", "results", "--out", "--margin", "--reference")
 def test_a_report_has_the_margin_and_the_reference_that_were_asked_for(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
