@@ -15,8 +15,9 @@ FROM python:3.12-slim
 ARG TORCH=cpu
 COPY constraints.txt /tmp/constraints.txt
 COPY --from=wheel /wheels /wheels
-# Of equal versions pip takes the one with a local part, such as +cpu, which PyTorch's own index has.
-RUN pip install --no-cache-dir --extra-index-url "https://download.pytorch.org/whl/${TORCH}" \
+# uv knows where PyTorch keeps its wheels for each of them.
+RUN pip install --no-cache-dir uv \
+    && uv pip install --system --no-cache --torch-backend "${TORCH}" \
       --constraint /tmp/constraints.txt "$(ls /wheels/*.whl)[demo]" \
     && rm -r /wheels /tmp/constraints.txt \
     && mkdir /work /cache && chmod 1777 /work /cache

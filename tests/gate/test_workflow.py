@@ -18,7 +18,8 @@ from distilbench.cli.app import main
 
 ROOT = Path(__file__).parents[2]
 STAND_INS = {
-    "pip": '[[ "$1 $2" = "install --extra-index-url" && "${@: -1}" = "wheels/distilbench-*.whl" ]]',
+    "pip": '[[ "$*" = "install uv" ]]',
+    "uv": '[[ "$1 $2 $3" = "pip install --system" && "${@: -1}" = "wheels/distilbench-*.whl" ]]',
     "distilbench": f'exec {sys.executable} -m distilbench "$@"',
 }
 
