@@ -115,17 +115,21 @@ def report(
     reference: str | None = None,
     layout: Literal["one-column", "two-column"] = "one-column",
     columns: Sequence[str] = (),
+    digits: int | None = None,
 ) -> list[Path]:
     """Write tables, figures and a page to `out/<study>`, for one study or each in a folder of them; the pages' paths.
 
     Rows that differ by less than `margin` points (x100) count as equivalent; `reference` is the label of the row that
-    others are drawn against, the best unless set; `layout` that of the page which the LaTeX tables are for, and
-    `columns` those of the main table in LaTeX, all unless set. Raises `UserError` for results that cannot be read, for
-    a column that the table does not have, and where `out` holds something else.
+    others are drawn against, the best unless set; `layout` that of the page which LaTeX tables and figures are for, and
+    `columns` those of the main table in LaTeX, all but costs unless set, with at most `digits` decimals. Raises
+    `UserError` for results that cannot be read, for a column that the table does not have, and where `out` holds
+    something else.
     """
     from distilbench.reporting import ReportOptions, build
 
-    options = ReportOptions(margin=margin / 100, reference=reference, layout=layout, columns=tuple(columns))
+    options = ReportOptions(
+        margin=margin / 100, reference=reference, layout=layout, columns=tuple(columns), digits=digits
+    )
     return build(_folder(results), Path(out), options)
 
 

@@ -360,13 +360,14 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
 # report, power, advise, diff, export
 
 
-@shows("report", "--layout", "--columns")
+@shows("report", "--layout", "--columns", "--digits")
 def test_latex_has_the_layout_and_the_columns_that_were_asked_for(cli: Cli, tmp_path: Path) -> None:
-    options = ("--layout", "two-column", "--columns", "Method", "Mean (Task)")
+    options = ("--layout", "two-column", "--columns", "Method", "Mean (Task)", "--digits", 1)
     code, _, err = cli("report", "results/tiny", "--out", tmp_path, *options)
     assert code == 0, err
     tables = tmp_path / "tiny" / "tables"
     assert r"{Method} & \multicolumn{2}{c}{Mean (Task)} \\" in (tables / "main.tex").read_text()
+    assert re.search(r"mse & \d+\.\d & \$\\pm\$ \d+\.\d ", (tables / "main.tex").read_text())
     assert r"\begin{table*}" in (tables / "verdicts.tex").read_text()
 
 

@@ -19,7 +19,7 @@ from distilbench.records.example_texts import TEXTS_FILE
 from distilbench.records.record import CURVE_FILE, RECORD_FILE, Record
 from distilbench.reporting import build
 from distilbench.reporting.figures.drawn import FigureData, reach
-from distilbench.reporting.figures.scores import seed_spread
+from distilbench.reporting.figures.scores import score_vs_cost, seed_spread
 
 Make = Callable[..., Record]
 Write = Callable[..., Path]
@@ -86,7 +86,7 @@ def test_a_row_that_lacks_a_task_breaks_no_figure(plain: list[Record], make: Mak
     study = make_study("demo", [*plain, *(make("ibkd", seed, (0.5 + seed / 100, 0.6)) for seed in (1, 2))])
     figure = seed_spread(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
     assert figure is not None
-    drawn = [str(line.get_label()) for line in figure.axes[0].get_lines()]
+    drawn = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert any("simcse" in label for label in drawn)
     assert not any("ibkd" in label for label in drawn)
 
@@ -95,9 +95,9 @@ def test_long_names_are_told_apart_and_fit_below_a_figure(make: Make) -> None:
     labels = [f"internal-kd+attention_weight-0{more}" for more in ("", "+hidden_weight-0", "+final_weight-0")]
     records = [make(label, seed, (0.5, 0.6, 0.4)) for label in labels for seed in (1, 2)]
     study = make_study("demo", records)
-    figure = seed_spread(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
+    figure = score_vs_cost(FigureData(study, pd.DataFrame(), Inference(study, study.scores[[]], {}), Design()))
     assert figure is not None
-    assert len({str(line.get_label()) for line in figure.axes[0].get_lines()}) == len(labels)
+    assert len({text.get_text() for text in figure.legends[0].get_texts()}) == len(labels)
     figure.draw_without_rendering()
     assert figure.legends[0].get_window_extent().width <= figure.bbox.width
 

@@ -16,7 +16,7 @@ from distilbench.cli.app import main
 from distilbench.records.record import Record
 from distilbench.reporting import Layout
 from distilbench.reporting.formats.latex import ROWS, to_latex
-from distilbench.reporting.formats.render import Emphasis, Table
+from distilbench.reporting.formats.render import Emphasis, Table, with_digits
 
 ENGINE = shutil.which("pdflatex") or shutil.which("tectonic")
 CLASSES = {"one-column": r"\documentclass{article}", "two-column": r"\documentclass[twocolumn]{article}"}
@@ -96,6 +96,21 @@ def test_the_main_table_has_the_columns_that_are_asked_for(
     capsys.readouterr()
     assert main(["report", str(folder), "--out", str(tmp_path / "out"), "--columns", "STS avrage"]) == 2
     assert "did you mean 'STS average'" in capsys.readouterr().err
+
+
+def test_the_main_table_leaves_costs_to_the_table_of_costs(make: Make, write: Write, tmp_path: Path) -> None:
+    folder = write([make("mse", seed, (0.7, 0.6, 0.5)) for seed in range(2)])
+    assert main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
+    tables = tmp_path / "out" / folder.name / "tables"
+    assert "Training" not in (tables / "main.tex").read_text() and "Training" in (tables / "main.md").read_text()
+    assert "Training" in (tables / "costs.tex").read_text()
+
+
+def test_decimals_are_rounded_once() -> None:
+    text = pd.DataFrame({"Row": ["1.25"], "Score": ["70.45 ± 1.26"], "Seconds": ["1,234.57"], "n": ["5"], "no": ["—"]})
+    order = pd.DataFrame({"Row": ["1.25"], "Score": [70.4489], "Seconds": [1234.567], "n": [5], "no": [float("nan")]})
+    short = with_digits(Table("t", "c", text, order, [], None), 1)
+    assert list(short.text.iloc[0]) == ["1.25", "70.4 ± 1.3", "1,234.6", "5", "—"]
 
 
 @pytest.mark.skipif(ENGINE is None, reason="no TeX is installed here")

@@ -19,14 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout",
         choices=("one-column", "two-column"),
         default="one-column",
-        help="of the page that the LaTeX tables are for (default: %(default)s)",
+        help="of the page that LaTeX tables and figures are for (default: %(default)s)",
     )
     parser.add_argument(
         "--columns",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="columns of the main table in LaTeX, in this order (default: all)",
+        help="columns of the main table in LaTeX, in this order (default: all but costs)",
+    )
+    parser.add_argument(
+        "--digits",
+        type=int,
+        choices=range(5),
+        metavar="N",
+        help="most decimals of the main table in LaTeX, 0 to 4 (default: those of the page)",
     )
 
 
@@ -38,6 +45,7 @@ def action(arguments: argparse.Namespace) -> int:
         reference=arguments.reference,
         layout=arguments.layout,
         columns=tuple(arguments.columns),
+        digits=arguments.digits,
     )
     for page in build(arguments.results, arguments.out, options):
         print_line(str(page))

@@ -26,9 +26,11 @@ class ReportOptions:
     reference: str | None = None
     """Label of the row that others are drawn against; unset, the first of the tables."""
     layout: Layout = "one-column"
-    """Of the page that the LaTeX tables are for."""
+    """Of the page that LaTeX tables and figures are for."""
     columns: tuple[str, ...] = ()
-    """Columns of the main table in LaTeX, in this order; all unless set."""
+    """Columns of the main table in LaTeX, in this order; all but those of the cost table unless set."""
+    digits: int | None = None
+    """Most decimals of the main table in LaTeX; those of the page unless set."""
 
 
 def build(results: Path, out: Path, options: ReportOptions = ReportOptions()) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.escape import escape_html, visible
 from distilbench.records.record import Record, read_study
-from distilbench.reporting import study_folders, tidy
+from distilbench.reporting import Layout, study_folders, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,10 +104,13 @@ class Results:
         data = self._figure_data(None, MARGIN)
         return [name for name, kind in FIGURES.items() if kind.draw(data) is not None]
 
-    def plot(self, name: str, *, reference: str | None = None, margin: float = MARGIN) -> Figure:
+    def plot(
+        self, name: str, *, reference: str | None = None, margin: float = MARGIN, layout: Layout = "one-column"
+    ) -> Figure:
         """One of the report's figures; a notebook shows it, and `savefig` writes it.
 
         `reference` is the label of the row that others are drawn against, the best unless set; `margin` is in points.
+        `layout` two-column sizes it for one of two columns (3.4 inches), in letters like those of Times.
         Raises `UserError` for an unknown name or reference, and for a figure that there is no data for.
         """
         from distilbench.reporting.figures.all_figures import FIGURES, draw
@@ -115,7 +118,7 @@ class Results:
 
         if name not in FIGURES:
             raise UserError(one_of("figure", name, FIGURES))
-        with styled(name):
+        with styled(name, layout):
             figure = draw(name, self._figure_data(reference, margin))
             if figure is None:
                 raise UserError(f"{self.name} has no data for the figure {name}: it needs {FIGURES[name].needs}")

@@ -19,7 +19,7 @@ from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
 from distilbench.reporting.formats.latex import to_latex
-from distilbench.reporting.formats.render import Table, to_json, to_markdown, with_columns, write_csv
+from distilbench.reporting.formats.render import Table, to_json, to_markdown, with_columns, with_digits, write_csv
 from distilbench.reporting.notes import benchmark_notes, overlap_note
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.reproduction.ledger import reproduction_tables
@@ -52,9 +52,8 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     if gate := error_rates.read_gate(folder, study):
         made |= {(table := error_rates.gate_table(study, gate)).name: table}
 
-    main = made["main"]
-    chosen = with_columns(main, options.columns) if options.columns else main
-    in_latex = {name: to_latex(chosen if table is main else table, options.layout) for name, table in made.items()}
+    printed = made | {"main": _on_paper(made["main"], study, options)}
+    in_latex = {name: to_latex(table, options.layout) for name, table in printed.items()}
 
     def write(out: Path) -> None:
         from distilbench.reporting.figures.all_figures import draw_all
@@ -66,7 +65,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         _write_tables(study, made, out / "tables", in_latex)
         write_planes(study, out / "tables")
         given = FigureData(study, curves, inference, design, options.reference)
-        captions = draw_all(given, out / "figures")
+        captions = draw_all(given, out / "figures", options.layout)
         (out / INDEX_FILE).write_text(to_page(study, inference, made, out / "figures", captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
@@ -121,6 +120,14 @@ def _tables(
     verdicts = {(item.one, item.other): item.verdict for item in inference.comparisons("STS")}
     made += reproduction_tables(study, verdicts or None)
     return {table.name: table for table in made}
+
+
+def _on_paper(main: Table, study: StudyFrames, options: ReportOptions) -> Table:
+    """The main table as it is asked for; or without its costs, for which a line has no room, and which have a table."""
+    costs = set(tables.cost_table(study).text)
+    left = [str(name) for name in main.text if name == "Method" or name not in costs]
+    chosen = with_columns(main, options.columns or left)
+    return chosen if options.digits is None else with_digits(chosen, options.digits)
 
 
 def _write_tables(study: StudyFrames, made: Mapping[str, Table], out: Path, in_latex: Mapping[str, str]) -> None:

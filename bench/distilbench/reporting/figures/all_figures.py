@@ -8,11 +8,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from distilbench.reporting import Layout
 from distilbench.reporting.figures.design import ablation, best_of_k, interactions
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.figures.representation import information_plane, layers
 from distilbench.reporting.figures.scores import score_vs_cost, scores, seed_spread, tasks
-from distilbench.reporting.figures.style import COLOURS, save, show_names, styled
+from distilbench.reporting.figures.style import COLOURS, TITLE_SIZE, save, show_names, styled
+from distilbench.reporting.figures.titles import title
 from distilbench.reporting.figures.training import learning_curves, response
 from distilbench.reporting.figures.verdicts import differences, ranks
 from distilbench.reporting.notes import caution
@@ -28,11 +30,14 @@ class FigureKind:
     """What it cannot be drawn without."""
 
 
-def draw_all(given: FigureData, folder: Path) -> dict[str, str]:
-    """Write every figure that the study has data for into `folder`. Returns name -> caption of those."""
+def draw_all(given: FigureData, folder: Path, layout: Layout = "one-column") -> dict[str, str]:
+    """Write every figure that the study has data for into `folder`, sized for a page of `layout`.
+
+    Returns name -> caption of those.
+    """
     captions = {}
     for name, kind in FIGURES.items():
-        with styled(name):
+        with styled(name, layout):
             figure = draw(name, given)
             if figure is None:
                 continue
@@ -44,23 +49,28 @@ def draw_all(given: FigureData, folder: Path) -> dict[str, str]:
 def draw(name: str, given: FigureData) -> Figure | None:
     """One figure as the report has it; None when it has nothing to show."""
     figure = FIGURES[name].draw(given)
-    if figure is not None and (mark := caution(given.study)):
-        figure.suptitle(mark, color=COLOURS[1], fontweight="bold")
-    if figure is not None:
-        show_names(figure)
+    if figure is None:
+        return None
+    # A figure of what is no result has that as its message.
+    if mark := caution(given.study):
+        figure.suptitle(mark, color=COLOURS[1], fontweight="bold", fontsize=TITLE_SIZE)
+    elif message := title(name, given):
+        figure.suptitle(message, fontweight="bold", fontsize=TITLE_SIZE, x=0.01, ha="left")
+    show_names(figure)
     return figure
 
 
 FIGURES = {
     "scores": FigureKind(
         scores,
-        "Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2).",
+        "Scores: small dots are seeds, large markers means with 95 % intervals (n ≥ 2). Lines and bands are the "
+        "teacher, the reference and the student before training.",
         needs="a completed run of a method",
     ),
     "score_vs_cost": FigureKind(
         score_vs_cost,
-        "Mean over tasks against cost: 95 % interval upwards (n ≥ 2), median and range over seeds sideways; the line "
-        "joins the methods that no other beats at the same cost or less.",
+        "Mean over tasks against cost, on logarithmic axes: 95 % interval upwards (n ≥ 2), median and range over seeds "
+        "sideways; the line joins the methods that no other beats at the same cost or less.",
         needs="a completed run of a method",
     ),
     "differences": FigureKind(
@@ -101,9 +111,9 @@ FIGURES = {
     ),
     "information_plane": FigureKind(
         information_plane,
-        "The information plane over the budget, by two measures on held-out sentences, means over seeds; the large "
-        "marker is the end. Input is the teacher's embedding block, pooled; the dotted line is the most that the "
-        "bound can reach with this many sentences: close to it, it tells no two students apart.",
+        "The information plane over the budget, on held-out sentences, means over seeds; the large marker is the end. "
+        "Input is the teacher's embedding block, pooled. The InfoNCE bound is left out where all students are within "
+        "0.1 nats of the most that it can reach with this many sentences (the dotted line), and it tells none apart.",
         needs="a study with `dev`, which looks at students while they train",
     ),
     "layers": FigureKind(
@@ -114,12 +124,14 @@ FIGURES = {
     ),
     "tasks": FigureKind(
         tasks,
-        "Share of the gap between floor (0) and ceiling (100) that each method closed on each task.",
+        "Share of the gap between floor (0) and ceiling (100) that each method closed on each task; red is below the "
+        "floor.",
         needs="two tasks or more, and a teacher and a student before training to measure the gap by",
     ),
     "seed_spread": FigureKind(
         seed_spread,
-        "Mean over tasks by seed: methods of one seed began with the same weights and saw the same batches.",
+        "Each seed, by its number, beside the method's mean over seeds. Methods of one seed began with the same "
+        "weights and saw the same batches: a seed on the same side in all lines is what pairing over seeds takes out.",
         needs="two seeds or more",
     ),
     "learning_curves": FigureKind(

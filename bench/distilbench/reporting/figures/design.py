@@ -17,8 +17,8 @@ from distilbench.reporting.figures.drawn import (
     equivalence_band,
     grid_of_panels,
     judged_difference,
-    legend,
 )
+from distilbench.reporting.figures.labels import Named, name_ends
 from distilbench.reporting.figures.style import COLOURS, MARKERS, new_figure, short
 
 
@@ -108,5 +108,10 @@ def best_of_k(given: FigureData) -> Figure | None:
             trials, (means - spreads) * 100, (means + spreads) * 100, alpha=0.1, linewidth=0, color=colour
         )
     axes.set(xlabel="trials", ylabel="expected best dev score x 100")
-    legend(figure, axes)
+    ends = [
+        Named(label, float(means[-1]) * 100, COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
+        for place, (label, (means, _)) in enumerate(curves.items())
+        if len(means)
+    ]
+    name_ends(figure, axes, ends)
     return figure

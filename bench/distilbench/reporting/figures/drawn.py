@@ -15,10 +15,8 @@ from distilbench.analysis.inference import Inference
 from distilbench.analysis.stats import Estimate
 from distilbench.analysis.verdicts import Comparison, Judgement
 from distilbench.records.design import Design
-from distilbench.reporting.figures.style import GREY, new_figure
+from distilbench.reporting.figures.style import GREY, is_narrow, new_figure
 
-LEGEND_CHARACTERS, MARKER_CHARACTERS = 110, 7
-"""Of a legend across a whole figure; and what its marker and the space around it take."""
 PANELS_IN_A_ROW = 3
 
 
@@ -41,24 +39,26 @@ def scored_methods(study: StudyFrames) -> dict[str, str]:
     return {key: name for key, name in row_names(study, "method").items() if scored.loc[key]}
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, below them."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        longest = max(map(len, labels)) + MARKER_CHARACTERS
-        columns = max(1, min(len(labels), 4, LEGEND_CHARACTERS // longest))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
 def grid_of_panels(count: int, height: float, margin: float, *, shared: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, three in a row; `height` of a row and `margin` beside all of them in inches.
+    """A figure of `count` panels, three in a row of a page or two of a column.
 
-    `shared`: the panels have the same axes.
+    `height` of a row and `margin` beside all of them in inches. `shared`: the panels have the same axes.
     """
-    columns = min(PANELS_IN_A_ROW, count)
+    columns = min(PANELS_IN_A_ROW - is_narrow(), count)
     rows = -(-count // columns)
     figure = new_figure(margin + height * rows)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
+
+
+def panels_beside(count: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels of `height` inches with one vertical axis: in one row, or in a column two by two."""
+    columns = min(2, count) if is_narrow() else count
+    rows = -(-count // columns)
+    figure = new_figure(height * rows)
+    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).ravel())
     for axes in panels[count:]:
         axes.remove()
     return figure, panels[:count]

@@ -7,10 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from distilbench.analysis.frame import StudyFrames, row_names
-from distilbench.reporting.figures.drawn import FigureData, grid_of_panels, legend
-from distilbench.reporting.figures.style import GREY, looks, new_figure, short
+from distilbench.reporting.figures.drawn import FigureData, grid_of_panels
+from distilbench.reporting.figures.labels import ends_of, name_ends
+from distilbench.reporting.figures.style import GREY, is_narrow, looks, new_figure, short
 
 PLANES = {"hsic": "normalised HSIC", "nce": "InfoNCE bound (nats)"}
+SATURATED = 0.1
+"""Nats below the most that the bound can reach, within which it tells no two students apart."""
 
 
 def information_plane(given: FigureData) -> Figure | None:
@@ -20,9 +23,10 @@ def information_plane(given: FigureData) -> Figure | None:
     methods = {key: name for key, name in row_names(study, "method").items() if key in set(placed["key"])}
     if not methods:
         return None
-    figure = new_figure(3.4)
-    panels = figure.subplots(1, len(PLANES))
-    for axes, (measure, label) in zip(panels, PLANES.items(), strict=True):
+    shown = {measure: label for measure, label in PLANES.items() if measure != "nce" or not _is_saturated(placed)}
+    figure = new_figure(2.6 if is_narrow() else 3.4)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, (measure, label) in zip(panels, shown.items(), strict=True):
         for key, name in methods.items():
             colour, marker = looks(study.runs)[key]
             line = placed[placed["key"] == key].sort_values("share")
@@ -30,9 +34,17 @@ def information_plane(given: FigureData) -> Figure | None:
             axes.plot(x, y, color=colour, linewidth=1, label=short(name), marker=".", markersize=3)
             axes.plot(x.iloc[-1:], y.iloc[-1:], marker=marker, color=colour, markersize=6)
         axes.set(title=label, xlabel="student and input", ylabel="student and teacher")
-    panels[list(PLANES).index("nce")].axhline(float(placed["nce_limit"].max()), color=GREY, linestyle=":", linewidth=1)
-    legend(figure, panels[0])
+    if "nce" in shown:
+        panels[-1].axhline(float(placed["nce_limit"].max()), color=GREY, linestyle=":", linewidth=1)
+    last = placed.sort_values("share").groupby("key").last()[f"{list(shown)[-1]}_teacher"]
+    name_ends(figure, panels[-1], ends_of(methods, looks(study.runs), dict(last)))
     return figure
+
+
+def _is_saturated(placed: pd.DataFrame) -> bool:
+    """Whether a side of the InfoNCE plane is at its limit for every student, so that its places mean nothing."""
+    below = placed[["nce_input", "nce_teacher"]].rsub(placed["nce_limit"], axis="index")
+    return bool((below < SATURATED).all().any())
 
 
 def planes(study: StudyFrames) -> pd.DataFrame:
@@ -61,11 +73,13 @@ def layers(given: FigureData) -> Figure | None:
         return None
     height = 0.35 + 0.16 * max(len(matrices[key][0]) for key in shown)
     figure, panels = grid_of_panels(len(shown), height + 0.35, margin=1.0, shared=True)
+    # Shades for what there is, in steps of a tenth: between 0 and 1 all would be the same blue.
+    low = np.floor(10 * min(float(np.nanmin(matrix)) for key in shown for matrix in matrices[key])) / 10
     for axes, (key, name) in zip(panels, shown.items(), strict=True):
         image = axes.imshow(
             np.ma.masked_invalid(matrices[key]).mean(axis=0),
             cmap="YlGnBu",
-            vmin=0,
+            vmin=low,
             vmax=1,
             origin="lower",
             aspect="auto",

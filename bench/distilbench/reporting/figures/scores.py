@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,29 +11,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distilbench.analysis.frame import OVERALL, StudyFrames, median_costs, row_names
-from distilbench.reporting.figures.drawn import FigureData, legend, reach, scored_methods
-from distilbench.reporting.figures.style import GREY, logarithmic, looks, new_figure, short
+from distilbench.reporting.figures.drawn import FigureData, panels_beside, reach, scored_methods
+from distilbench.reporting.figures.labels import Named, ends_of, name_ends
+from distilbench.reporting.figures.style import GREY, is_narrow, logarithmic, looks, new_figure, short
 from distilbench.reporting.tables.scores import flop_unit
 
-REFERENCE_LINES = {"floor": ":", "ceiling": "--"}
+REFERENCES = {"ceiling": "--", "reference": "-.", "floor": ":"}
+"""Roles of rows that are compared with, and the dashes of their lines."""
 CROWDED = 20
 """Tasks from which on the heat map's numbers are small."""
+WIDEST_SCALE = 200.0
+"""Percent of the gap: beyond it colours say no more, as where a task's gap is next to nothing."""
 
 
 def scores(given: FigureData) -> Figure | None:
-    """One panel per task group: a dot per seed, the mean with its interval per method, floor and ceiling as lines."""
+    """One panel per task group: a dot per seed and the mean with its interval; teacher and floor through all rows."""
     study = given.study
     methods = scored_methods(study)
     if not methods:
         return None
-    figure = new_figure(1.2 + 0.3 * len(methods))
-    panels = figure.subplots(1, len(study.averages.columns), sharey=True, squeeze=False)[0]
-    for axes, group in zip(panels, study.averages, strict=True):
-        _scores_panel(axes, study, methods, str(group))
-        axes.set(title=short(str(group)), xlabel="mean score x 100", ylim=(len(methods) - 0.5, -0.5))
+    rows = {**_named(study, "ceiling"), **methods, **_named(study, "reference"), **_named(study, "floor")}
+    columns = distinct_groups(study)
+    figure, panels = panels_beside(len(columns), 0.7 + 0.24 * len(rows))
+    for axes, group in zip(panels, columns, strict=True):
+        _scores_panel(axes, study, rows, group)
+        axes.set(title=short(group), ylim=(len(rows) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(range(len(methods)), [short(name) for name in methods.values()])
-    legend(figure, panels[0])
+    panels[0].set_yticks(range(len(rows)), [short(name) for name in rows.values()])
+    figure.supxlabel("mean score x 100", fontsize=8)
     return figure
 
 
@@ -44,16 +49,26 @@ def score_vs_cost(given: FigureData) -> Figure | None:
     if not methods or not {"seconds_train", "student_flops"} <= set(study.costs):
         return None
     unit, size = flop_unit(study.costs["student_flops"].max())
-    figure = new_figure(3.3)
-    panels = figure.subplots(1, 2, sharey=True)
     costs = {"seconds_train": ("training time (s)", 1.0), "student_flops": (f"student compute ({unit})", size)}
+    figure, panels = panels_beside(len(costs), 2.6 if is_narrow() else 3.2)
     for axes, (cost, (label, divisor)) in zip(panels, costs.items(), strict=True):
         _against(axes, study, methods, study.costs[cost] / divisor)
-        _pareto_front(axes, study, methods, median_costs(study)[cost] / divisor)
-        _reference_lines(axes.axhline, study, OVERALL)
+        spent = median_costs(study)[cost] / divisor
+        front = [(spent[key], study.average.percent(key, OVERALL)[0]) for key in pareto_front(study, methods, spent)]
+        if front:
+            axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.8, zorder=0)
+        for role in REFERENCES:
+            for key, name in _named(study, role).items():
+                _reference(axes.axhline, axes.axhspan, study.average.percent(key, OVERALL), role, name)
         axes.set(xlabel=label)
-    panels[0].set_ylabel("mean over tasks x 100")
-    legend(figure, panels[0])
+    panels[0].set_ylabel(f"{OVERALL} x 100")
+    means = {key: study.average.percent(key, OVERALL)[0] for key in methods}
+    beside = [
+        Named(name, study.average.percent(key, OVERALL)[0])
+        for role in REFERENCES
+        for key, name in _named(study, role).items()
+    ]
+    name_ends(figure, panels[-1], [*ends_of(methods, looks(study.runs), means), *beside])
     return figure
 
 
@@ -67,58 +82,104 @@ def tasks(given: FigureData) -> Figure | None:
         return None
     figure = new_figure(1.8 + 0.28 * len(methods))
     axes = figure.subplots()
-    colours = colormaps["YlGnBu"].with_extremes(bad="#eeeeee")
-    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, vmin=0, vmax=100, aspect="auto")
+    # White is the student before training: blue is gained, red is lost.
+    colours = colormaps["RdBu"].with_extremes(bad="#eeeeee")
+    most = min(WIDEST_SCALE, max(100.0, float(np.nanmax(np.abs(shares)))))
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap=colours, vmin=-most, vmax=most, aspect="auto")
+    size = 4.5 if len(study.tasks) > CROWDED else 6 if is_narrow() else 7
     for (y, x), share in np.ndenumerate(shares):
-        size = 7 if len(study.tasks) <= CROWDED else 4.5
-        text = "—" if np.isnan(share) else f"{share:.0f}"
-        axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if share > 60 else "black")
+        text = "—" if np.isnan(share) else f"{share:.0f}".replace("-0", "0") if abs(share) < 0.5 else f"{share:.0f}"
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_ink(share / most))
     names = [short(str(task)) for task in study.tasks.index]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(methods)), [short(name) for name in methods.values()])
     for x in np.flatnonzero(study.tasks["type"].to_numpy()[1:] != study.tasks["type"].to_numpy()[:-1]):
-        axes.axvline(x + 0.5, color="white", linewidth=3)
+        axes.axvline(x + 0.5, color=GREY, linewidth=1)
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    figure.colorbar(image, ax=axes, label="gap closed (%)", extend="both", pad=0.02)
+    bar = figure.colorbar(image, ax=axes, label="gap closed (%)", pad=0.02)
+    bar.ax.set_ylim(max(-most, min(0.0, float(np.nanmin(shares)))), most)
     return figure
 
 
 def seed_spread(given: FigureData) -> Figure | None:
-    """Mean over tasks by seed, a line per method: lines that run side by side show what pairing over seeds removes."""
+    """A line per method: how far each seed, by its number, ends from the method's mean over seeds."""
     study, methods = given.study, scored_methods(given.study)
-    runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
-    by_seed = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
-    if len(by_seed) < 2:
+    by_seed = seed_deviations(study)
+    shown = {key: name for key, name in methods.items() if key in by_seed}
+    if len(by_seed) < 2 or not shown:
         return None
-    figure = new_figure(3.0)
+    figure = new_figure(0.8 + 0.32 * len(shown))
     axes = figure.subplots()
-    # A row that lacks a task has no mean over tasks, and no column.
-    for key, name in ((key, name) for key, name in methods.items() if key in by_seed):
-        colour, marker = looks(study.runs)[key]
-        axes.plot(by_seed.index.astype(str), by_seed[key], marker=marker, color=colour, markersize=4, label=short(name))
-    axes.set(xlabel="seed", ylabel="mean over tasks x 100")
-    legend(figure, axes)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    # A seed has the same height in all lines, so that numbers do not hide each other.
+    heights, deviations = np.linspace(-0.36, 0.36, len(by_seed)), by_seed.to_dict()
+    for y, key in enumerate(shown):
+        colour, _ = looks(study.runs)[key]
+        for seed, height in zip(by_seed.index, heights, strict=True):
+            if np.isfinite(place := float(deviations[key][seed])):
+                axes.plot(place, y + height, ".", color=colour, markersize=4)
+                axes.annotate(
+                    str(seed), (place, y + height), (3, 0), textcoords="offset points", va="center", fontsize=5.5
+                )
+    axes.set_yticks(range(len(shown)), [short(name) for name in shown.values()])
+    axes.set(xlabel=f"{OVERALL} x 100, less the mean of the row", ylim=(len(shown) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
     return figure
 
 
-def _scores_panel(axes: Axes, study: StudyFrames, methods: dict[str, str], group: str) -> None:
-    keys = study.runs["key"].reindex(study.averages.index)
-    for y, key in enumerate(methods):
-        colour, marker = looks(study.runs)[key]
-        seeds = study.averages.loc[keys == key, group].to_numpy() * 100
-        axes.plot(seeds, np.full(len(seeds), y + 0.22), ".", color=colour, alpha=0.6, markersize=5)
-        mean, width = study.average.percent(key, group)
-        axes.errorbar(mean, y, xerr=width, fmt=marker, color=colour, markersize=5, capsize=2.5)
-    _reference_lines(axes.axvline, study, group)
+def seed_deviations(study: StudyFrames) -> pd.DataFrame:
+    """Seeds x rows of methods: mean over tasks in points (x100) less the row's mean; of rows that have all tasks."""
+    methods = scored_methods(study)
+    runs = study.runs.loc[study.averages.index].assign(score=study.averages[OVERALL] * 100)
+    by_seed = runs[runs["key"].isin(list(methods))].pivot_table(index="seed", columns="key", values="score")
+    return by_seed - by_seed.mean()
 
 
-def _reference_lines(line: Callable[..., object], study: StudyFrames, group: str) -> None:
-    for role, dashes in REFERENCE_LINES.items():
-        for key, name in row_names(study, role).items():
-            mean, _ = study.average.percent(key, group)
-            if not np.isnan(mean):
-                line(mean, linestyle=dashes, color=GREY, linewidth=1, label=short(name), zorder=1)
+def distinct_groups(study: StudyFrames) -> list[str]:
+    """The averages of the study; of those that are equal to the last digit, as with one task, the first."""
+    averages = study.averages
+    return [str(group) for group in (averages.T.drop_duplicates().index if len(averages) else averages)]
+
+
+def _ink(shade: float) -> str:
+    return "white" if abs(shade) > 0.6 else "black"
+
+
+def _named(study: StudyFrames, role: str) -> dict[str, str]:
+    """The rows of a role that have scores."""
+    scored = study.average.mean.notna().any(axis=1)
+    return {key: name for key, name in row_names(study, role).items() if scored.loc[key]}
+
+
+def _scores_panel(axes: Axes, study: StudyFrames, rows: dict[str, str], group: str) -> None:
+    keys, drawn = study.runs["key"].reindex(study.averages.index), looks(study.runs)
+    for y, key in enumerate(rows):
+        colour, marker = drawn.get(key, (GREY, "|"))
+        mean, half_width = study.average.percent(key, group)
+        role = study.rows.at[key, "role"]
+        if key in drawn:
+            seeds = study.averages.loc[keys == key, group].to_numpy() * 100
+            axes.plot(seeds, np.full(len(seeds), y + 0.27), ".", color=colour, alpha=0.6, markersize=4)
+        elif np.isfinite(mean):
+            _reference(axes.axvline, axes.axvspan, (mean, half_width), str(role), None)
+        axes.errorbar(mean, y, xerr=half_width, fmt=marker, color=colour, markersize=5, capsize=2.5)
+
+
+def _reference(
+    line: Callable[..., object],
+    band: Callable[..., object],
+    place: tuple[float, float],
+    role: str,
+    name: str | None,
+) -> None:
+    """A line at the mean of a row that others are compared with, and the band of its interval."""
+    mean, half_width = place
+    if not np.isfinite(mean):
+        return
+    line(mean, linestyle=REFERENCES[role], color=GREY, linewidth=0.9, label=name and short(name), zorder=1)
+    if np.isfinite(half_width):
+        band(mean - half_width, mean + half_width, color=GREY, alpha=0.1, linewidth=0, zorder=0)
 
 
 def _against(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.Series[float]) -> None:
@@ -130,17 +191,15 @@ def _against(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.S
         sideways = reach(typical, spent.min(), spent.max())
         bars = axes.errorbar(typical, mean, width, sideways, marker, color=colour, capsize=2.5)
         bars.set_label(short(name))
-    trained = cost[keys.isin(list(methods))]
-    if trained.max() > 20 * trained.min() > 0:
+    if (cost[keys.isin(list(methods))] > 0).all():
         logarithmic(axes)
 
 
-def _pareto_front(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.Series[float]) -> None:
-    """A line through the methods that no other beats at the same cost or less."""
-    points = sorted((float(cost[key]), study.average.percent(key, OVERALL)[0]) for key in methods)
-    front: list[tuple[float, float]] = []
-    for point in points:
-        if np.isfinite(point).all() and (not front or point[1] > front[-1][1]):
-            front.append(point)
-    if front:
-        axes.step(*zip(*front, strict=True), where="post", color=GREY, linewidth=0.8, zorder=0)
+def pareto_front(study: StudyFrames, methods: Iterable[str], cost: pd.Series[float]) -> list[str]:
+    """Keys of the methods that no other beats at the same cost or less, by their means, the cheapest first."""
+    front: list[str] = []
+    means = {key: study.average.percent(key, OVERALL)[0] for key in methods}
+    for key in sorted(means, key=lambda key: (float(cost[key]), -means[key])):
+        if np.isfinite((cost[key], means[key])).all() and (not front or means[key] > means[front[-1]]):
+            front.append(key)
+    return front

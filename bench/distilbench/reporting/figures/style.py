@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import pandas as pd
@@ -22,14 +23,25 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from distilbench.core.escape import visible_lines
+from distilbench.records.design import TUNED
+from distilbench.reporting import Layout
 
 # Okabe and Ito's palette, with the wine of Paul Tol's in place of yellow, which is lost on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+PLACES = (
+    *("mse", "ibkd", "codir", "internal-kd", "simcse", "ckd", "rkd", "leaf", "jasper", "ibkd-median", "simdist"),
+    *("minilm", "tinybert", "hpd", "sp", "crd", "cosine", "mse-pca", "matryoshka", "rankcse", "listnet", "margin-mse"),
+    *("distill-kl", "ibkd-supervised", "ibkd-nce", "codir-paper", "codir-code", "internal-kd-pid", "internal-kd-sid"),
+    *("simcse-supervised", "simcse-mlm", "dual-supervision", "embed-distill", "match-nce-gor", "embeddinggemma"),
+)
+"""Rows whose colour and marker are the same in every study. New names go to the end, or all others change theirs."""
 GREY = "#6b6b6b"
-WIDTH = 7.2
-"""Inches: the text width of a common page."""
+WIDTHS = {"one-column": 7.2, "two-column": 3.4}
+"""Inches: the text width of a common page, and of one of its two columns."""
 NAME_LENGTH = 32
+TITLE_SIZE = 9
+"""Points, of the message above a figure."""
 PNG_DPI = 200
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -59,9 +71,16 @@ FALLBACKS = (
 
 
 @contextmanager
-def styled(name: str) -> Iterator[None]:
-    """Draw and save figure `name` inside; its ids in SVG are its own, so that pages can hold several figures."""
+def styled(name: str, layout: Layout = "one-column") -> Iterator[None]:
+    """Draw and save figure `name` inside, for a page of `layout`.
+
+    Its ids in SVG are its own, so that pages can hold several figures.
+    """
     settings: Any = {**RC, "font.family": _fonts(), "svg.hashsalt": f"distilbench-{name}"}
+    if layout == "two-column":
+        # Papers of two columns are set in Times, which these letters are cut after.
+        settings |= {"font.family": ["STIXGeneral", *_fonts()], "axes.titlesize": 8, "legend.fontsize": 7}
+    settings["figure.figsize"] = (WIDTHS[layout], 1.0)
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         # Where no font here has a glyph, the figure has a box; the tables have the name.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -84,8 +103,18 @@ class ShownFigure(Figure):
 
 
 def new_figure(height: float) -> Figure:
-    """An empty page-wide figure, `height` in inches."""
-    return ShownFigure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
+    """An empty figure as wide as the page or column, `height` in inches."""
+    return ShownFigure(figsize=(width(), height), layout="constrained", facecolor="white")
+
+
+def width() -> float:
+    """Inches, of the figures that are drawn here and now; see `styled`."""
+    return float(matplotlib.rcParams["figure.figsize"][0])
+
+
+def is_narrow() -> bool:
+    """Whether figures are for one of two columns."""
+    return width() < WIDTHS["one-column"]
 
 
 def show_names(figure: Figure, shown: Callable[[str], str] = visible_lines) -> None:
@@ -131,18 +160,48 @@ def _save_pdf(figure: Figure, path: Path) -> None:
         write()
 
 
-def logarithmic(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers: those of matplotlib are set as formulas, which are switched off."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def logarithmic(axes: Axes, side: Literal["x", "y"] = "x") -> None:
+    """A logarithmic axis, of what is drawn, with plain numbers: matplotlib's are formulas, which are switched off."""
+    axes.set(**{f"{side}scale": "log"})
+    axis = axes.xaxis if side == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(
+        LogLocator(subs=(1,) if high > 1000 * low else (1, 2, 5) if high > 5 * low else range(1, 10))
+    )
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def looks(runs: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Row key -> colour and marker, by name and not by rank, so that a method looks the same in every figure."""
-    keys = sorted(runs.loc[runs["role"] == "method", "key"].unique())
-    return {key: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, key in enumerate(keys)}
+    """Row key -> colour and marker, which belong to the row's label, in whatever study it stands.
+
+    Labels that distilbench does not know take a place of their own by their letters, and the next free one where it is
+    taken: by another row, or, while there are others, by another row's colour.
+    """
+    labels = runs.loc[runs["role"] == "method"].groupby("key")["label"].first()
+    found: dict[str, int] = {}
+    for key in sorted(labels.index, key=lambda key: (labels[key] not in PLACES, str(labels[key]), str(key))):
+        found[str(key)] = _free_place(str(labels[key]), set(found.values()))
+    return {
+        key: (COLOURS[place % len(COLOURS)], MARKERS[(place + place // len(COLOURS)) % len(MARKERS)])
+        for key, place in found.items()
+    }
+
+
+def _free_place(label: str, taken: set[int]) -> int:
+    count = len(COLOURS) * len(MARKERS)
+    if label in PLACES:
+        first, step = PLACES.index(label), len(COLOURS)
+    elif (base := label.removesuffix(TUNED)) in PLACES:
+        # The same method in another regime: its colour, with another marker.
+        first, step = PLACES.index(base) + len(COLOURS), len(COLOURS)
+    else:
+        first, step = int(sha256(label.encode()).hexdigest(), 16) % count, 1
+    order = [*range(first, count, step), *range(count)] if step > 1 else [*range(first, count), *range(first)]
+    colours = {place % len(COLOURS) for place in taken}
+    if step == 1 and len(colours) < len(COLOURS):
+        order = [place for place in order if place % len(COLOURS) not in colours]
+    return next((place for place in order if place not in taken), first)
 
 
 def short(name: str) -> str:

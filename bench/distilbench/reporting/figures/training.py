@@ -9,10 +9,13 @@ from matplotlib.figure import Figure
 
 from distilbench.analysis.designs.dev_curves import dev_scores
 from distilbench.analysis.frame import row_names
-from distilbench.reporting.figures.drawn import FigureData, grid_of_panels, legend
-from distilbench.reporting.figures.style import COLOURS, logarithmic, looks, new_figure, short
+from distilbench.reporting.figures.drawn import FigureData, grid_of_panels
+from distilbench.reporting.figures.labels import ends_of, name_ends
+from distilbench.reporting.figures.style import COLOURS, is_narrow, logarithmic, looks, new_figure, short
 
 CURVE_POINTS = 200
+MANY_TIMES = 20
+"""The largest loss over the smallest, from which on an axis is logarithmic."""
 
 
 def learning_curves(given: FigureData) -> Figure | None:
@@ -41,6 +44,9 @@ def _curves_panel(axes: Axes, curves: pd.DataFrame) -> None:
         for name, (label, colour) in drawn.items():
             smooth = run[name].rolling(max(1, len(run) // 20), min_periods=1).mean().to_numpy()[points]
             axes.plot(sentences, smooth, color=colour, linewidth=0.8, label=None if index else label)
+    shown = curves[list(drawn)].to_numpy()
+    if np.nanmin(shown) > 0 and np.nanmax(shown) > MANY_TIMES * np.nanmin(shown):
+        logarithmic(axes, "y")
     if len(drawn) > 1:
         axes.legend(fontsize=6, handlelength=1, labelspacing=0.2)
 
@@ -52,15 +58,17 @@ def response(given: FigureData) -> Figure | None:
     methods = {key: name for key, name in row_names(study, "method").items() if key in set(frame["key"])}
     if not methods:
         return None
-    figure = new_figure(3.3)
+    figure = new_figure(2.6 if is_narrow() else 3.2)
     axes = figure.subplots()
+    ends = dict[str, float]()
     for key, name in methods.items():
         colour, marker = looks(study.runs)[key]
         points = frame[frame["key"] == key].groupby("spent")["score"].agg(["mean", "min", "max"]) * 100
         axes.plot(points.index, points["mean"], marker=marker, color=colour, markersize=4, label=short(name))
         axes.fill_between(points.index, points["min"], points["max"], color=colour, alpha=0.12, linewidth=0)
+        ends[key] = float(points["mean"].iloc[-1])
     currency = next(str(record.budget["currency"]) for record in study.records.values() if record.role == "method")
     logarithmic(axes)
     axes.set(xlabel=currency, ylabel="dev score x 100")
-    legend(figure, axes)
+    name_ends(figure, axes, ends_of(methods, looks(study.runs), ends))
     return figure

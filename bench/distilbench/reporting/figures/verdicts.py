@@ -12,6 +12,7 @@ from distilbench.reporting.figures.drawn import (
     FigureData,
     equivalence_band,
     judged_difference,
+    panels_beside,
     reach,
     scored_methods,
 )
@@ -21,27 +22,27 @@ from distilbench.reporting.figures.style import looks, new_figure, short
 def differences(given: FigureData) -> Figure | None:
     """One panel per average: each method's paired difference to the reference, with its interval."""
     inference, methods = given.inference, scored_methods(given.study)
-    reference = _reference(given, methods)
+    reference = reference_of(given, methods)
     columns = [str(group) for group in given.study.averages if inference.comparisons(str(group))]
     others = {key: name for key, name in methods.items() if key != reference}
     if reference is None or not columns or not others:
         return None
-    figure = new_figure(1.1 + 0.3 * len(others))
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    figure, panels = panels_beside(len(columns), 0.8 + 0.24 * len(others))
     for axes, column in zip(panels, columns, strict=True):
         equivalence_band(axes, given.study.margin)
         for y, key in enumerate(others):
             if item := given.inference.comparison(key, reference, column):
                 colour, _ = looks(given.study.runs)[key]
                 judged_difference(axes, y, item.difference, item, colour, capsize=2.5)
-        axes.set(title=short(column), xlabel="difference (points)", ylim=(len(others) - 0.5, -0.5))
+        axes.set(title=short(column), ylim=(len(others) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
     panels[0].set_yticks(range(len(others)), [short(name) for name in others.values()])
-    figure.supylabel(f"against {short(methods[reference])}", fontsize=8)
+    figure.supxlabel(f"difference to {short(methods[reference])} (points)", fontsize=8)
     return figure
 
 
-def _reference(given: FigureData, methods: dict[str, str]) -> str | None:
+def reference_of(given: FigureData, methods: dict[str, str]) -> str | None:
+    """Key of the row that others are drawn against. Raises `UserError` for a label that the study does not have."""
     if given.reference is None:
         return next(iter(methods), None)
     labels = {str(given.study.rows.at[key, "label"]): key for key in methods}

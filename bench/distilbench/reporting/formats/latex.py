@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from distilbench.core.escape import escape_latex
 from distilbench.reporting import Layout
-from distilbench.reporting.formats.render import Emphasis, Table
+from distilbench.reporting.formats.render import PLUS_MINUS, Emphasis, Table
 
 PACKAGES = "% needs the packages adjustbox, booktabs and siunitx"
 ROWS = 40
@@ -20,7 +20,6 @@ ONE_COLUMN_SIGNS = 44
 NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?")
 MINUS = re.compile(r"(?:(?<=^)|(?<=[\s(\[]))-(\d)")
 """A sign before a number, at the beginning of a cell or within it; ranges, dates and names have their hyphens."""
-PLUS_MINUS = " ± "
 LONG = 24
 """Signs of a word that may not fit in what is left of a line."""
 BREAKABLE = re.compile(r"(\\_|[/=:.,-])(?=[^\s\\]{4})")

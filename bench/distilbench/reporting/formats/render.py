@@ -14,6 +14,7 @@ from distilbench.core.errors import UserError, one_of
 from distilbench.core.escape import escape_csv, escape_html, escape_markdown
 
 Emphasis = Literal["best", "second"]
+PLUS_MINUS = " ± "
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
 HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
 
@@ -49,6 +50,24 @@ def with_columns(table: Table, names: Sequence[str]) -> Table:
             raise UserError(f"--columns: {one_of('column', name, list(known.values()))}")
     chosen = [known[name.casefold()] for name in dict.fromkeys(names)]
     return replace(table, text=table.text[chosen], order=table.order[chosen])
+
+
+def with_digits(table: Table, digits: int) -> Table:
+    """The table with at most so many decimals in each column of numbers: values from all of theirs, errors as shown."""
+    text = table.text.copy()
+    for name, numeric in zip(table.text, table.numeric, strict=True):
+        if numeric:
+            pairs = zip(table.text[name].astype(str), table.order[name], strict=True)
+            text[name] = [_shorter(shown, float(value), digits) for shown, value in pairs]
+    return replace(table, text=text)
+
+
+def _shorter(shown: str, value: float, digits: int) -> str:
+    """`shown` with fewer decimals, where it is a number, or one and its error, that has more."""
+    number, _, error = shown.partition(PLUS_MINUS)
+    if pd.isna(value) or len(number.partition(".")[2]) <= digits:
+        return shown
+    return f"{value:,.{digits}f}" + (f"{PLUS_MINUS}{float(error):.{digits}f}" if error else "")
 
 
 def to_markdown(table: Table) -> str:
