@@ -18,7 +18,7 @@ from distilbench.reporting.figures.all_figures import FIGURES
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.figures.representation import information_plane, layers, planes
 from distilbench.reporting.figures.style import logarithmic, new_figure, styled
-from distilbench.reporting.page.assemble import SECTIONS
+from distilbench.reporting.page.assemble import SECTIONS, TITLES
 
 Make = Callable[..., Record]
 

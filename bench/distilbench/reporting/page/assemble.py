@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -59,7 +58,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Training": (("figure response",), ("table response", "figure learning_curves")),
     "Vectors": ((), ("figure information_plane", "figure layers", "table vectors")),
 }
-"""PageSection -> what it shows, and what it folds; a part that no section names is folded in the last but two."""
+"""Section -> what it shows, and what it folds; a part that no section names is folded in the last but two."""
 REST = "Reproduction"
 
 
@@ -98,34 +97,34 @@ def to_page(
     figures = {name: _figure(folder / "figures", name, caption) for name, caption in captions.items()}
     parts = _parts(study, inference, tables, folder / "tables", figures)
     drawn = any(figure.redrawn for figure in figures.values())
-    return str(
-        _template().render(
-            study=study.name,
-            caution=caution(study),
-            alarms=[*alarms(study, inference), *filter(None, [lost_runs(study)])],
-            compared=compared(study),
-            facts=facts(study),
-            found=found(study, inference),
-            sections=_sections(parts),
-            methods=_filtered(study),
-            tasks=[(str(task), kind) for task, kind in study.tasks["type"].items()],
-            runs=shown_runs(study),
-            run_table=shown_table(run_table(study), study),
-            settings=shown_table(tables["settings"], study, folder / "tables"),
-            paragraph=paragraph(study),
-            scripts=[Markup(_asset(name)) for name in SCRIPTS] if drawn else [],
-            data=chart_data(study, inference) if drawn else None,
-        )
+    page = _environment().get_template("page.html.jinja")
+    return page.render(
+        study=study.name,
+        caution=caution(study),
+        alarms=[*alarms(study, inference), *filter(None, [lost_runs(study)])],
+        compared=compared(study),
+        facts=facts(study),
+        found=found(study, inference),
+        sections=_sections(parts),
+        methods=_filtered(study),
+        tasks=[(str(task), kind) for task, kind in study.tasks["type"].items()],
+        runs=shown_runs(study),
+        run_table=shown_table(run_table(study), study),
+        settings=shown_table(tables["settings"], study, folder / "tables"),
+        paragraph=paragraph(study),
+        scripts=[Markup(_asset(name)) for name in SCRIPTS] if drawn else [],
+        data=chart_data(study, inference) if drawn else None,
     )
 
 
 def to_html(table: Table) -> str:
     """One table as the page has it, without its files."""
-    return str(_template().module.table(shown_table(table)))
+    parts = _environment().get_template("parts.html.jinja").module
+    return str(getattr(parts, "table")(shown_table(table)))  # noqa: B009
 
 
 @cache
-def _template() -> Any:
+def _environment() -> Environment:
     environment = Environment(
         loader=FunctionLoader(_asset),
         autoescape=True,
@@ -136,12 +135,12 @@ def _template() -> Any:
     )
     environment.globals.update(
         style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
+        script=Markup(_asset("charts.js") + _asset("page.js")),
         signs=shown_tables.SIGNS,
         formats={"csv": "CSV", "md": "Markdown", "tex": "LaTeX"},
         is_table=_is_table,
     )
-    return environment.get_template("page.html.jinja")
+    return environment
 
 
 def _finalize(value: object) -> object:
