@@ -155,7 +155,7 @@ for (const button of all("[data-save]")) {
   });
 }
 
-/* A link leads into what is folded, too; and paper shows all of it. */
+/* A link leads into what is folded, too. */
 function unfold() {
   let part = location.hash && document.getElementById(location.hash.slice(1));
   for (; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;

@@ -67,8 +67,8 @@ class ShownTable:
 
     @property
     def longest(self) -> int:
-        """Letters of the longest name of a line, with some room beside it."""
-        return max((len(line[0].text) for line in self.lines), default=0) + 3
+        """Room for the longest name of a line, in digits: letters are narrower, and there is some space beside it."""
+        return max((len(line[0].text) for line in self.lines), default=0) * 9 // 10 + 3
 
     def places(self, line: Sequence[ShownCell]) -> str:
         """The rows of the study that a line is of, for filters."""
