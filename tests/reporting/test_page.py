@@ -115,10 +115,15 @@ def test_the_first_screen_says_what_was_compared_and_found(built: Built) -> None
         built.study, built.inference
     )
     stated = facts(built.study)
-    assert stated["Methods"] == "3 methods, 5 seeds each, not tuned"
+    assert stated["Methods"] == "3 methods, 5 seeds of each, not tuned"
     assert stated["Teacher"] == "teacher-l6 (6 layers, 384 wide)"
     assert stated["Budget"] == "12,800 sentences for each run"
     assert stated["Tasks"] == "1 of STS, 1 of Retrieval"
+
+
+def test_seeds_are_counted_by_method(make: Make) -> None:
+    study = make_study("demo", [make("mse", 1, (0.6,)), make("mse", 2, (0.6,)), make("rkd", 1, (0.6,))])
+    assert facts(study)["Methods"] == "2 methods, 1 to 2 seeds of each, not tuned"
 
 
 def test_one_figure_comes_first_and_then_the_main_table(built: Built) -> None:

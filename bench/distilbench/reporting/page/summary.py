@@ -6,7 +6,7 @@ from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, groups, ro
 from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
 from distilbench.reporting.cells import number
-from distilbench.reporting.findings import findings
+from distilbench.reporting.findings import HEADS, findings
 from distilbench.reporting.notes import smoke_mark, some
 from distilbench.reporting.ranking import machine, parameters_of
 
@@ -22,6 +22,9 @@ def facts(study: StudyFrames) -> dict[str, str]:
         "Student": some(_students(study, records)),
         "Text": some({f"{number(r.text['sentences'])} sentences of {r.text['source']}" for r in records}),
         "Budget": some({f"{number(r.budget['amount'])} {r.budget['currency']} for each run" for r in trained}),
+        "Heads": some(
+            {HEADS[start].removeprefix("heads ") for r in trained if (start := r.train.get("head_start")) in HEADS}
+        ),
         "Tasks": ", ".join(
             f"{len(tasks)} of {kind}" for kind, tasks in groups(study.tasks).items() if kind not in (OVERALL, BY_TYPE)
         ),
@@ -33,9 +36,11 @@ def facts(study: StudyFrames) -> dict[str, str]:
 def _methods(study: StudyFrames, trained: list[Record]) -> str:
     if not trained:
         return "none was trained"
-    seeds, trials = {r.seed for r in trained}, sorted({int(r.ledger["tuning_trials"]) for r in trained})
+    keys = study.runs["key"][study.runs["role"] == "method"]
+    seeds, trials = sorted(set(keys.value_counts())), sorted({int(r.ledger["tuning_trials"]) for r in trained})
+    each = " to ".join(str(count) for count in dict.fromkeys([seeds[0], seeds[-1]]))
     tuned = " or ".join("not tuned" if count == 0 else f"tuned by {_count(count, 'training')}" for count in trials)
-    return f"{_count(len(row_names(study, 'method')), 'method')}, {_count(len(seeds), 'seed')} each, {tuned}"
+    return f"{_count(keys.nunique(), 'method')}, {each} seed{'' if seeds[-1] == 1 else 's'} of each, {tuned}"
 
 
 def _students(study: StudyFrames, records: list[Record]) -> set[str]:
