@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -296,10 +297,12 @@ def test_pages_are_small(built: Built) -> None:
     assert (built.folder / "index.html").stat().st_size < 5e6
 
 
-def test_scripts_of_others_have_their_licences() -> None:
+def test_scripts_of_others_are_as_they_were_and_have_their_licences() -> None:
     scripts = [item for item in PAGE.joinpath("vendor").iterdir() if item.name.endswith(".js")]
+    known = PAGE.joinpath("vendor", "README.md").read_text(encoding="utf-8")
     assert len(scripts) == 2
     for item in scripts:
+        assert f"`{item.name}`" in known and hashlib.sha256(item.read_bytes()).hexdigest() in known
         licence = PAGE.joinpath("vendor", f"{item.name.partition('.')[0]}.LICENSE").read_text(encoding="utf-8")
         assert "Permission to use, copy, modify, and/or distribute this software" in licence
         assert "</script" not in item.read_text(encoding="utf-8")
