@@ -19,8 +19,9 @@ from distilbench.analysis.frame import OVERALL, StudyFrames, make_study, row_nam
 from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import build
+from distilbench.reporting.figures.style import MARKERS
 from distilbench.reporting.findings import findings
-from distilbench.reporting.page.charts import DRAWN
+from distilbench.reporting.page.charts import DRAWN, SYMBOLS
 from distilbench.reporting.page.summary import facts, found, lost_runs
 from distilbench.reporting.write import with_errors
 from tests.reporting.planted import factorial, simulate
@@ -291,6 +292,10 @@ def test_charts_are_drawn_from_the_scores_of_the_study(built: Built) -> None:
 def test_a_page_without_charts_holds_no_library(make: Make, write: Write, tmp_path: Path) -> None:
     [path] = build(write([make("mse", 1, None, status="failed")], curves=False), tmp_path / "out")
     assert len(read(path).all("script")) == 1 and path.stat().st_size < 100_000
+
+
+def test_every_marker_of_the_figures_has_a_symbol_of_its_own() -> None:
+    assert set(MARKERS) == set(SYMBOLS) and len(set(SYMBOLS.values())) == len(SYMBOLS)
 
 
 def test_pages_are_small(built: Built) -> None:

@@ -60,6 +60,8 @@ SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """Section -> what it shows, and what it folds; a part that no section names is folded in the last but two."""
 REST = "Reproduction"
+MAGNIFIED = 1.4
+"""Figures have letters of 8 points."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,10 @@ def _figure(folder: Path, name: str, caption: str) -> InlineFigure:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
     label = Markup.escape(visible_lines(caption))
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    # No larger than letters of a page's size, also where a figure is for one of two columns.
+    points = re.search(r'width="([\d.]+)pt"', svg)
+    widest = f' style="max-width: {float(points[1]) * MAGNIFIED:.0f}pt"' if points else ""
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}"{widest} ', 1)
     pdf = folder / f"{name}.pdf"
     return InlineFigure(
         name=name,

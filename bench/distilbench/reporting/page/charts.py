@@ -17,8 +17,11 @@ from distilbench.core.escape import visible
 from distilbench.reporting.figures.style import looks
 from distilbench.reporting.tables.scores import flop_unit
 
-SYMBOLS = {"o": "circle", "s": "square", "^": "triangle", "D": "diamond", "v": "wye", "P": "cross", "X": "star"}
-"""Marker of the figures -> symbol of the charts; what is not among them has a diamond on its corner."""
+SYMBOLS = {
+    **{"o": "circle", "s": "square", "^": "triangle", "D": "diamond", "v": "wye", "P": "cross", "X": "star"},
+    **{"<": "triangle2", ">": "diamond2", "p": "hexagon"},
+}
+"""Marker of the figures -> symbol of the charts."""
 GREY = "#6b6b6b"
 DRAWN = ("scores", "score_vs_cost", "differences", "response")
 """The figures that the page draws anew, so that a reader can ask them for values."""
@@ -49,7 +52,7 @@ def _rows(study: StudyFrames) -> list[dict[str, Any]]:
                 "name": visible(str(row["row"])),
                 "role": row["role"],
                 "colour": colour,
-                "symbol": SYMBOLS.get(marker, "diamond2"),
+                "symbol": SYMBOLS[marker],
             }
         )
     return rows
