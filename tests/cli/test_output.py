@@ -27,7 +27,8 @@ from distilbench.gate.baseline import bless, scores_of
 from distilbench.gate.check import CheckLine, CheckResult
 from distilbench.gate.output import as_table, to_junit, to_text
 from distilbench.reporting.formats.latex import to_latex
-from distilbench.reporting.formats.render import Table, to_html, to_json, to_markdown
+from distilbench.reporting.formats.render import Table, to_json, to_markdown
+from distilbench.reporting.page.assemble import to_html
 from tests.gate.test_check import write_study
 
 CANDIDATES = {"same": {"mse": 0.6}, "worse": {"mse": 0.9}}

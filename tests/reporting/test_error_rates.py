@@ -47,7 +47,7 @@ def test_the_command_prints_keeps_and_the_report_shows(folder: Path, capsys: pyt
     [page] = build(folder, folder.parent / "out", ReportOptions())
     tables = page.parent / "tables"
     assert "Error rates, in 12 studies simulated from these records" in (tables / "main.md").read_text()
-    assert "3 x 2=" in (tables / "error_rates.md").read_text() and "how often verdicts are wrong" in page.read_text()
+    assert "3 x 2=" in (tables / "error_rates.md").read_text() and "How often verdicts are wrong" in page.read_text()
 
 
 def test_what_was_measured_on_other_runs_or_another_margin_is_not_shown(

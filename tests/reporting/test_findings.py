@@ -113,6 +113,7 @@ def test_terminal_and_page_raise_the_alarm(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     assert TEACHER in said and FLOOR in said
     assert main(["report", str(tmp_path / "results" / "torture"), "--out", str(tmp_path / "reports")]) == 0
-    head = (tmp_path / "reports" / "torture" / "index.html").read_text(encoding="utf-8").partition("<main>")[0]
+    head = (tmp_path / "reports" / "torture" / "index.html").read_text(encoding="utf-8").partition("<main ")[0]
     assert f'<p class="mark">{TEACHER}' in head and f'<p class="mark">{FLOOR}' in head
-    assert '<p class="compared">1 method, untuned, 1 seed: teacher' in head and '<p class="finding">' in head
+    assert 'content="1 method, untuned, 1 seed: teacher' in head and '<p class="finding">' in head
+    assert "<dt>Methods</dt><dd>1 method, 1 seed of each, not tuned</dd>" in head

@@ -18,7 +18,7 @@ from distilbench.reporting.figures.all_figures import FIGURES
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.figures.representation import information_plane, layers, planes
 from distilbench.reporting.figures.style import logarithmic, new_figure, styled
-from distilbench.reporting.page import SECTIONS
+from distilbench.reporting.page.assemble import SECTIONS, TITLES
 
 Make = Callable[..., Record]
 
@@ -106,8 +106,9 @@ def test_records_from_before_have_neither(plain: list[Record]) -> None:
 
 
 def test_every_figure_has_its_place_on_the_page() -> None:
-    shown = {name.removeprefix("figure ") for parts in SECTIONS.values() for name in parts if name.startswith("figure")}
-    assert shown == set(FIGURES)
+    names = [name for lists in SECTIONS.values() for parts in lists for name in parts]
+    shown = {name.removeprefix("figure ") for name in names if name.startswith("figure")}
+    assert shown == set(FIGURES) == set(TITLES)
 
 
 def test_the_places_are_written_for_other_tools(study: StudyFrames, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from distilbench.analysis.frame import StudyFrames, make_study, row_names
 from distilbench.records.published import PublishedRow, PublishedTable, load_published
 from distilbench.records.record import Record
 from distilbench.reporting.formats.latex import to_latex
-from distilbench.reporting.formats.render import Table, to_html, to_markdown
+from distilbench.reporting.formats.render import Table, to_markdown
+from distilbench.reporting.page.assemble import to_html
 from distilbench.reporting.reproduction.ledger import reproduction_tables
 from distilbench.reporting.reproduction.protocol import differences
 from distilbench.reporting.reproduction.published_order import judge

@@ -16,7 +16,8 @@ from distilbench.records.record import Record
 from distilbench.reporting import summary
 from distilbench.reporting.cells import number
 from distilbench.reporting.formats.latex import to_latex
-from distilbench.reporting.formats.render import Table, to_html, to_markdown
+from distilbench.reporting.formats.render import Table, to_markdown
+from distilbench.reporting.page.assemble import to_html
 from distilbench.reporting.prose import paragraph, settings_table
 from distilbench.reporting.tables import scores as tables
 

@@ -58,7 +58,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
     def write(out: Path) -> None:
         from distilbench.reporting.figures.all_figures import draw_all
         from distilbench.reporting.figures.drawn import FigureData
-        from distilbench.reporting.page import to_page
+        from distilbench.reporting.page.assemble import to_page
 
         for name in ("tables", "figures"):
             (out / name).mkdir()
@@ -66,7 +66,7 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
         write_planes(study, out / "tables")
         given = FigureData(study, curves, inference, design, options.reference)
         captions = draw_all(given, out / "figures", options.layout)
-        (out / INDEX_FILE).write_text(to_page(study, inference, made, out / "figures", captions), encoding="utf-8")
+        (out / INDEX_FILE).write_text(to_page(study, inference, made, out, captions), encoding="utf-8")
 
     write_folder_atomically(target, write)
 

@@ -1,4 +1,4 @@
-"""One table as Markdown, HTML, JSON and CSV."""
+"""One table as Markdown, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import pandas as pd
 
 from distilbench.core.errors import UserError, one_of
-from distilbench.core.escape import escape_csv, escape_html, escape_markdown
+from distilbench.core.escape import escape_csv, escape_markdown
 
 Emphasis = Literal["best", "second"]
 PLUS_MINUS = " ± "
 MARKDOWN: dict[Emphasis, str] = {"best": "**{}**", "second": "*{}*"}
-HTML: dict[Emphasis, str] = {"best": "<strong>{}</strong>", "second": "<em>{}</em>"}
 
 
 @dataclass(frozen=True)
@@ -91,27 +90,6 @@ def _pipes(cells: list[list[str]], numeric: Sequence[bool]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [lines[0], rule, *lines[1:]])
 
 
-def to_html(table: Table) -> str:
-    """A sortable table in a box that scrolls on its own; sort values in `data-sort`."""
-    numeric = table.numeric
-    heads = [
-        f'<th scope="col"{_side(right)}><button>{escape_html(str(name))}</button></th>'
-        for name, right in zip(table.text, numeric, strict=True)
-    ]
-    rows = []
-    shown = _cells(table, escape_html, HTML)[1:]
-    for texts, (_, orders) in zip(shown, table.order.iterrows(), strict=True):
-        cells = [_cell(*item) for item in zip(texts, orders, numeric, strict=True)]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    mark = f'<p class="mark">{escape_html(table.mark)}</p>' if table.mark else ""
-    notes = "".join(f"<li>{escape_html(note)}</li>" for note in table.notes)
-    return (
-        f'<figure class="table">{mark}<figcaption>{escape_html(table.caption)}</figcaption>'
-        f'<div class="scroll"><table class="sortable"><thead><tr>{"".join(heads)}</tr></thead>\n'
-        f'<tbody>\n{chr(10).join(rows)}\n</tbody></table></div><ul class="notes">{notes}</ul></figure>'
-    )
-
-
 def to_json(table: Table) -> str:
     """Caption, notes, and the lines twice: as shown, and as unrounded numbers."""
     content = {
@@ -125,7 +103,7 @@ def to_json(table: Table) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
+def write_csv(frame: pd.DataFrame, path: Path | TextIO) -> None:
     """Write a frame without its index. Texts of others are no formulas of a spreadsheet; numbers stay numbers."""
 
     def cell(value: Any) -> Any:
@@ -146,12 +124,3 @@ def _cells(table: Table, escape: Callable[[str], str], emphasis: Mapping[Emphasi
 
 def _pad(text: str, width: int, right: bool) -> str:
     return text.rjust(width) if right else text.ljust(width)
-
-
-def _side(right: bool) -> str:
-    return ' class="number"' if right else ""
-
-
-def _cell(text: str, order: object, right: bool) -> str:
-    value = f' data-sort="{order}"' if right and not pd.isna(order) else ""  # type: ignore[call-overload]
-    return f"<td{_side(right)}{value}>{text}</td>"
