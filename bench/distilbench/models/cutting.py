@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from distilbench.core.errors import UserError
 from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
-from distilbench.models.parts.dropout import replace_dropout
 from distilbench.models.parts.pooling import Pooling
+from distilbench.models.parts.replacing import replace_layers
 from distilbench.study.sections.models import StudentSpec
 from distilbench_methods.base import evenly_spaced
 
@@ -37,7 +37,7 @@ def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
 def cut_model(model: Encoder, spec: StudentSpec, seed: int) -> Encoder:
     """A student that starts as another model, with all of its layers or some, and its pooling and head."""
     if spec.layers is None and spec.dropout is None:
-        replace_dropout(model.backbone)
+        replace_layers(model.backbone)
         backbone = model.backbone
     else:
         every = spec.model_copy(update={"layers": spec.layers or model.dims.layers})
@@ -71,7 +71,7 @@ def _cut(source: Encoder, spec: StudentSpec, seed: int) -> Any:
     with seeded(seed_for(seed, "student")):
         backbone: Any = type(source.backbone)._from_config(config, dtype=torch.float32)
     drop_pooler(backbone)
-    replace_dropout(backbone)
+    replace_layers(backbone)
     if narrow:
         _project_embeddings(source.backbone, backbone)
     else:
