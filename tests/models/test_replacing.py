@@ -66,3 +66,8 @@ def test_a_students_states_stay_in_bf16_between_blocks_and_leave_in_fp32(teacher
     assert out.hidden is not None
     given = [out.final, out.layers, *out.attention, *out.hidden]
     assert {tensor.dtype for tensor in given} == {torch.float32}
+
+
+def test_a_norm_without_weights_gives_shapes() -> None:
+    norm = LayerNorm.with_weights_of(nn.LayerNorm(8, device="meta"))
+    assert norm(torch.zeros(2, 8, device="meta")).is_meta

@@ -61,7 +61,7 @@ def _attention_with_maps(
         scores = scores + attention_mask
     # In bf16, on a CPU, torch takes twice as long for it.
     probabilities = scores.softmax(dim=-1, dtype=torch.float32)
-    output = drop(probabilities, dropout, module.training) @ value
+    output = drop(probabilities, dropout, module.training).to(value.dtype) @ value
     return output.transpose(1, 2).contiguous(), probabilities
 
 

@@ -19,4 +19,7 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         normed, kind = super().forward(x), x.device.type
         # In fp32, each product behind it would cast it anew, and the sum around the block would be in fp32 too.
-        return normed.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else normed
+        # Of the device `meta`, autocast knows nothing.
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            return normed.to(torch.get_autocast_dtype(kind))
+        return normed
