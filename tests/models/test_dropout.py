@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from distilbench.models.parts.dropout import Dropout, cheap_dropout, dropout, replace_dropout
+from distilbench.models.parts.dropout import cheap_dropout, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -50,22 +50,25 @@ def test_it_follows_the_seed_and_sleeps_in_evaluation() -> None:
     assert dropout(x, 0.0, training=True) is x
 
 
-def test_every_dropout_below_a_module_is_replaced() -> None:
-    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(0.3), nn.ReLU()), nn.Dropout(0.1))
-    replace_dropout(module)
-    found = [child for child in module.modules() if isinstance(child, nn.Dropout)]
-    assert [type(child) for child in found] == [Dropout, Dropout]
-    assert [child.p for child in found] == [0.3, 0.1]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_one_product_gives_what_choosing_and_scaling_give(dtype: torch.dtype) -> None:
     x = torch.randn(33, 17, dtype=dtype, requires_grad=True)
     torch.manual_seed(0)
     out = cheap_dropout(x, 0.3)
     (gradient,) = torch.autograd.grad((out * 3).sum(), x)
     chosen = torch.where(out != 0, x, 0.0)
-    scale = 2**16 / (2**16 - round(0.3 * 2**16))
-    assert out.dtype == dtype
+    scale = torch.tensor(2**16 / (2**16 - round(0.3 * 2**16)), dtype=dtype)
+    assert out.dtype == gradient.dtype == dtype
     assert torch.equal(out, chosen * scale)
     assert torch.equal(gradient, torch.where(out != 0, torch.full_like(x, 3.0), 0.0) * scale)
+
+
+def test_every_precision_drops_the_same_entries_and_scales_as_torch_does() -> None:
+    kept = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        out = cheap_dropout(torch.ones(2001, dtype=dtype), 0.1)
+        kept[dtype] = out != 0
+        theirs = nn.functional.dropout(torch.ones(2001, dtype=dtype), 0.1).max()
+        torch.testing.assert_close(out.max(), theirs, rtol=1e-5, atol=0)
+    assert torch.equal(*kept.values())

@@ -194,3 +194,19 @@ def test_dropout_is_that_which_is_asked_for(folder_of: Folder, name: str) -> Non
     ids = torch.arange(7, 19).view(2, 6)
     first, second = (student.train()(ids, torch.ones_like(ids)).final for _ in range(2))
     assert not torch.allclose(first, second)
+
+
+@every_family
+def test_a_student_trains_in_bf16(folder_of: Folder, name: str) -> None:
+    student = build_student(load_encoder(folder_of(name)), StudentSpec(layers=[1, 2], dropout=0.0), 1).train()
+    ids = torch.arange(7, 19).view(2, 6)
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    full = student(ids, mask).final
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = student(ids, mask).final
+    half.sum().backward()
+    # Weights this wide make rounding large.
+    assert float(torch.cosine_similarity(full, half).detach().min()) > 0.98
+    assert all(p.grad is None or p.grad.isfinite().all() for p in student.parameters())
+    assert any(p.grad is not None for p in student.parameters())

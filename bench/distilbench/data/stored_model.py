@@ -34,6 +34,9 @@ STRUCTURE = ("**/config.json", "modules.json", "**/sentence_*_config.json", "con
 LONGEST = sys.maxsize
 KEPT_OPEN = 4
 """Folders that are not opened anew as long as nothing in them changes."""
+HASHES_KEPT = 64
+FolderState = tuple[tuple[str, int, int, int], ...]
+"""Path, size, time of change and number of each file."""
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -47,7 +50,18 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 def weights_sha256(folder: Path) -> str:
     """Hash of the weights of a model folder, and of which file each is read from."""
+    return _weights_sha256(folder, _state(folder))
+
+
+@lru_cache(maxsize=HASHES_KEPT)
+def _weights_sha256(folder: Path, state: FolderState) -> str:
+    """`state` of its files: gigabytes are not read anew as long as that is the same."""
     return folder_sha256(folder, WEIGHTS)
+
+
+def _state(folder: Path) -> FolderState:
+    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return tuple((str(path), found.st_size, found.st_mtime_ns, found.st_ino) for path, found in files)
 
 
 def tokenizer_sha256(folder: Path) -> str:
@@ -64,13 +78,11 @@ def open_model(folder: Path) -> Any:
     for what distilbench does not do.
     """
     check_modules(folder)
-    files = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
-    state = tuple((str(path), found.st_size, found.st_mtime_ns, found.st_ino) for path, found in files)
-    return _opened(folder, state)
+    return _opened(folder, _state(folder))
 
 
 @lru_cache(maxsize=KEPT_OPEN)
-def _opened(folder: Path, state: tuple[tuple[str, int, int, int], ...]) -> Any:
+def _opened(folder: Path, state: FolderState) -> Any:
     """`state` of its files: what is kept is that of a folder as it was."""
     place = check_modules(folder)
     try:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from distilbench.core.errors import UserError
 from distilbench.core.seeds import seed_for, seeded
 from distilbench.models.encoder import Encoder, drop_pooler, feed_forward_key, layer_stack
-from distilbench.models.parts.dropout import replace_dropout
 from distilbench.models.parts.pooling import Pooling
+from distilbench.models.parts.replacing import replace_layers
 from distilbench.study.sections.models import StudentSpec
 from distilbench_methods.base import evenly_spaced
 
@@ -24,20 +24,22 @@ NOT_OF_LAYERS = ("classifier", "summary", "layerdrop", "drop_path")
 """Kinds of dropout that no layer of an encoder has."""
 
 
-def build_student(teacher: Encoder, spec: StudentSpec, seed: int) -> Encoder:
+def build_student(teacher: Encoder, spec: StudentSpec, seed: int, directions: Tensor | None = None) -> Encoder:
     """A student cut from the teacher: equal for equal teacher, spec and seed, whatever method will train it.
 
     With the teacher's width, the kept layers are copies. With a smaller one, the embedding tables are projected on
     the leading right singular vectors of the teacher's word embeddings (or copied, where the architecture projects
-    them itself) and everything else starts at random. Raises `UserError` for a cut that would not be the teacher's.
+    them itself) and everything else starts at random. `directions` are those vectors, where `directions_for` gave them
+    before. Of a teacher without weights, on the device `meta`, the student has none either. Raises `UserError` for a
+    cut that would not be the teacher's.
     """
-    return _encoder(teacher, _cut(teacher, spec, seed), pooling=spec.pooling or "mean", head=None)
+    return _encoder(teacher, _cut(teacher, spec, seed, directions), pooling=spec.pooling or "mean", head=None)
 
 
 def cut_model(model: Encoder, spec: StudentSpec, seed: int) -> Encoder:
     """A student that starts as another model, with all of its layers or some, and its pooling and head."""
     if spec.layers is None and spec.dropout is None:
-        replace_dropout(model.backbone)
+        replace_layers(model.backbone)
         backbone = model.backbone
     else:
         every = spec.model_copy(update={"layers": spec.layers or model.dims.layers})
@@ -58,25 +60,31 @@ def _encoder(source: Encoder, backbone: Any, *, pooling: Pooling, head: nn.Modul
     )
 
 
-def _cut(source: Encoder, spec: StudentSpec, seed: int) -> Any:
+def _cut(source: Encoder, spec: StudentSpec, seed: int, directions: Tensor | None = None) -> Any:
     """A transformer of some of another's layers."""
     kept = kept_layers(spec, source.dims.layers)
     config = _config_of_layers(source.backbone, kept)
     if spec.dropout is not None:
         for key in _dropout_keys(config):
             setattr(config, key, spec.dropout)
-    narrow = spec.width is not None and spec.width != source.dims.width
-    if narrow:
+    if narrow := _is_narrow(source, spec):
         _set_width(config, int(spec.width or 0))
-    with seeded(seed_for(seed, "student")):
+    place = source.device if source.device.type == "meta" else torch.device("cpu")
+    with seeded(seed_for(seed, "student")), place:
         backbone: Any = type(source.backbone)._from_config(config, dtype=torch.float32)
     drop_pooler(backbone)
-    replace_dropout(backbone)
+    replace_layers(backbone)
     if narrow:
-        _project_embeddings(source.backbone, backbone)
+        _project_embeddings(
+            source.backbone, backbone, directions_for(source, spec) if directions is None else directions
+        )
     else:
         _copy_layers(source.backbone, backbone, kept)
     return backbone
+
+
+def _is_narrow(source: Encoder, spec: StudentSpec) -> bool:
+    return spec.width is not None and spec.width != source.dims.width
 
 
 def kept_layers(spec: StudentSpec, teacher_layers: int) -> tuple[int, ...]:
@@ -139,16 +147,26 @@ def leading_directions(table_VH: Tensor, count: int) -> Tensor:
     return signed.to(table_VH.dtype)
 
 
+def directions_for(teacher: Encoder, spec: StudentSpec) -> Tensor | None:
+    """What the token vectors of a narrower student are projected on, [teacher width, width], equal for all seeds.
+
+    None where the width is the teacher's, or the architecture projects token vectors itself.
+    """
+    table_VH: Tensor = teacher.backbone.get_input_embeddings().weight
+    if not _is_narrow(teacher, spec) or table_VH.shape[1] != teacher.dims.width:
+        return None
+    if table_VH.is_meta:
+        return table_VH.new_empty(teacher.dims.width, int(spec.width or 0))
+    return leading_directions(table_VH, int(spec.width or 0))
+
+
 @torch.no_grad()
-def _project_embeddings(teacher: Any, student: Any) -> None:
-    own, wide = student.config.hidden_size, teacher.config.hidden_size
-    table_VH = teacher.get_input_embeddings().weight
-    source = teacher.state_dict()
-    directions = leading_directions(table_VH, own) if table_VH.shape[1] == wide else None
+def _project_embeddings(teacher: Any, student: Any, directions: Tensor | None) -> None:
+    own, source = student.config.hidden_size, teacher.state_dict()
     for name, module in student.named_modules():
         if not isinstance(module, nn.Embedding):
             continue
-        values = source[f"{name}.weight"].cpu()
+        values = source[f"{name}.weight"].to(module.weight.device)
         if values.shape == module.weight.shape:
             module.weight.copy_(values)
         elif directions is not None and module.embedding_dim == own:

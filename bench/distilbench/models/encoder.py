@@ -191,14 +191,14 @@ class Encoder(nn.Module):
                 output_hidden_states=bool(layers or hidden),
                 output_attentions=bool(attention),
             )
-        pooled = [pool(out.hidden_states[layer], mask_BT, layer_pooling) for layer in layers]
+        # Of a transformer in half precision, what follows it is not.
+        pooled = [pool(out.hidden_states[layer].float(), mask_BT, layer_pooling) for layer in layers]
         return Encoded(
-            # Of a transformer in half precision, what follows it is not.
             final=self.head(pool(out.last_hidden_state.float(), mask_BT, self.pooling)),
             layers=torch.stack(pooled, dim=1) if pooled else None,
             attention=tuple(out.attentions[layer - 1] for layer in attention) or None,
             attention_scores=tuple(inside[layer - 1].scores for layer in attention_scores) or None,
-            hidden=tuple(out.hidden_states[layer] for layer in hidden) or None,
+            hidden=tuple(out.hidden_states[layer].float() for layer in hidden) or None,
             qkv=tuple(inside[layer - 1].qkv for layer in qkv) or None,
         )
 

@@ -9,15 +9,14 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from distilbench.data.batches import LEAST_ROWS
+from distilbench.models.embed import tokens_per_pass
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun, PreparedStage
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.study.budget import synchronize
 from distilbench.study.sections.training import TrainSpec
 
-PROBE_ROWS, PROBE_TOKENS = 256, 32
-"""At most so many rows: with more, the rate stays what it is, and the memory does not."""
-PROBE_STEPS = 3
+PROBE_TOKENS, PROBE_STEPS = 32, 3
 TYPICAL_TOKENS = 24
 """Tokens per sentence that the estimate assumes while the text is not tokenised yet."""
 
@@ -35,7 +34,7 @@ def _stage_flops(inputs: Inputs, prepared: PreparedStage, tokens: float, rate: f
     needs, budget, length = prepared.needs, inputs.budget, round(tokens)
     batch_size = _rows_of_a_batch(inputs.study.train, length)
     passes = batch_size * (needs.student_views + needs.masked_tokens + needs.candidates)
-    step = 3 * inputs.students.untrained.forward_flops(passes, length)
+    step = 3 * inputs.students.shape.forward_flops(passes, length)
     step += prepared.stage.build().extra_flops(inputs.dims, batch_size, length)
     if needs.teacher_online:
         step += as_model(inputs.teacher).shape.forward_flops(batch_size, length)
@@ -59,7 +58,8 @@ def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
 def flops_per_second(inputs: Inputs) -> float:
     """Measured on a few forward and backward passes of the study's own student."""
     student = inputs.students.build(inputs.study.seeds[0]).train()
-    shape = (min(PROBE_ROWS, _rows_of_a_batch(inputs.study.train, PROBE_TOKENS)), PROBE_TOKENS)
+    rows = tokens_per_pass(inputs.settings.device) // PROBE_TOKENS
+    shape = (min(rows, _rows_of_a_batch(inputs.study.train, PROBE_TOKENS)), PROBE_TOKENS)
     ids = torch.ones(shape, dtype=torch.long, device=inputs.settings.device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:
@@ -82,7 +82,7 @@ def _run_flops(run: PreparedRun, rates: dict[int, float]) -> float:
     inputs, role = run.inputs, run.cell.role
     # A static student looks vectors up: next to nothing.
     models = {"ceiling": inputs.teacher.shape, "reference": None}
-    model = models.get(role, inputs.students.untrained)
+    model = models.get(role, inputs.students.shape)
     scoring = model.forward_flops(sum(task.num_texts for task in inputs.tasks()), TYPICAL_TOKENS) if model else 0.0
     if role != "method":
         return scoring

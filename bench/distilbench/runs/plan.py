@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 
@@ -78,7 +79,9 @@ def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
     try_rows(inputs, keep=False)
     text = inputs.text
     tokens = float(text.corpus.lengths().mean()) if text.is_built else TYPICAL_TOKENS
-    rate = flops_per_second(inputs)
+    # Each of these trains for some steps, and ways to run often have equally many threads.
+    rate_of = cache(partial(_rate, inputs))
+    rate = rate_of(torch.get_num_threads())
     (prepared,) = prepare([inputs])
     runs = [_planned(run, tokens, rate) for run in prepared]
     to_do = [item.flops_left for item in runs if item.is_open]
@@ -88,7 +91,9 @@ def make_plan(inputs: Inputs, layouts: dict[str, Layout]) -> Plan:
         text=f"{len(text.corpus)} sentences, tokenised" if text.is_built else "not tokenised yet",
         signals=_signals(prepared) if text.is_built else "not stored yet",
         device=inputs.settings.device,
-        estimates={name: (layout, _seconds(inputs, to_do, layout)) for name, layout in layouts.items()},
+        estimates={
+            name: (layout, _seconds(inputs, to_do, layout, rate_of(layout.threads))) for name, layout in layouts.items()
+        },
     )
 
 
@@ -103,12 +108,18 @@ def _signals(runs: list[PreparedRun]) -> str:
     return f"{rows} sentences in the store ({size / 1e6:.3g} MB for all, in {kind})"
 
 
-def _seconds(inputs: Inputs, flops: list[float], layout: Layout) -> float:
-    """Seconds that trainings of so many FLOPs take, at the speed of one of them with its share of the threads."""
+def _rate(inputs: Inputs, threads: int) -> float:
+    """FLOPs a second of one training with so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(layout.threads)
-    rate = flops_per_second(inputs)
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    try:
+        return flops_per_second(inputs)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds(inputs: Inputs, flops: list[float], layout: Layout, rate: float) -> float:
+    """Seconds that trainings of so many FLOPs take; `rate` is that of one of them with its share of the threads."""
     # Runs that share a GPU share its speed too.
     slots = layout.jobs if inputs.settings.device == "cpu" else max(1, len(layout.devices))
     return makespan(flops, min(slots, layout.jobs)) / rate

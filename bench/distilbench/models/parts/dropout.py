@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 LEVELS = 2**16
 BYTES_PER_DRAW, BYTES_PER_LEVEL = 8, 2
+HALVES = (torch.bfloat16, torch.float16)
 
 
 def cheap_dropout(x: Tensor, p: float) -> Tensor:
@@ -18,9 +19,17 @@ def cheap_dropout(x: Tensor, p: float) -> Tensor:
     draws = torch.empty(-(-x.numel() // per_draw), dtype=torch.int64).random_(-(2**63), None)
     levels = draws.view(torch.int16)[: x.numel()].view(x.shape)
     dropped = round(p * LEVELS)
-    keep = levels >= dropped - LEVELS // 2
     # One product forward and one backward, where choosing entries and scaling them would take two each.
-    return (x * torch.where(keep, LEVELS / (LEVELS - dropped), 0.0)).to(x.dtype)
+    return x * _factors(levels, dropped - LEVELS // 2, LEVELS / (LEVELS - dropped), x.dtype)
+
+
+def _factors(levels: Tensor, least: int, scale: float, dtype: torch.dtype) -> Tensor:
+    """The scale from some level on, and zero below it; int16 `levels` may be overwritten."""
+    if dtype not in HALVES:
+        return torch.where(levels >= least, torch.tensor(scale, dtype=dtype), torch.zeros((), dtype=dtype))
+    # One or zero times the bits of the scale, since torch chooses numbers of sixteen bits one by one.
+    bits = int(torch.tensor(scale, dtype=dtype).view(torch.int16))
+    return levels.ge_(least).mul_(bits).view(dtype)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -35,12 +44,3 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p, self.training)
-
-
-def replace_dropout(module: nn.Module) -> None:
-    """Put `Dropout` in place of every `torch.nn.Dropout` below a module."""
-    for name, child in module.named_children():
-        if type(child) is nn.Dropout:
-            setattr(module, name, Dropout(child.p))
-        else:
-            replace_dropout(child)

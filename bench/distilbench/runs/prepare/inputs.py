@@ -62,7 +62,7 @@ class Inputs:
     @property
     def dims(self) -> Dims:
         """Shapes for the methods."""
-        return dims_for(self, self.students.untrained)
+        return dims_for(self, self.students.shape)
 
     def source_of(self, needs: Needs) -> PlainText | RowsText:
         """Where the text comes from that a method with these needs is trained on."""

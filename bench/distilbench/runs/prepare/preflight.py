@@ -49,7 +49,7 @@ def check_methods(inputs: Inputs) -> list[Needs]:
     max_length, own = inputs.study.train.max_length, inputs.students.own
     models = {member.name: member.shape for member in inputs.teacher.members if isinstance(member, Teacher)}
     if own is not None:
-        models[own.name] = inputs.students.untrained
+        models[own.name] = inputs.students.shape
     for name, model in models.items():
         if max_length > model.max_positions:
             raise UserError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from distilbench.data.tokenizer import TextReader
-from distilbench.models.cutting import build_student, cut_model
+from distilbench.models.cutting import build_student, cut_model, directions_for
 from distilbench.models.encoder import Encoder, num_parameters
 from distilbench.models.model_folder import StoredModel, load_encoder
 from distilbench.models.static_student import distil_static
@@ -30,6 +33,8 @@ class Students:
     ) -> None:
         """`own` is the model that they start from where they are not cut from the teacher."""
         self.spec, self.own, self._maker, self._static = spec, own, teacher, static or StaticSpec()
+        # The runs of a seed follow each other.
+        self._latest = lru_cache(maxsize=1)(self._make)
 
     @property
     def _teacher(self) -> Teacher:
@@ -57,17 +62,34 @@ class Students:
 
     def build(self, seed: int) -> Encoder:
         """A fresh student of this seed."""
+        return deepcopy(self._latest(seed)).to(self._maker.device)
+
+    def _make(self, seed: int) -> Encoder:
         if self.own is None:
-            student = build_student(self._teacher.original, self.spec, seed)
+            student = build_student(self._teacher.original, self.spec, seed, self._directions)
         else:
             student = cut_model(load_encoder(self.own.folder), self.spec, seed)
+        return self._prompted(student)
+
+    @cached_property
+    def _directions(self) -> Tensor | None:
+        return directions_for(self._teacher.original, self.spec)
+
+    def _prompted(self, student: Encoder) -> Encoder:
         if self.spec.prompts is not None:
             student.prompts, student.default_prompt_name = dict(self.spec.prompts), None
-        return student.to(self._maker.device)
+        return student
+
+    @cached_property
+    def shape(self) -> Encoder:
+        """One student without its weights, on the device `meta`, made without the teacher's."""
+        if self.own is None:
+            return self._prompted(build_student(self._teacher.shape, self.spec, 0))
+        return self._prompted(cut_model(load_encoder(self.own.folder, weights=False), self.spec, 0))
 
     @cached_property
     def untrained(self) -> Encoder:
-        """One student that is never trained, for its shape."""
+        """One student that is never trained."""
         return self.build(0)
 
     def static(self, ledger: Ledger) -> Encoder:
@@ -79,10 +101,10 @@ class Students:
         own = {} if self.own is None else {"name": self.own.name, "sha256": self.hashes["weights"]}
         return {
             **own,
-            **asdict(self.untrained.dims),
-            "output_width": self.untrained.output_width(),
-            "parameters": num_parameters(self.untrained),
-            "pooling": self.untrained.pooling,
+            **asdict(self.shape.dims),
+            "output_width": self.shape.output_width(),
+            "parameters": num_parameters(self.shape),
+            "pooling": self.shape.pooling,
         }
 
     def static_facts(self) -> dict[str, Any]:
