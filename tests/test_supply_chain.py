@@ -87,10 +87,11 @@ def test_what_set_up_installs_is_pinned_by_hash(name: str) -> None:
     assert [package for package in found if ONE_OF_MANY_BUILDS.fullmatch(package)] == []
     missing = needed(LOCKS[name]) - set(found)
     assert [package for package in missing if not ONE_OF_MANY_BUILDS.fullmatch(package)] == []
-    pins = {canonicalize_name(pin["name"]): pin["version"] for pin in PIN.finditer(_constraints())}
-    assert {package: found[package].version for package in found if package in pins} == {
+    pins: dict[str, str] = {canonicalize_name(pin["name"]): pin["version"] for pin in PIN.finditer(_constraints())}
+    assert {package: entry.version for package, entry in found.items() if package in pins} == {
         package: pins[package] for package in found if package in pins
     }
+    # What other systems alone need is in no environment of this one.
     assert all(entry.marker is not None for package, entry in found.items() if package not in pins)
 
 
