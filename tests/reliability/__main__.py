@@ -1,6 +1,6 @@
 """Torture: all campaigns of this folder one after the other, from one seed; prints their tallies as a table.
 
-    python -m tests.reliability            # those of RELIABILITY.md, about two hours of one core
+    python -m tests.reliability            # those of RELIABILITY.md, about three hours of one core
     python -m tests.reliability --share 0.02
 
 Exits with 1 if one of them found something.

@@ -233,6 +233,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="*", default=["mse", "codir"], help="rows of the study")
     arguments = parser.parse_args()
+    # Ray has things to say on stdout, of what was killed, and keeps to no lines of others.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     torch.set_num_threads(1)
     quiet_libraries()
     # Loaded once, before the first child: a child's time then goes into what is to be killed.
@@ -246,7 +249,8 @@ def main() -> int:
             found = torture(engine, kinds, arguments.kills, arguments.seed, Path(place), study)
         finally:
             engine.stop()
-    sys.stdout.write(json.dumps({"engine": arguments.engine, **found}) + "\n")
+    with out:
+        out.write(json.dumps({"engine": arguments.engine, **found}) + "\n")
     return int(bool(found["differing_files"] or found["made_twice"] or found["steps_too_many"]))
 
 
