@@ -33,7 +33,7 @@ def test_what_is_copied_is_there_and_in_the_context() -> None:
         if line.startswith("!")
     }
     copied = [name for rest in values("COPY") if not rest.startswith("--from=") for name in rest.split()[:-1]]
-    assert copied == [*OF_THE_WHEEL, "constraints.txt"] and set(copied) == sent
+    assert copied == [*OF_THE_WHEEL, "constraints.txt", "requirements/demo.txt"] and set(copied) == sent
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
@@ -48,7 +48,7 @@ def test_stages_and_arguments_are_declared() -> None:
 def test_it_starts_a_command_of_the_wheel_on_a_python_that_is_supported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert json.loads(values("ENTRYPOINT")[0])[0] in project["scripts"]
-    (extra,) = re.findall(r"\*\.whl\)\[(\w+)\]", " ".join(values("RUN")))
+    (extra,) = re.findall(r"requirements/(\w+)\.txt", " ".join(values("COPY")))
     assert extra in project["optional-dependencies"]
     workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     for rest in values("FROM"):

@@ -289,6 +289,7 @@ def test_the_gate_shows_every_name(cli: Cli, results: Path, names: Names, tmp_pa
         }
         files = [part for name, path in out.items() for part in (f"--{name}", path)]
         said(cli("check", candidate, "--baseline", base, *files), code)
+        check_formats(cli, code, "check", candidate, "--baseline", base, "--github")
         suite = ElementTree.parse(out["junit"]).getroot()
         cases = list(suite)
         assert {case.tag for case in cases} == {"testcase"} and len(cases) == int(suite.attrib["tests"])

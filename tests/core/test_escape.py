@@ -92,6 +92,17 @@ def test_every_format_character_is_seen() -> None:
     assert visible("müller 你好 \U0001f600 ±—") == "müller 你好 \U0001f600 ±—"
 
 
+def test_what_is_not_assigned_and_shows_nothing_is_seen() -> None:
+    for sign in ("\u2065", "\ufff0", "\U000e0080", "\U000e0fff"):
+        assert visible(f"m{sign}se") == f"m{ascii(sign)[1:-1]}se"
+
+
+def test_a_character_has_one_variation_selector_and_letters_have_none() -> None:
+    assert visible("\u2764\ufe0f \u845b\U000e0100") == "\u2764\ufe0f \u845b\U000e0100"
+    assert visible("mse\ufe0f") == "mse\\ufe0f" and visible("\ufe0fa") == "\\ufe0fa"
+    assert visible("\u2764\ufe0f\ufe01\ufe02") == "\u2764\ufe0f\\ufe01\\ufe02"
+
+
 def test_joiners_stay_where_scripts_need_them() -> None:
     family, persian = "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
     assert (visible(family), visible(persian)) == (family, persian)

@@ -20,6 +20,7 @@ class _Answers(BaseHTTPRequestHandler):
     folder: Path
     data_set: str
     asked: list[str]
+    claimed: dict[str, int]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -63,7 +64,12 @@ class _Answers(BaseHTTPRequestHandler):
         name = path.relative_to(self.folder).as_posix()
         if path.is_dir():
             return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
-        return {"type": "file", "path": name, "oid": self._oid(path), "size": path.stat().st_size}
+        return {
+            "type": "file",
+            "path": name,
+            "oid": self._oid(path),
+            "size": self.claimed.get(name, path.stat().st_size),
+        }
 
     def _oid(self, path: Path) -> str:
         return hashlib.sha1(path.read_bytes()).hexdigest()
@@ -105,10 +111,11 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake_hub(folder: Path, data_set: str) -> Iterator[tuple[str, list[str]]]:
-    """The address of the server, and what it was asked for."""
+def fake_hub(folder: Path, data_set: str, claimed: dict[str, int] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """The address of the server, and what it was asked for; `claimed` has sizes of files that are others in truth."""
     asked: list[str] = []
-    answers = type("Answers", (_Answers,), {"folder": folder, "data_set": data_set, "asked": asked})
+    known = {"folder": folder, "data_set": data_set, "asked": asked, "claimed": claimed or {}}
+    answers = type("Answers", (_Answers,), known)
     server = ThreadingHTTPServer(("127.0.0.1", 0), answers)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

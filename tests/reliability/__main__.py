@@ -1,6 +1,6 @@
 """Torture: all campaigns of this folder one after the other, from one seed; prints their tallies as a table.
 
-    python -m tests.reliability            # those of RELIABILITY.md, about two hours of one core
+    python -m tests.reliability            # those of RELIABILITY.md, about three hours of one core
     python -m tests.reliability --share 0.02
 
 Exits with 1 if one of them found something.
@@ -12,28 +12,48 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-CAMPAIGNS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
-    "kills of a study": ("kills", "--kills", 100, ("lost_completed_runs", "differing_files")),
-    "kills of other verbs": ("verbs", "--kills", 100, ("stuck", "differing_files")),
-    "changed bytes": ("corruption", "--trials", 300, ("missed", "differing_files")),
-    "mutated files of results": ("mutated", "--mutants", 500, ("tracebacks", "silent_uses", "unclear")),
-    "malformed studies and data": ("malformed", "--inputs", 300, ("tracebacks", "silent_uses", "unclear", "endless")),
-    "damaged mirrors": ("mirrors", "--mirrors", 60, ("wrong",)),
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A script, how it is told how many trials to make, and which of its counts must come out as none."""
+
+    script: str
+    option: str
+    trials: int
+    none: tuple[str, ...]
+    least: int
+    more: tuple[str, ...] = ()
+
+
+LOST = ("differing_files", "made_twice", "steps_too_many")
+CAMPAIGNS = {
+    "kills of a study": Campaign("kills", "--kills", 100, ("lost_completed_runs", "differing_files"), 2),
+    "kills of other verbs": Campaign("verbs", "--kills", 100, ("stuck", "differing_files"), 10),
+    "kills with two workers": Campaign("engines", "--kills", 40, LOST, 3, ("--engine", "local")),
+    "kills on Ray": Campaign("engines", "--kills", 40, LOST, 4, ("--engine", "ray")),
+    "changed bytes": Campaign("corruption", "--trials", 300, ("missed", "differing_files"), 9),
+    "mutated files of results": Campaign("mutated", "--mutants", 500, ("tracebacks", "silent_uses", "unclear"), 60),
+    "malformed studies and data": Campaign(
+        "malformed", "--inputs", 300, ("tracebacks", "silent_uses", "unclear", "endless"), 40
+    ),
+    "damaged mirrors": Campaign("mirrors", "--mirrors", 60, ("wrong",), 7),
 }
-"""What -> script, its option for how many, how many, and what must come out as none."""
-LEAST = {"kills": 2, "verbs": 10, "corruption": 9, "mutated": 60, "malformed": 40, "mirrors": 7}
 
 
 def run(what: str, share: float, seed: int) -> tuple[dict[str, Any], int]:
     """What came of a campaign, and how many trials it was asked for."""
-    script, option, count, _ = CAMPAIGNS[what]
-    count = max(LEAST[script], round(share * count))
-    more = ["--quick"] if script == "mutated" and share < 1 else []
-    command = [sys.executable, "-m", f"tests.reliability.{script}", option, str(count), "--seed", str(seed), *more]
+    campaign = CAMPAIGNS[what]
+    count = max(campaign.least, round(share * campaign.trials))
+    more = [*campaign.more, *(["--quick"] if campaign.script == "mutated" and share < 1 else [])]
+    script = f"tests.reliability.{campaign.script}"
+    command = [sys.executable, "-m", script, campaign.option, str(count), "--seed", str(seed), *more]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout.strip():
         sys.exit(f"{what}: no outcome")
@@ -50,8 +70,11 @@ def main() -> int:
     sys.stdout.write("| campaign | trials | outcome | seconds |\n|---|---|---|---|\n")
     found = False
     for what in arguments.only:
+        if "ray" in CAMPAIGNS[what].more and find_spec("ray") is None:
+            sys.stdout.write(f"| {what} | 0 | left out: Ray is not installed | 0 |\n")
+            continue
         outcome, count = run(what, arguments.share, arguments.seed)
-        values = {name: outcome[name] for name in CAMPAIGNS[what][3]}
+        values = {name: outcome[name] for name in CAMPAIGNS[what].none}
         counts = {name: len(value) if isinstance(value, list) else value for name, value in values.items()}
         said = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
         sys.stdout.write(f"| {what} | {count} | {said} | {outcome['seconds']:.0f} |\n")

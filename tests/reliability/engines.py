@@ -1,11 +1,11 @@
 """Run a study on every engine, kill parts of it on the way, and compare what comes out with a run in one process.
 
-    python -m tests.reliability.engines --engine local ray --times 10
+    python -m tests.reliability.engines --engine local --kills 30
 
-What is killed: a worker process while it is at a run; on Ray a whole node; the driver, which is then started again;
-and Ctrl-C in the place of that. Ray runs on three nodes of its own on the loopback interface. Prints a line of JSON for
-each kind of kill, and exits with 1 if a bit differs, a run is lost, a model or record was made twice, or a kill cost
-more than the step that each of the two workers was at.
+What is killed, by turns: a worker process while it is at a run; on Ray a whole node; the driver, which is then started
+again; and Ctrl-C in the place of that. Once, nothing is. Ray runs on three nodes of its own on the loopback interface.
+Prints one line of JSON, and exits with 1 if a bit differs, a run is lost, a model or record was made twice, or a kill
+cost more than the step that each of the two workers was at.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ from tests.reliability.processes import RENAMES_VARIABLE, Nodes, below, hooked, 
 
 JOBS = 2
 LONGEST_WAIT = 900.0
-KINDS = {"local": ("none", "worker", "driver", "ctrl-c"), "ray": ("none", "worker", "node", "driver", "ctrl-c")}
+KINDS = {"local": ("driver", "ctrl-c", "worker"), "ray": ("driver", "ctrl-c", "worker", "node")}
+"""Drivers are forked from this process, and so before it becomes one itself."""
 
 
 class Listener(Watch):
@@ -172,10 +173,12 @@ def with_driver_killed(
     return True, alive
 
 
-def measure(engine: Local | OnRay, what: str, study: Path, twin: Victim, folder: Path, times: int) -> dict[str, Any]:
-    start, differing, struck, again, twice, alive = time.monotonic(), set[str](), 0, [], 0, [0.0]
+def measure(
+    engine: Local | OnRay, what: str, study: Path, twin: Victim, folder: Path, times: int, seed: int
+) -> dict[str, Any]:
+    start, differing, struck, again, twice, alive = time.monotonic(), set[str](), 0, list[int](), 0, [0.0]
     for number in range(times):
-        victim, rng = Victim(study, folder / f"{what}-{number}"), random.Random(f"{what} {number}")
+        victim, rng = Victim(study, folder / f"{what}-{number}"), random.Random(f"{seed} {what} {number}")
         victim.folder.mkdir(parents=True)
         if what in ("driver", "ctrl-c"):
             hit, seconds = with_driver_killed(engine, what, victim, rng, twin.steps())
@@ -183,57 +186,72 @@ def measure(engine: Local | OnRay, what: str, study: Path, twin: Victim, folder:
         else:
             hit = with_driver_here(engine, what, victim, rng)
         struck += hit
-        differing.update(workload.differences(twin.folder, victim.folder))
+        differing.update(f"{what}: {name}" for name in workload.differences(twin.folder, victim.folder))
         again.append(victim.steps() - twin.steps())
         twice += victim.twice()
         sys.stderr.write(
             f"{what} {number}: struck {hit}, steps again {again[-1]}, twice {twice}, {sorted(differing)}\n"
         )
     return {
-        "killed": what,
         "times": times,
         "struck": struck,
         "differing_files": sorted(differing),
         "made_twice": twice,
-        "most_steps_again": max(again),
+        "most_steps_again": max(again, default=0),
         "longest_orphan_seconds": round(max(alive), 1),
         "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def torture(engine: Local | OnRay, kinds: Sequence[str], count: int, seed: int, folder: Path, study: Path) -> Any:
+    """Run undisturbed once and then kill, each kind as often; what came of it."""
+    twin, begun = Victim(study, folder / "twin"), time.monotonic()
+    write_down_renames()
+    twin.folder.mkdir()
+    # In a child: what trains has threads, and can no longer be forked.
+    kills.finish(study, twin.folder, ["--threads", "1"])
+    found = {}
+    for place, what in enumerate((*kinds, "none")):
+        times = 1 if what == "none" else count // len(kinds) + (place < count % len(kinds))
+        found[what] = measure(engine, what, study, twin, folder, times, seed)
+    return {
+        "kills": sum(part["struck"] for what, part in found.items() if what != "none"),
+        "by_kind": found,
+        "differing_files": [name for part in found.values() for name in part["differing_files"]],
+        "made_twice": sum(part["made_twice"] for part in found.values()),
+        "steps_too_many": sum(max(0, part["most_steps_again"] - JOBS) for part in found.values()),
+        "longest_orphan_seconds": max(part["longest_orphan_seconds"] for part in found.values()),
+        "seconds": round(time.monotonic() - begun, 1),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", choices=tuple(KINDS), required=True)
-    parser.add_argument("--kill", choices=KINDS["ray"], nargs="+", help="all kinds unless given")
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--kinds", choices=KINDS["ray"], nargs="+", help="of kills; all unless given")
+    parser.add_argument("--kills", type=int, default=30, help="over all kinds")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="*", default=["mse", "codir"], help="rows of the study")
     arguments = parser.parse_args()
+    # Ray has things to say on stdout, of what was killed, and keeps to no lines of others.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     torch.set_num_threads(1)
     quiet_libraries()
     # Loaded once, before the first child: a child's time then goes into what is to be killed.
     import distilbench.evaluation.score  # noqa: F401
 
-    wrong = False
+    kinds = [kind for kind in KINDS[arguments.engine] if kind in (arguments.kinds or KINDS[arguments.engine])]
     with tempfile.TemporaryDirectory() as place, hooked(Path(place)):
         study = workload.make(Path(place) / "study", workload.chosen(arguments.methods))
-        twin = Victim(study, Path(place) / "twin")
-        write_down_renames()
-        twin.folder.mkdir()
-        # In a child: what trains has threads, and can no longer be forked.
-        kills.finish(study, twin.folder, ["--threads", "1"])
         engine: Local | OnRay = OnRay() if arguments.engine == "ray" else Local()
         try:
-            # Drivers are forked from this process, and so before it becomes one itself.
-            for what in sorted(
-                arguments.kill or KINDS[arguments.engine], key=lambda kind: kind not in ("driver", "ctrl-c")
-            ):
-                found = measure(engine, what, study, twin, Path(place), arguments.times)
-                sys.stdout.write(json.dumps({"engine": arguments.engine, **found}) + "\n")
-                sys.stdout.flush()
-                wrong |= bool(found["differing_files"] or found["made_twice"]) or found["most_steps_again"] > JOBS
+            found = torture(engine, kinds, arguments.kills, arguments.seed, Path(place), study)
         finally:
             engine.stop()
-    return int(wrong)
+    with out:
+        out.write(json.dumps({"engine": arguments.engine, **found}) + "\n")
+    return int(bool(found["differing_files"] or found["made_twice"] or found["steps_too_many"]))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def start(arguments: list[str], folder: Path, accesses: int | None = None) -> in
         return child
     code = 99
     os.setpgid(0, 0)
+    # A shell lets what it starts in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(BaseException):
         folder.mkdir(parents=True, exist_ok=True)
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.reliability import malformed, mirrors
+from distilbench.cli.app import VERBS
+from tests.reliability import __main__ as script_of_all
+from tests.reliability import malformed, mirrors, verbs
 from tests.reliability.__main__ import CAMPAIGNS
 
 ROOT = Path(__file__).parents[2]
+READING = {"power", "advise", "methods", "tasks", "studies", "diff", "conform", "completion"}
+IN_THE_CACHE_OR_AWAY = {"calibrate", "push"}
+"""Verbs that leave nothing in a folder of the user's."""
 
 
 def outcome(script: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
@@ -23,6 +28,18 @@ def outcome(script: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> dict
     assert done.returncode in codes, done.stdout + done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_every_verb_that_writes_is_killed() -> None:
+    killed = {verb.arguments[0] for verb in verbs.VERBS.values()}
+    assert killed == set(VERBS) - READING - IN_THE_CACHE_OR_AWAY
+
+
+def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(script_of_all, "find_spec", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["reliability", "--only", "kills on Ray"])
+    assert script_of_all.main() == 0
+    assert "| kills on Ray | 0 | left out: Ray is not installed | 0 |" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -15,6 +15,10 @@ UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 """Letters and marks that show nothing."""
 JOINERS = "\u200c\u200d"
+SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
+"""Choose between two forms of the character before them, and show nothing themselves."""
+IGNORED = (range(0x2065, 0x2066), range(0xFFF0, 0xFFF9), range(0xE0000, 0xE1000))
+"""Not assigned yet; whatever they will be, they are to show nothing where they are not known."""
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -51,12 +55,19 @@ def visible(text: str) -> str:
 
 
 def _is_unseen(sign: str, before: str, after: str) -> bool:
+    if _is_in(sign, SELECTORS):
+        # Letters that everybody knows have one form, and whoever has chosen already chooses no more.
+        return before.isascii() or _is_in(before, SELECTORS)
     if sign.isprintable():
         return sign in BLANK
     # Scripts and emoji need joiners; between letters that everybody knows they would only make two names look alike.
     if sign in JOINERS:
         return not (before and after) or before.isascii() or after.isascii()
-    return unicodedata.category(sign) in UNSEEN or _is_no_character(ord(sign))
+    return unicodedata.category(sign) in UNSEEN or _is_in(sign, IGNORED) or _is_no_character(ord(sign))
+
+
+def _is_in(sign: str, points: tuple[range, ...]) -> bool:
+    return any(ord(sign) in some for some in points)
 
 
 def _is_no_character(point: int) -> bool:

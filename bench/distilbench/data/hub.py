@@ -25,8 +25,9 @@ from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import file_sha256, key_of
 from distilbench.core.mirror import check
 from distilbench.core.sealed import disk_trouble
+from distilbench.data.checks.hub_files import LARGEST, LARGEST_OF_KIND, opened_on_hub, size_on_hub
 from distilbench.data.checks.packed_bounds import check_unpacked
-from distilbench.data.checks.parquet_bounds import opened_parquet, values_of
+from distilbench.data.checks.parquet_bounds import BoundedParquet, opened_parquet, values_of
 from distilbench.data.sentences import AT_ONCE
 
 SET_PREFIX, FILE_PREFIX = "hub:", "hf://datasets/"
@@ -116,9 +117,10 @@ class HubSplit:
     def columns(self) -> list[str]:
         """Names of the columns; where the format says none, those of the first rows.
 
-        Raises `UserError` for text files in which a line or row is too long to be read.
+        Raises `UserError` for text files in which a line or row is too long to be read, and for too much on the Hub.
         """
         with worded(self.name):
+            self._check_on_hub()
             self._unpacked_bytes()
             rows = deepcopy(self.builder).as_streaming_dataset(self.split)
             if rows.column_names is None and self.builder.name == "csv":
@@ -128,21 +130,29 @@ class HubSplit:
             return list(rows.column_names or next(iter(rows.take(1)), {}))
 
     def check_fits(self, columns: Sequence[str]) -> None:
-        """Raise `UserError` where some columns are too large for this machine's memory. Of the Hub, nobody knows."""
+        """Raise `UserError` where some columns are too large for this machine's memory."""
         with worded(self.name):
             if self.builder.name != "parquet":
                 check_table_size(self._unpacked_bytes())
                 return
             for file in self.files:
-                if "://" not in file:
-                    with opened_parquet(Path(file), columns) as table:
-                        table.check_fits(columns)
+                with _opened(file, columns) as table:
+                    table.check_fits(columns)
+
+    def _check_on_hub(self) -> None:
+        far = tuple(file for file in self.files if "://" in file)
+        most = LARGEST_OF_KIND.get(self.builder.name, LARGEST)
+        if far and (size := size_on_hub(far)) > most:
+            raise UserError(
+                f"{self.name.section}.source: {self.name.source} has {size} bytes on the Hub, and at most {most} are "
+                f"read from there; name some of its files as {FILE_PREFIX}{self.name.id}/FILE, or run distilbench "
+                "prefetch and give what it fills as --mirror DIR"
+            )
 
     def _unpacked_bytes(self) -> int:
-        """Bytes of text files in a mirror; 0 for other kinds of files, and for those of the Hub."""
+        """Bytes of text files, unpacked; 0 for other kinds of files."""
         kind = self.builder.name
-        local = [Path(file) for file in self.files if "://" not in file] if kind in TEXTS else []
-        return sum(_unpacked_bytes(path, kind, path.stat().st_size, path.stat().st_mtime_ns) for path in local)
+        return sum(_unpacked_bytes(file, kind, *_state(file)) for file in self.files) if kind in TEXTS else 0
 
     def column_parts(self, column: str) -> Iterator[pa.Array]:
         """A column in parts, of which few are in memory. Raises `UserError` for files that cannot be read."""
@@ -160,14 +170,9 @@ class HubSplit:
             yield from table.column(column).chunks
 
     def _parquet_parts(self, column: str) -> Iterator[pa.Array]:
-        from huggingface_hub import HfFileSystem
-
         # The stream of `datasets` holds whole row groups, and its threads can abort the process as it ends.
         for file in self.files:
-            with (
-                HfFileSystem().open(file) if "://" in file else nullcontext(Path(file)) as source,
-                opened_parquet(source, [column]) as table,
-            ):
+            with _opened(file, [column]) as table:
                 if column not in table.names:
                     raise LookupError(f"{file}: {one_of('column', column, table.names)}")
                 yield from (batch.column(0) for batch in table.batches([column]))
@@ -177,11 +182,29 @@ class HubSplit:
         return [value for part in self.column_parts(column) for value in values_of(part)]
 
 
+@contextmanager
+def _opened(file: str, columns: Sequence[str]) -> Iterator[BoundedParquet]:
+    with (
+        opened_on_hub(file) if "://" in file else nullcontext(Path(file)) as source,
+        opened_parquet(source, columns) as table,
+    ):
+        yield table
+
+
+def _state(file: str) -> tuple[int, int]:
+    """What changes with a file: an address has a commit in it, whose files stay as they are."""
+    if "://" in file:
+        return 0, 0
+    found = Path(file).stat()
+    return found.st_size, found.st_mtime_ns
+
+
 @lru_cache(maxsize=256)
-def _unpacked_bytes(path: Path, kind: str, size: int, time: int) -> int:
+def _unpacked_bytes(file: str, kind: str, size: int, time: int) -> int:
     """`size` and `time` of the file: what is known of it holds for as long as they stay the same."""
+    path = Path(file)
     try:
-        return check_unpacked(path, kind)
+        return check_unpacked(path, kind, opened_on_hub(file) if "://" in file else None)
     except ValueError as error:
         raise ValueError(f"{path.name} {error}") from None
 
@@ -317,4 +340,7 @@ def _refusal(name: HubName, error: Exception) -> str:
             f"{source} is not in a mirror, and {why}; run distilbench prefetch where there is a network, and give what "
             "it fills as --mirror DIR"
         )
+    # What is too large stays so, and says itself what helps.
+    if isinstance(error, ValueError) and "; " in said:
+        return f"{source} cannot be read from the Hub: {said}"
     return f"{source} cannot be read from the Hub ({said}); try again, or give another source"

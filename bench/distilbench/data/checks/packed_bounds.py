@@ -29,14 +29,16 @@ LARGEST_WINDOW = 2**28
 """Bytes that unpacking may take for itself."""
 
 
-def check_unpacked(path: Path, kind: str) -> int:
+def check_unpacked(path: Path, kind: str, source: IO[bytes] | None = None) -> int:
     """Bytes of a text file, unpacked where it is compressed; `kind` is csv, json or text.
 
-    Raises for a line that is too long, and of CSV for a row.
+    `source` gives what is in it where the path is no file of this machine. Raises for a line that is too long, and of
+    CSV for a row.
     """
     total = 0
     with ExitStack() as stack:
-        for name, stream in _unpacked(path, stack):
+        packed = stack.enter_context(path.open("rb") if source is None else source)
+        for name, stream in _unpacked(packed, path.suffix, stack):
             try:
                 total += _row_sizes(stream) if kind == "csv" else _line_sizes(stream, kind)
             except (ValueError, EOFError, OSError) as error:
@@ -44,21 +46,21 @@ def check_unpacked(path: Path, kind: str) -> int:
     return total
 
 
-def _unpacked(path: Path, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
+def _unpacked(packed: IO[bytes], ending: str, stack: ExitStack) -> Iterator[tuple[str, IO[bytes]]]:
     """The streams in a file, each with what names it in a sentence."""
-    if path.suffix == ".zip":
-        archive = stack.enter_context(zipfile.ZipFile(path))
+    if ending == ".zip":
+        archive = stack.enter_context(zipfile.ZipFile(packed))
         for name in archive.namelist():
             yield f"{name} in it: ", stack.enter_context(archive.open(name))
-    elif path.suffix == ".xz":
-        yield "", cast(IO[bytes], BufferedReader(_Xz(stack.enter_context(path.open("rb"))), AT_ONCE))
-    elif path.suffix == ".zst":
+    elif ending == ".xz":
+        yield "", cast(IO[bytes], BufferedReader(_Xz(packed), AT_ONCE))
+    elif ending == ".zst":
         import pyarrow as pa
 
-        yield "", stack.enter_context(pa.input_stream(path, compression="zstd"))
+        yield "", stack.enter_context(pa.input_stream(packed, compression="zstd"))
     else:
-        opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
-        yield "", stack.enter_context(opener(path, "rb"))
+        opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(ending)
+        yield "", packed if opener is None else stack.enter_context(opener(packed, "rb"))
 
 
 class _Xz(RawIOBase):
