@@ -31,6 +31,10 @@ BAD: tuple[Verdict, ...] = ("not comparable", "not evaluated")
 EXIT: dict[Verdict, int] = {"pass": 0, "improved": 0, "regressed": 1}
 COULD_NOT_TELL = 3
 UNCONFIRMED = "not confirmed on other seeds"
+TEXTS_UNKNOWN = (
+    "Which examples share texts is not known, so that they are taken to be independent, and errors may be too small; "
+    "running the study again writes that, and trains nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -263,6 +267,7 @@ def _notes(candidate: Scores, baseline: Scores) -> list[str]:
         if names := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
             notes.append(f"{section} differs from the baseline's in {', '.join(names)}.")
     more = [label for label in _labels(candidate) if label not in _labels(baseline)]
+    notes += [TEXTS_UNKNOWN] if candidate.example_texts is None else []
     return notes + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
 
 
