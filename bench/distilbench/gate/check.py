@@ -188,6 +188,13 @@ def judge(
     if families is None:
         items = with_means(items)
         families = families_of(items)
+    verdicts = verdicts_of(items, margin, alpha, families)
+    found = powers(items, families, margin, alpha)
+    return [_line(*given) for given in zip(items, verdicts, found, strict=True)]
+
+
+def verdicts_of(items: Sequence[ColumnDifference], margin: float, alpha: float, families: Families) -> list[Verdict]:
+    """Of items that hold the means already, and their families."""
     estimates = [item.difference for item in items]
     means, of_seeds, of_examples = (
         np.array([getattr(item, name) for item in estimates]) for name in ("mean", "seed_variance", "example_variance")
@@ -209,8 +216,7 @@ def judge(
             verdicts.append("improved" if rise < alpha else "pass")
         else:
             verdicts.append("regressed" if drop < alpha else "inconclusive")
-    found = powers(items, families, margin, alpha)
-    return [_line(*given) for given in zip(items, verdicts, found, strict=True)]
+    return verdicts
 
 
 def _line(item: ColumnDifference, verdict: Verdict, power: Power) -> CheckLine:
