@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score  # type: ignore[import-untyp
 
 pytest.importorskip("mteb")
 
+import datasets
 import mteb
 from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -29,7 +30,7 @@ from distilbench.data.vectors import open_vectors
 from distilbench.evaluation.evaluate import _query_metrics
 from distilbench.evaluation.mteb_encoder import meta_of
 from distilbench.evaluation.score import TaskScore, score
-from distilbench.evaluation.task_types.kinds import is_scored
+from distilbench.evaluation.task_types.kinds import is_of, is_scored, whole
 from distilbench.evaluation.tasks.by_name import load_task
 from distilbench.evaluation.tasks.content import example_texts
 from distilbench.evaluation.tasks.fetch import store_task
@@ -526,3 +527,14 @@ def test_the_prompt_of_a_type_is_used(
 
     assert with_prompt.key != scored("Banking77Classification", mirror, model, tmp_path / "cache").key
     assert with_prompt.metrics != scored("Banking77Classification", mirror, model, tmp_path / "cache").metrics
+
+
+@pytest.mark.parametrize("name", ["STS17", "SciFact", "Banking77Classification", "SprintDuplicateQuestions"])
+def test_the_type_of_a_task_is_told_as_isinstance_tells_it(name: str) -> None:
+    task = mteb.get_task(name)
+    bases = (AbsTaskRetrieval, mteb.abstasks.AbsTaskSTS, mteb.abstasks.AbsTaskClassification)
+    assert [is_of(task, base) for base in bases] == [isinstance(task, base) for base in bases]
+
+
+def test_columns_are_read_at_once() -> None:
+    assert whole(datasets.Dataset.from_dict({"text": ["a", "b"]}), "text") == ["a", "b"]

@@ -68,9 +68,15 @@ def together(
             )
     if not influences:
         return {}
-    deviations_DB = _normal(covariance(list(influences.values())), resamples, rng)
-    ends = np.cumsum([len(psi_RN) for psi_RN, _ in influences.values()])
-    return dict(zip(influences, np.split(deviations_DB, ends[:-1]), strict=True))
+    # Runs that agree on every example stay equal, to the last digit.
+    alike = {task: _alike(psi_RN) for task, (psi_RN, _) in influences.items()}
+    distinct = [
+        (psi_RN[first], places)
+        for (psi_RN, places), (first, _) in zip(influences.values(), alike.values(), strict=True)
+    ]
+    deviations_DB = _normal(covariance(distinct), resamples, rng)
+    found = np.split(deviations_DB, np.cumsum([len(psi_RN) for psi_RN, _ in distinct])[:-1])
+    return {task: part_DB[of_R] for part_DB, (task, (_, of_R)) in zip(found, alike.items(), strict=True)}
 
 
 def covariance(tasks: Sequence[tuple[Array, Places]]) -> Array:
@@ -143,6 +149,12 @@ def _of_spearman(values: _Ranked, gold: _Ranked) -> Array:
     of_scale_N = values.of_variance_N / values.variance + gold.of_variance_N / gold.variance
     found_N = of_covariance_N / scale - covariance / scale * of_scale_N / 2
     return np.asarray(np.nan_to_num(found_N - found_N.mean()))
+
+
+def _alike(psi_RN: Array) -> tuple[Places, Places]:
+    """The first run of each kind, and the kind of each run, [R]."""
+    kinds_R = pd.factorize(pd.Series([psi_N.tobytes() for psi_N in psi_RN], dtype=object))[0]
+    return np.unique(kinds_R, return_index=True)[1], np.asarray(kinds_R, dtype=np.int64)
 
 
 def _summed(psi_RN: Array, places_NK: Places, size: int) -> Array:

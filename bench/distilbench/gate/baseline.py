@@ -27,6 +27,7 @@ from distilbench.core.hashes import file_sha256
 from distilbench.core.sealed import clear_up, undisturbed, write_together
 from distilbench.core.stored_json import Stored, check_shape, check_sum, parsed, read_object, summed
 from distilbench.evaluation.collapse import CollapseError
+from distilbench.records.example_texts import TEXTS_FILE, read_example_texts
 from distilbench.records.frames import MEASURE, read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
@@ -115,6 +116,8 @@ class Scores:
     """Run -> vectors of these texts, [N, W]."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Of a baseline: what it was changed by; see `distilbench.gate.history`."""
+    example_texts: pd.DataFrame | None = None
+    """Of a candidate: which texts its examples are made of; see `distilbench.records.example_texts`."""
     lost: list[LostRun] = field(default_factory=list)
     """Runs of a candidate beside those that were scored."""
 
@@ -155,6 +158,7 @@ def scores_of(folder: Path) -> Scores:
         mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept or of_methods]),
         limit=_only(folder, "--limit", [record.limit for record in kept or of_methods]),
         provenance={name: getattr(first, name) for name in PROVENANCE} | {"environment": first.environment},
+        example_texts=read_example_texts(parent) if (parent / TEXTS_FILE).is_file() else None,
         lost=_lost(of_methods),
     )
 

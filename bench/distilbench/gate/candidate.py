@@ -57,6 +57,7 @@ def score_model(folder: Path, label: str, tasks: Mapping[TaskSpec, str], mirror:
         from distilbench.core.machine import environment, settings
         from distilbench.evaluation.score import score
         from distilbench.evaluation.tasks.by_name import load_task
+        from distilbench.evaluation.tasks.overlap import text_numbers
         from distilbench.models.model_folder import StoredModel
 
     chosen = settings(out=".", mirror=mirror, device=device)
@@ -98,6 +99,7 @@ def score_model(folder: Path, label: str, tasks: Mapping[TaskSpec, str], mirror:
         mteb=version("mteb"),
         limit=None,
         provenance={"model": {"name": model.name, **hashes}, "environment": environment(chosen.device)},
+        example_texts=text_numbers(loaded.values()),
     )
 
 

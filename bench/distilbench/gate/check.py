@@ -31,6 +31,10 @@ BAD: tuple[Verdict, ...] = ("not comparable", "not evaluated")
 EXIT: dict[Verdict, int] = {"pass": 0, "improved": 0, "regressed": 1}
 COULD_NOT_TELL = 3
 UNCONFIRMED = "not confirmed on other seeds"
+TEXTS_UNKNOWN = (
+    "Which examples share texts is not known, so that they are taken to be independent, and errors may be too small; "
+    "running the study again writes that, and trains nothing."
+)
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,13 @@ def judge(
     if families is None:
         items = with_means(items)
         families = families_of(items)
+    verdicts = verdicts_of(items, margin, alpha, families)
+    found = powers(items, families, margin, alpha)
+    return [_line(*given) for given in zip(items, verdicts, found, strict=True)]
+
+
+def verdicts_of(items: Sequence[ColumnDifference], margin: float, alpha: float, families: Families) -> list[Verdict]:
+    """Of items that hold the means already, and their families."""
     estimates = [item.difference for item in items]
     means, of_seeds, of_examples = (
         np.array([getattr(item, name) for item in estimates]) for name in ("mean", "seed_variance", "example_variance")
@@ -205,8 +216,7 @@ def judge(
             verdicts.append("improved" if rise < alpha else "pass")
         else:
             verdicts.append("regressed" if drop < alpha else "inconclusive")
-    found = powers(items, families, margin, alpha)
-    return [_line(*given) for given in zip(items, verdicts, found, strict=True)]
+    return verdicts
 
 
 def _line(item: ColumnDifference, verdict: Verdict, power: Power) -> CheckLine:
@@ -263,6 +273,7 @@ def _notes(candidate: Scores, baseline: Scores) -> list[str]:
         if names := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
             notes.append(f"{section} differs from the baseline's in {', '.join(names)}.")
     more = [label for label in _labels(candidate) if label not in _labels(baseline)]
+    notes += [TEXTS_UNKNOWN] if candidate.example_texts is None else []
     return notes + ([f"Rows that the baseline does not have were not checked: {', '.join(more)}."] if more else [])
 
 

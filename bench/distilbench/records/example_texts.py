@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,14 @@ def read_example_texts(folder: Path) -> pd.DataFrame:
             f"{path} cannot be read ({error}); delete it and run its study again, which writes it"
         ) from error
     return frame[COLUMNS]
+
+
+def of_data(texts: pd.DataFrame, data: Collection[tuple[str, str]]) -> pd.DataFrame:
+    """The examples of tasks whose data have one of these hashes: (task, sha256).
+
+    Of other data, an example of the same name is another.
+    """
+    return texts[[place in data for place in zip(texts["task"], texts["data_sha256"], strict=True)]]
 
 
 def write_example_texts(folder: Path, frame: pd.DataFrame) -> None:

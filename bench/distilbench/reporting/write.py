@@ -14,7 +14,7 @@ from distilbench.analysis.rankings import gap_half_widths, half_widths, interqua
 from distilbench.core.escape import escape_latex, escape_markdown
 from distilbench.core.sealed import write_folder_atomically
 from distilbench.records.design import Design, read_design
-from distilbench.records.example_texts import read_example_texts
+from distilbench.records.example_texts import of_data, read_example_texts
 from distilbench.records.frames import read_curves, read_examples
 from distilbench.records.record import Record, read_study
 from distilbench.reporting import INDEX_FILE, ReportOptions
@@ -74,11 +74,9 @@ def write_report(records: Sequence[Record], folder: Path, target: Path, options:
 def with_errors(study: StudyFrames, folder: Path) -> tuple[StudyFrames, Inference]:
     """The study with intervals over seeds and examples, and what can be said of its differences."""
     completed = [study.records[str(run_id)] for run_id in study.scores.index]
-    texts = read_example_texts(folder)
-    # Of other data, an example of the same name is another.
     data = {(task, facts["data_sha256"]) for record in completed for task, facts in record.tasks.items()}
-    same = [place in data for place in zip(texts["task"], texts["data_sha256"], strict=True)]
-    inference = Inference.of(study, read_examples(completed, folder), texts=texts[same] if any(same) else None)
+    texts = of_data(read_example_texts(folder), data)
+    inference = Inference.of(study, read_examples(completed, folder), texts=texts if len(texts) else None)
     if not inference.columns:
         return study, inference
     return replace(study, half_widths=HalfWidths(half_widths(inference), gap_half_widths(inference))), inference

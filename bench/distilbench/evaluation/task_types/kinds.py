@@ -33,6 +33,16 @@ FEWEST_LABELS = 2
 """Without which a classifier cannot be trained, nor pairs be told apart."""
 
 
+def whole(data: Dataset, column: str) -> list[Any]:
+    """A column as a list; iterated, a column of `datasets` makes its rows one by one, ten times slower."""
+    return list(data[column][:])
+
+
+def is_of(task: Any, base: type) -> bool:
+    """Whether a task is of a type: `isinstance` would ask each of mteb's thousand classes, for each class of tasks."""
+    return base in type(task).__mro__
+
+
 class Kind:
     """A task type whose data are tables. `data` is one split of one subset."""
 
@@ -93,11 +103,11 @@ class Sts(Kind):
         return (*task.column_names, "score")
 
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
-        yield from ((text, None) for column in task.column_names for text in data[column])
+        yield from ((text, None) for column in task.column_names for text in whole(data, column))
 
     def pairs(self, task: Any, data: Dataset) -> Iterable[tuple[str, str]]:
         first, second = task.column_names
-        return zip(data[first], data[second], strict=True)
+        return zip(whole(data, first), whole(data, second), strict=True)
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         frame = pd.DataFrame({"gold": data["score"], "similarity": predicted["cosine_scores"]})
@@ -130,10 +140,10 @@ class PairClassification(Kind):
             (task.input1_column_name, task.input1_prompt_type),
             (task.input2_column_name, task.input2_prompt_type),
         ):
-            yield from ((text, side.value if side else None) for text in data[column])
+            yield from ((text, side.value if side else None) for text in whole(data, column))
 
     def pairs(self, task: Any, data: Dataset) -> Iterable[tuple[str, str]]:
-        return zip(data[task.input1_column_name], data[task.input2_column_name], strict=True)
+        return zip(whole(data, task.input1_column_name), whole(data, task.input2_column_name), strict=True)
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         """Similarities by the measure that the main score is made with, which mteb takes to be the best one.
@@ -147,7 +157,7 @@ class PairClassification(Kind):
         else:
             measure, _, metric = main.partition("_")
         place, sign = self.SIMILARITIES[measure]
-        frame = pd.DataFrame({"gold": [float(label) for label in data[task.label_column_name]]})
+        frame = pd.DataFrame({"gold": [float(label) for label in whole(data, task.label_column_name)]})
         similarity = sign * np.asarray(predicted[place], dtype=np.float64)
         frame = frame.assign(example=frame.index.astype(str))
         if metric == "ap":
@@ -176,15 +186,15 @@ class Summarization(Kind):
 
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
         for column in (task.human_summaries_column_name, task.machine_summaries_column_name):
-            yield from ((text, None) for summaries in data[column] for text in summaries)
+            yield from ((text, None) for summaries in whole(data, column) for text in summaries)
 
     def shown(self, task: Any, data: Dataset) -> Sequence[str]:
-        return list(data[task.text_column_name])
+        return whole(data, task.text_column_name)
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
         main, rows = task.metadata.main_score, []
         parts = list(zip(*(predicted[name] for name in predicted), strict=True))
-        for row, grades in enumerate(data[task.relevancy_column_name]):
+        for row, grades in enumerate(whole(data, task.relevancy_column_name)):
             scaled = ((np.array(grades) - task.min_score) / (task.max_score - task.min_score)).tolist()
             # mteb leaves out texts whose summaries are all graded, or all scored, alike.
             if not parts or dict(zip(predicted, parts[0], strict=True))["human_scores"] != scaled:
@@ -204,7 +214,7 @@ class LabelledTexts(Kind):
         return (task.input_column_name, task.label_column_name)
 
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
-        yield from ((text, None) for text in data[task.input_column_name])
+        yield from ((text, None) for text in whole(data, task.input_column_name))
 
     def shown(self, task: Any, data: Dataset) -> Sequence[str]:
         return []
@@ -255,7 +265,7 @@ class ClusteringLegacy(Clustering):
     base = AbsTaskClusteringLegacy
 
     def texts(self, task: Any, data: Dataset) -> Iterator[SidedText]:
-        for texts in data[task.input_column_name]:
+        for texts in whole(data, task.input_column_name):
             yield from ((text, None) for text in ([texts] if isinstance(texts, str) else texts))
 
     def examples(self, task: Any, data: Dataset, predicted: Any, scores: dict[str, Any]) -> pd.DataFrame:
@@ -292,7 +302,7 @@ SCORED_TYPES = (
 def kind_of(task: Any) -> Kind:
     """What is particular to a task whose data are tables. Raises `KeyError` for types that are not scored."""
     for kind in KINDS:
-        if isinstance(task, kind.base) and not isinstance(task, AbsTaskMultilabelClassification):
+        if is_of(task, kind.base) and not is_of(task, AbsTaskMultilabelClassification):
             return kind
     raise KeyError(task.metadata.type)
 
@@ -310,6 +320,6 @@ def is_scored(task: Any) -> bool:
     if list(task.metadata.modalities) != ["text"] or task.is_aggregate:
         return False
     try:
-        return is_mean_over_queries(task) if isinstance(task, AbsTaskRetrieval) else kind_of(task) is not None
+        return is_mean_over_queries(task) if is_of(task, AbsTaskRetrieval) else kind_of(task) is not None
     except KeyError:
         return False

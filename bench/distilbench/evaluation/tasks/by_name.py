@@ -18,7 +18,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import check
 from distilbench.core.seeds import preserved_rng
-from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_mean_over_queries, is_scored, kind_of
+from distilbench.evaluation.task_types.kinds import SCORED_TYPES, Kind, is_mean_over_queries, is_of, is_scored, kind_of
 from distilbench.evaluation.tasks import embedded
 from distilbench.evaluation.tasks.mirror import load_from_mirror
 from distilbench.evaluation.tasks.own import own_task
@@ -53,7 +53,7 @@ class Task:
 
     @property
     def is_retrieval(self) -> bool:
-        return isinstance(self.instance, AbsTaskRetrieval)
+        return is_of(self.instance, AbsTaskRetrieval)
 
     @property
     def tables(self) -> Kind:
@@ -192,7 +192,7 @@ def _check_kind(instance: Any, name: str) -> None:
     if instance.is_aggregate:
         parts = ", ".join(part.metadata.name for part in instance.metadata.tasks)
         raise UserError(f"tasks: {name} is several tasks in one; name those that you mean: {parts}")
-    if isinstance(instance, AbsTaskRetrieval) and not is_mean_over_queries(instance):
+    if is_of(instance, AbsTaskRetrieval) and not is_mean_over_queries(instance):
         raise UserError(
             f"tasks: the score of {name}, {instance.metadata.main_score}, is no mean over queries, so that its error "
             "cannot be stated; leave it out, or name another task (distilbench tasks lists them)"
@@ -237,7 +237,7 @@ def _load_official(instance: AbsTask, name: str, mirror: Path | None) -> None:
 
 def prepare(instance: Any) -> None:
     """Bring a task's loaded tables into the form in which they are kept."""
-    if isinstance(instance, AbsTaskRetrieval):
+    if is_of(instance, AbsTaskRetrieval):
         for data in (data for splits in _parts(instance).values() for data in splits.values()):
             for name in ("corpus", "queries"):
                 # As a mirror gives them: mteb reads no such column.
@@ -250,7 +250,7 @@ def prepare(instance: Any) -> None:
 
 def _parts(instance: Any) -> dict[str, Any]:
     """Subset -> split -> data, of those that are scored."""
-    if isinstance(instance, AbsTaskRetrieval) or instance.metadata.is_multilingual:
+    if is_of(instance, AbsTaskRetrieval) or instance.metadata.is_multilingual:
         return {subset: instance.dataset[subset] for subset in instance.hf_subsets}
     return {WHOLE: instance.dataset}
 
@@ -258,7 +258,7 @@ def _parts(instance: Any) -> dict[str, Any]:
 def _shorten(instance: Any, limit: int) -> None:
     for splits in _parts(instance).values():
         for name, data in splits.items():
-            if isinstance(instance, AbsTaskRetrieval):
+            if is_of(instance, AbsTaskRetrieval):
                 _shorten_retrieval(data, limit)
             else:
                 splits[name] = kind_of(instance).shorten(instance, data, limit)

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from distilbench.core.errors import UserError
 from distilbench.core.machine import MIRROR_VARIABLE
+from distilbench.evaluation.task_types.kinds import is_of, whole
 from distilbench.evaluation.tasks.by_name import Task, load_task
 from distilbench.evaluation.tasks.subsets import within
 from distilbench.records.published import PublishedTask
@@ -38,11 +39,11 @@ def content_sha256(task: Task) -> str:
 
 
 def _scored(task: Task, data: Any) -> list[Any]:
-    if isinstance(task.instance, AbsTaskSTS):
+    if is_of(task.instance, AbsTaskSTS):
         first, second = task.instance.column_names
         return [list(data[first]), list(data[second]), [float(score) for score in data["score"]]]
     if not task.is_retrieval:
-        return [list(data[column]) for column in task.tables.columns(task.instance)]
+        return [whole(data, column) for column in task.tables.columns(task.instance)]
     texts = [
         {
             name: [table[column][row] for column in ("title", "text") if column in table.column_names]
@@ -56,12 +57,12 @@ def _scored(task: Task, data: Any) -> list[Any]:
 def fault(task: Task, published: PublishedTask) -> str | None:
     """What is plainly wrong with a task's data, in words, or None."""
     examples = sum(len(data["relevant_docs"]) if task.is_retrieval else len(data) for *_, data in task.splits())
-    are_examples = task.is_retrieval or isinstance(task.instance, AbsTaskSTS)
+    are_examples = task.is_retrieval or is_of(task.instance, AbsTaskSTS)
     if are_examples and published.examples not in (None, examples):
         return (
             f"the data are others: {task.name} has {examples} examples here, the published figure {published.examples}"
         )
-    if isinstance(task.instance, AbsTaskSTS) and not _labels_fit(task):
+    if is_of(task.instance, AbsTaskSTS) and not _labels_fit(task):
         return (
             f"the scores of {task.name} have nothing to do with its pairs (no correlation with the words that they "
             "share): the column of scores is likely shuffled"
@@ -81,7 +82,7 @@ def _labels_fit(task: Task) -> bool:
     overlap = [
         len(a & b) / max(1, len(a | b))
         for *_, data in task.splits()
-        for a, b in zip(map(_words, data[first]), map(_words, data[second]), strict=True)
+        for a, b in zip(map(_words, whole(data, first)), map(_words, whole(data, second)), strict=True)
     ]
     if np.ptp(overlap) == 0:
         return True

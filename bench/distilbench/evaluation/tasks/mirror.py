@@ -27,7 +27,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError
-from distilbench.evaluation.task_types.kinds import kind_of
+from distilbench.evaluation.task_types.kinds import is_of, kind_of
 from distilbench.evaluation.tasks.files import (
     ENDINGS,
     Table,
@@ -215,21 +215,21 @@ def load_from_mirror(instance: Any, folder: Path, name: str) -> None:
 
     Raises `UserError` for what is damaged, and for subsets that are to be scored and are not there.
     """
-    read = _documents if isinstance(instance, AbsTaskRetrieval) else _tables
+    read = _documents if is_of(instance, AbsTaskRetrieval) else _tables
     try:
         hub = HubFolder(folder)
         found = {subset: read(instance, hub, subset) for subset in instance.hf_subsets}
         if missing := [subset for subset, data in found.items() if data is None]:
             there = [subset for subset in instance.metadata.hf_subsets if read(instance, hub, subset) is not None]
             raise _incomplete(instance, folder, name, missing, there)
-        single = not instance.metadata.is_multilingual and not isinstance(instance, AbsTaskRetrieval)
+        single = not instance.metadata.is_multilingual and not is_of(instance, AbsTaskRetrieval)
         instance.dataset = found[WHOLE] if single else found
         # What `prefetch` left was transformed before.
         if not hub.is_transformed:
             instance.dataset_transform()
-        if isinstance(instance, AbsTaskSTS):
+        if is_of(instance, AbsTaskSTS):
             _check_pairs(instance)
-        elif not isinstance(instance, AbsTaskRetrieval):
+        elif not is_of(instance, AbsTaskRetrieval):
             _check_tables(instance)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(

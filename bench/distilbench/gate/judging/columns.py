@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from distilbench.analysis import stats
-from distilbench.analysis.bootstrap import Array
+from distilbench.analysis.bootstrap import Array, TaskExamples
 from distilbench.analysis.examples import aligned, metric, replicates
 from distilbench.analysis.frame import OVERALL
+from distilbench.analysis.shared_texts import together
 from distilbench.gate.baseline import Scores
 from distilbench.gate.slices import members, slices
+from distilbench.records.example_texts import of_data
 
 SEED = 20240
 ALL_ROWS = "(all rows)"
@@ -106,7 +108,27 @@ class ResampledRuns:
             self.scores = self.scores.assign(**{name: metric(splits) for name, splits in parts.items()})
             self.columns |= {item.column: (list(parts), False)} if parts else {}
             known |= parts
-        self._resampled = replicates(known, resamples, np.random.default_rng(SEED))
+        more = self._together(known, candidate, baseline, resamples)
+        apart = replicates(known, resamples, np.random.default_rng(SEED))
+        self._resampled = {name: part_RB + more.get(name, 0.0) for name, part_RB in apart.items()}
+
+    def _together(
+        self, known: Mapping[str, Sequence[TaskExamples]], candidate: Scores, baseline: Scores, resamples: int
+    ) -> dict[str, Array]:
+        """What examples that share texts cause together, of tasks and of slices, [R, B].
+
+        Slices each by itself: what they share with the task, and with each other, is the same examples.
+        """
+        if candidate.example_texts is None:
+            return {}
+        data = {(str(task), str(facts["data_sha256"])) for task, facts in baseline.tasks.items()}
+        texts = of_data(candidate.example_texts, data)
+        tasks = {task: known[task] for task in known if task in baseline.tasks}
+        found = together(tasks, texts, resamples, np.random.default_rng(SEED))
+        for item in self.slices:
+            more = together(item.examples, texts, resamples, np.random.default_rng(SEED))
+            found |= {f"{task}: {item.column}": part_RB for task, part_RB in more.items()}
+        return found
 
     def sides(self, label: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The candidate's and the baseline's runs of a row, by seed."""

@@ -19,7 +19,7 @@ from distilbench.analysis.error_rates import GateDesign, GateRates
 from distilbench.analysis.stats import Array
 from distilbench.core.errors import UserError
 from distilbench.gate.baseline import Scores, scores_of
-from distilbench.gate.check import Verdict, judge, overall
+from distilbench.gate.check import CheckLine, Verdict, overall, verdicts_of
 from distilbench.gate.judging.columns import ALL_ROWS, ColumnDifference, ResampledRuns, differ
 from distilbench.gate.judging.family import Families, averaged_again, families_of, with_means
 from distilbench.reporting import study_folders
@@ -130,7 +130,14 @@ def gate_rates(
         one, every = {str(rng.choice(labels))}, set(labels)
 
         def verdict(dropped: set[str], drop: float, items: Items = items, families: Families = families) -> Verdict:
-            return overall(judge(_dropped(items, dropped, drop), margin, alpha, families))
+            found = verdicts_of(_dropped(items, dropped, drop), margin, alpha, families)
+            # What a line tells beside its verdict takes longer than the verdict.
+            return overall(
+                [
+                    CheckLine(item.label, item.column, item.decides, told)
+                    for item, told in zip(items, found, strict=True)
+                ]
+            )
 
         same.append(verdict(set(), 0.0))
         at_margin.append(verdict(one, margin))
