@@ -26,7 +26,8 @@ from distilbench.cli.app import main
 from distilbench.core.escape import visible
 from distilbench.gate.check import EXIT, CheckLine, CheckResult
 from distilbench.reporting.formats.latex import to_latex
-from distilbench.reporting.formats.render import Table, to_html, to_json, to_markdown, write_csv
+from distilbench.reporting.formats.render import Table, to_json, to_markdown, write_csv
+from distilbench.reporting.page.assemble import to_html
 from tests.cli.test_output import MARKS, PARTS, SIGNS, printable
 from tests.cli.test_whole_outputs import ATTACKS, RENDERER, check_csv, check_latex, check_markdown
 
