@@ -22,6 +22,7 @@ from distilbench.reporting import Layout
 from distilbench.reporting.figures.all_figures import FIGURES, draw
 from distilbench.reporting.figures.drawn import FigureData
 from distilbench.reporting.figures.labels import Named, name_ends, spread
+from distilbench.reporting.figures.scores import pareto_front
 from distilbench.reporting.figures.style import COLOURS, MARKERS, PLACES, WIDTHS, looks, new_figure, styled
 from distilbench.reporting.figures.titles import MESSAGES, title
 from distilbench.study.method_catalogue import describe_methods
@@ -121,6 +122,15 @@ def test_costs_are_logarithmic_and_seeds_are_not_joined(plain: list[Record]) -> 
         for axes in figure.axes:
             marked = [line for line in axes.get_lines() if line.get_marker() in (*MARKERS, ".")]
             assert {line.get_linestyle() for line in marked} == {"None"}
+
+
+def test_the_front_leaves_out_what_is_not_known(make: Make) -> None:
+    scores = {"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.4}
+    study = make_study("demo", [make(name, 1, (score,)) for name, score in scores.items()])
+    keys = [str(key) for key in study.rows.index[study.rows["role"] == "method"]]
+    costs = {"a": 1.0, "b": float("nan"), "c": 3.0, "d": 2.0}
+    cost = pd.Series({key: costs[str(study.rows.at[key, "label"])] for key in keys})
+    assert [study.rows.at[key, "label"] for key in pareto_front(study, keys, cost)] == ["a", "c"]
 
 
 @pytest.mark.figures

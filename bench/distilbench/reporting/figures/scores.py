@@ -197,9 +197,10 @@ def _against(axes: Axes, study: StudyFrames, methods: dict[str, str], cost: pd.S
 
 def pareto_front(study: StudyFrames, methods: Iterable[str], cost: pd.Series[float]) -> list[str]:
     """Keys of the methods that no other beats at the same cost or less, by their means, the cheapest first."""
-    front: list[str] = []
     means = {key: study.average.percent(key, OVERALL)[0] for key in methods}
-    for key in sorted(means, key=lambda key: (float(cost[key]), -means[key])):
-        if np.isfinite((cost[key], means[key])).all() and (not front or means[key] > means[front[-1]]):
+    known = [key for key in means if np.isfinite((cost[key], means[key])).all()]
+    front: list[str] = []
+    for key in sorted(known, key=lambda key: (float(cost[key]), -means[key])):
+        if not front or means[key] > means[front[-1]]:
             front.append(key)
     return front

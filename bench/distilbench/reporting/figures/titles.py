@@ -121,8 +121,10 @@ def _last_fall(part: pd.DataFrame) -> float | None:
 
 
 def _plane(given: FigureData) -> str | None:
-    last = planes(given.study).sort_values("share").groupby("key").last()["hsic_teacher"]
+    last = planes(given.study).sort_values("share").groupby("key").last()["hsic_teacher"].dropna()
     names = row_names(given.study, "method")
+    if last.empty:
+        return None
     first = str(last.idxmax())
     return f"{names[first]}'s vectors depend most on the teacher's (normalised HSIC {last[first]:.2f})"
 
