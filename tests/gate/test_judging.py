@@ -170,7 +170,7 @@ def test_the_command_prints_keeps_and_the_report_shows(folder: Path, capsys: pyt
     stored = json.loads((folder / "error_rates.json").read_text())
     assert stored["rates"] == before["rates"] and len(stored["gate"]) == len(table["shown"])
     [page] = build(folder, folder.parent / "out", ReportOptions())
-    assert "how often the gate is wrong" in page.read_text()
+    assert "How often the gate is wrong" in page.read_text()
     # The gate's rates stay where studies are simulated again.
     assert main(["error-rates", str(folder), "--studies", "3"]) == 0
     assert json.loads((folder / "error_rates.json").read_text()) == stored

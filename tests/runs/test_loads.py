@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import distilbench.core.hashes as hashes
+from distilbench.data import stored_model
 from distilbench.data.stored_model import weights_sha256
 from distilbench.models import cutting, model_folder
 from distilbench.runs import plan
@@ -25,6 +26,8 @@ Write = Callable[..., Path]
 def counted(monkeypatch: pytest.MonkeyPatch, teacher_folder: Path) -> Counter[str]:
     """How often the teacher's weights are read or hashed, and students and their directions are made."""
     found: Counter[str] = Counter()
+    # Other tests of this process may have read the same folder.
+    stored_model._weights_sha256.cache_clear()
 
     def count(owner: Any, name: str, what: str, *, of_teacher: bool = False) -> None:
         original = getattr(owner, name)
