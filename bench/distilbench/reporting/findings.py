@@ -8,7 +8,7 @@ from distilbench.analysis.frame import BY_TYPE, OVERALL, StudyFrames, of_metric,
 from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
 from distilbench.records.schema import CENTRED
-from distilbench.reporting.notes import smoke_mark, some
+from distilbench.reporting.notes import counted, smoke_mark, some
 from distilbench.reporting.ranking import advice, machine, parameters_of
 
 HEADS = {
@@ -30,16 +30,16 @@ def compared(study: StudyFrames) -> str:
     budgets = sorted({f"{record.budget['amount']:g} {record.budget['currency']}" for record in records})
     heads = sorted({HEADS[start] for record in records if (start := record.train.get("head_start")) in HEADS})
     return (
-        f"{_count(len(names), 'method')}, {_tuning(records)}, {_count(seeds, 'seed')}: teacher "
+        f"{counted(len(names), 'method')}, {_tuning(records)}, {counted(seeds, 'seed')}: teacher "
         f"{some({str(record.teacher['name']) for record in records})}, students of {some(parameters)} parameters, "
         f"{some(budgets)} of {some({str(record.text['source']) for record in records})}, "
-        f"{_count(len(study.tasks), 'task')}; {'; '.join([*heads, some({machine(r.environment) for r in records})])}."
+        f"{counted(len(study.tasks), 'task')}; {'; '.join([*heads, some({machine(r.environment) for r in records})])}."
     )
 
 
 def _tuning(records: Iterable[Record]) -> str:
     trials = sorted({int(record.ledger["tuning_trials"]) for record in records})
-    return " and ".join("untuned" if count == 0 else f"tuned by {_count(count, 'training')} each" for count in trials)
+    return " and ".join("untuned" if count == 0 else f"tuned by {counted(count, 'training')} each" for count in trials)
 
 
 def findings(study: StudyFrames, inference: Inference) -> list[str]:
@@ -78,7 +78,7 @@ def _order_when_centred(study: StudyFrames, inference: Inference, ordered: list[
     names, first = row_names(study, "method"), str(means.idxmax())
     if turned:
         yield (
-            f"With centred vectors {names[first]} has the best mean, and of the {_count(len(shown), 'difference')} "
+            f"With centred vectors {names[first]} has the best mean, and of the {counted(len(shown), 'difference')} "
             f"shown here {turned} turn round: part of this order is an offset that all vectors of a model share."
         )
 
@@ -144,7 +144,3 @@ def _untrained(study: StudyFrames) -> list[str]:
         f"Trained for one step, whose learning rate is 0: {some(still)}. These are students before training; give the "
         "budget more steps, or the batch fewer rows."
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

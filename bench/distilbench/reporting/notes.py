@@ -225,3 +225,8 @@ def overlap_note(inference: Inference) -> str:
         "text with another; errors over examples count what these cause together"
         + (f" (for differences of two rows, times what independent examples would give: {wider})." if wider else ".")
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in words: `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -58,7 +58,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "Training": (("figure response",), ("table response", "figure learning_curves")),
     "Vectors": ((), ("figure information_plane", "figure layers", "table vectors")),
 }
-"""Section -> what it shows, and what it folds; a part that no section names is folded in the last but two."""
+"""Section -> what it shows, and what it folds; a part that no section names is folded under `REST`."""
 REST = "Reproduction"
 MAGNIFIED = 1.4
 """Figures have letters of 8 points."""

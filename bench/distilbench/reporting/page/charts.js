@@ -114,7 +114,6 @@ const draw = {
       .map((place) => ({ place, mean: column.means[place][0], half: column.means[place][1], cost: cost.values[place] }));
     if (!rows.length) return null;
     const least = Math.min(...rows.map((d) => d.cost[0]));
-    const most = Math.max(...rows.map((d) => d.cost[0]));
     const front = [];
     for (const d of [...rows].sort((a, b) => a.cost[0] - b.cost[0] || b.mean - a.mean)) {
       if (!front.length || d.mean > front.at(-1).mean) front.push(d);
@@ -122,7 +121,7 @@ const draw = {
     const low = (d) => d.mean - (d.half ?? 0);
     const high = (d) => d.mean + (d.half ?? 0);
     const spent = (d) => d.cost[0];
-    const logarithmic = most > 3 * least && least > 0;
+    const logarithmic = least > 0;
     const height = 380;
     const named = apart(rows, {
       x: (d) => (logarithmic ? Math.log(spent(d)) : spent(d)),

@@ -14,7 +14,7 @@ from distilbench.analysis.designs.dev_curves import dev_scores
 from distilbench.analysis.frame import StudyFrames, median_costs
 from distilbench.analysis.inference import Inference
 from distilbench.core.escape import visible
-from distilbench.reporting.figures.style import looks
+from distilbench.reporting.figures.style import GREY, looks
 from distilbench.reporting.tables.scores import flop_unit
 
 SYMBOLS = {
@@ -22,7 +22,6 @@ SYMBOLS = {
     **{"<": "triangle2", ">": "diamond2", "p": "hexagon"},
 }
 """Marker of the figures -> symbol of the charts."""
-GREY = "#6b6b6b"
 DRAWN = ("scores", "score_vs_cost", "differences", "response")
 """The figures that the page draws anew, so that a reader can ask them for values."""
 

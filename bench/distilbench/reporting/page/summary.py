@@ -7,7 +7,7 @@ from distilbench.analysis.inference import Inference
 from distilbench.records.record import Record
 from distilbench.reporting.cells import number
 from distilbench.reporting.findings import HEADS, findings
-from distilbench.reporting.notes import smoke_mark, some
+from distilbench.reporting.notes import counted, smoke_mark, some
 from distilbench.reporting.ranking import machine, parameters_of
 
 
@@ -39,8 +39,8 @@ def _methods(study: StudyFrames, trained: list[Record]) -> str:
     keys = study.runs["key"][study.runs["role"] == "method"]
     seeds, trials = sorted(set(keys.value_counts())), sorted({int(r.ledger["tuning_trials"]) for r in trained})
     each = " to ".join(str(count) for count in dict.fromkeys([seeds[0], seeds[-1]]))
-    tuned = " or ".join("not tuned" if count == 0 else f"tuned by {_count(count, 'training')}" for count in trials)
-    return f"{_count(keys.nunique(), 'method')}, {each} seed{'' if seeds[-1] == 1 else 's'} of each, {tuned}"
+    tuned = " or ".join("not tuned" if count == 0 else f"tuned by {counted(count, 'training')}" for count in trials)
+    return f"{counted(keys.nunique(), 'method')}, {each} seed{'' if seeds[-1] == 1 else 's'} of each, {tuned}"
 
 
 def _students(study: StudyFrames, records: list[Record]) -> set[str]:
@@ -73,9 +73,5 @@ def lost_runs(study: StudyFrames) -> str | None:
     lost = study.runs[study.runs["status"] != "completed"]
     if lost.empty:
         return None
-    parts = "; ".join(f"{row} ({_count(count, 'run')})" for row, count in lost["row"].value_counts(sort=False).items())
-    return f"{len(lost)} of {_count(len(study.runs), 'run')} did not complete: {parts}. Means are of the others alone."
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    parts = "; ".join(f"{row} ({counted(count, 'run')})" for row, count in lost["row"].value_counts(sort=False).items())
+    return f"{len(lost)} of {counted(len(study.runs), 'run')} did not complete: {parts}. Means are of the others alone."
