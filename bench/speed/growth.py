@@ -15,6 +15,7 @@ from distilbench.core.errors import UserError
 from distilbench.models.model_folder import load_encoder
 from distilbench.runs.engines.in_process import in_this_process
 from distilbench.runs.prepare.vector_teacher import as_model
+from distilbench.runs.run import FINISH
 from distilbench.runs.trained import rehearse_run
 from distilbench.study.budget import Ledger
 from distilbench.training.lock_step import LockStep
@@ -83,7 +84,7 @@ def _seconds_of_matrix(setting: Setting, methods: list[Any], seeds: list[int]) -
     inputs = setting.inputs(methods, name="matrix", seeds=seeds, tasks=["DistilbenchSTS"])
     assert inputs.tasks() and inputs.text.corpus
     runs = method_runs(inputs)
-    took, finished = timed(lambda: list(in_this_process(runs, lambda run, share: None)))
+    took, finished = timed(lambda: list(in_this_process(runs, lambda run, share: None, FINISH)))
     for item in finished:
         if item.reused or item.record.status != "completed":
             raise RuntimeError(f"a run of the matrix was not executed: {item.record.error or item.record.status}")

@@ -315,8 +315,8 @@ def test_jobs_are_workers(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         def __init__(self, layout: Layout) -> None:
             layouts.append(layout)
 
-        def __call__(self, runs: list[PreparedRun], on_progress: Any) -> Any:
-            return in_this_process(runs, on_progress)
+        def __call__(self, runs: list[PreparedRun], on_progress: Any, job: Any) -> Any:
+            return in_this_process(runs, on_progress, job)
 
     monkeypatch.setattr(worker_pool, "Workers", Here)
     assert cli("run", "study.yaml", "methods=[mse]", "seeds=1", "--jobs", 3, "--out", tmp_path)[0] == 0
@@ -344,8 +344,8 @@ def test_a_cluster_gets_its_address_and_the_share_of_a_gpu(
         def __init__(self, options: EngineOptions, _: str) -> None:
             given.append(options)
 
-        def __call__(self, runs: list[PreparedRun], on_progress: Any) -> Any:
-            return in_this_process(runs, on_progress)
+        def __call__(self, runs: list[PreparedRun], on_progress: Any, job: Any) -> Any:
+            return in_this_process(runs, on_progress, job)
 
     monkeypatch.setattr(on_ray, "OnRay", Cluster)
     changes = ("methods=[mse]", "seeds=1", "--out", tmp_path)

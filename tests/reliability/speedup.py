@@ -30,7 +30,7 @@ from distilbench.runs.engines.worker_pool import Workers
 from distilbench.runs.prepare.inputs import make_inputs
 from distilbench.runs.prepare.preflight import preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
-from distilbench.runs.run import Finished
+from distilbench.runs.run import FINISH, Finished
 from distilbench.study.study_file import load_study
 
 KEPT = ("corpora", "contamination", "signals", "embedded", "views", "dev", "indexes")
@@ -61,7 +61,7 @@ class Timed:
 def seconds(engine: Engine, runs: list[PreparedRun], reused: bool = False) -> float:
     """Wall-clock seconds from the first run handed to an engine to the last one heard of."""
     start = time.perf_counter()
-    finished: list[Finished] = list(engine(runs, lambda run, share: None))
+    finished: list[Finished] = list(engine(runs, lambda run, share: None, FINISH))
     spent = time.perf_counter() - start
     if len(finished) < len(runs) or any(
         item.record.status != "completed" or item.reused != reused for item in finished

@@ -26,7 +26,7 @@ from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.preflight import preflight
 from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.progress import Watch
-from distilbench.runs.run import Finished, give_up
+from distilbench.runs.run import FINISH, Finished, give_up
 from distilbench.runs.study_run import run_part
 from distilbench.runs.trained import rehearse_run, training_of
 from distilbench.study.budget import Ledger
@@ -231,7 +231,7 @@ def test_why_a_worker_cannot_start_is_said(inputs_for: MakeInputs, monkeypatch: 
     monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
     inputs = inputs_for(["mse"], seeds=1)
     with pytest.raises(RuntimeError, match="an attempt has been made"):
-        list(Workers(Layout(1, 1))(prepared(inputs), lambda run, share: None))
+        list(Workers(Layout(1, 1))(prepared(inputs), lambda run, share: None, FINISH))
 
 
 def test_a_cluster_that_is_not_there_is_named_at_once() -> None:

@@ -10,7 +10,7 @@ from distilbench.runs.engines.layout import Layout
 from distilbench.runs.engines.on_ray import _room
 from distilbench.runs.engines.ray_task import TaskOrder, _inputs, execute, installed
 from distilbench.runs.prepare.inputs import Inputs
-from distilbench.runs.run import Finished
+from distilbench.runs.run import FINISH, Finished
 from distilbench.study.study import runs_of
 
 
@@ -26,7 +26,7 @@ class Board:
 
 def test_a_node_executes_a_run_and_tells_how_far_it_is(inputs: Inputs, tmp_path: Path) -> None:
     study = inputs.study.model_copy(update={"methods": inputs.study.methods[:1], "tasks": ["DistilbenchSTS"]})
-    order, board = TaskOrder(study, inputs.settings, Layout(1, 1), tmp_path, installed()), Board()
+    order, board = TaskOrder(study, inputs.settings, Layout(1, 1), FINISH, tmp_path, installed()), Board()
     answer = execute(pickle.dumps(order), runs_of(study)[-1], board, 0)
     _inputs.cache_clear()
     assert isinstance(answer, Finished)
@@ -35,7 +35,7 @@ def test_a_node_executes_a_run_and_tells_how_far_it_is(inputs: Inputs, tmp_path:
 
 
 def test_a_node_with_other_versions_ends_the_study(inputs: Inputs, tmp_path: Path) -> None:
-    order = TaskOrder(inputs.study, inputs.settings, Layout(1, 1), tmp_path, installed() | {"torch": "1.0"})
+    order = TaskOrder(inputs.study, inputs.settings, Layout(1, 1), FINISH, tmp_path, installed() | {"torch": "1.0"})
     answer = execute(pickle.dumps(order), runs_of(inputs.study)[-1], Board(), 0)
     assert isinstance(answer, UserError)
     assert "instead of 1.0; install the driver's versions there" in str(answer)

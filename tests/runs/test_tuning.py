@@ -14,11 +14,15 @@ import pytest
 from distilbench.core.errors import UserError
 from distilbench.core.machine import Settings
 from distilbench.evaluation.task_types.kinds import Sts
-from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design
+from distilbench.records.design import TUNING_FILE, Trial, Tuned, read_design, write_tuning
 from distilbench.runs import trained as trained_module
 from distilbench.runs import tune as tuning_module
+from distilbench.runs.engines import worker_pool
+from distilbench.runs.engines.in_process import in_this_process
+from distilbench.runs.engines.layout import Layout
+from distilbench.runs.engines.worker_pool import Workers
 from distilbench.runs.prepare.inputs import Inputs, make_inputs, with_methods
-from distilbench.runs.prepare.prepared import prepare_run
+from distilbench.runs.prepare.prepared import PreparedRun, prepare_run
 from distilbench.runs.progress import ProgressBar, Watch
 from distilbench.runs.trained import Training, training_of
 from distilbench.runs.tune import tune, with_tuned
@@ -149,13 +153,13 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Inputs, monk
         tune(tunable, Kills())
     folder = tunable.settings.out / "tuned"
     before = read_design(folder).tuning
-    assert before is not None and [len(item.trials) for item in before.methods] == [3]
+    assert before is not None and [len(item.trials) for item in before.methods] == [2, 2]
 
     there: list[bool] = []
     found = tune(tunable, Listens())
     assert trained == [7] * 6
     assert there == [True] * 4 + [False] * 2
-    assert found.methods[0] == before.methods[0]
+    assert [item.trials[:2] for item in found.methods] == [item.trials for item in before.methods]
     assert read_design(folder).tuning == found
     assert [len(item.trials) for item in found.methods] == [3, 3]
 
@@ -170,6 +174,53 @@ def test_a_killed_tuning_goes_on_without_repeating_a_trial(tunable: Inputs, monk
     ids = [prepare_run(final, run).id for run in runs_of(final.study)]
     assert len(set(ids)) == len(ids)
     assert not {run for item in found.methods for trial in item.trials for run in trial.runs} & set(ids)
+
+
+def test_trials_beside_the_records_are_not_trained_again_on_another_machine(tunable: Inputs, tmp_path: Path) -> None:
+    class Listens(Watch):
+        def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+            there.append(known)
+
+    one = with_methods(tunable, tunable.study.methods[:1])
+    found = tune(one, Watch())
+    (item,) = found.methods
+    lost = replace(item, trials=[item.trials[0], replace(item.trials[1], score=None, error="lost"), item.trials[2]])
+    write_tuning(one.settings.out / "tuned", replace(found, methods=[lost]))
+    there: list[bool] = []
+    elsewhere = make_inputs(one.study, replace(one.settings, cache=tmp_path / "another"))
+    assert tune(replace(elsewhere, tasks=list), Listens()) == found
+    assert there == [True, False, True]
+
+
+@pytest.mark.slow
+def test_workers_tune_as_one_process_does(tunable: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = tune(tunable, Watch())
+    shared = make_inputs(tunable.study, replace(tunable.settings, out=tmp_path / "out2", cache=tmp_path / "cache2"))
+    monkeypatch.setattr(tuning_module, "training_of", None)
+    assert tune(replace(shared, tasks=list), Watch(), Workers(Layout(2, 1))) == alone
+
+
+def test_the_jobs_that_were_asked_for_tune_too(
+    study: Callable[..., Path],
+    cli: Callable[..., tuple[int, str, str]],
+    labelled_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Here:
+        def __init__(self, layout: Layout) -> None:
+            assert layout.jobs == 2
+
+        def __call__(self, runs: list[PreparedRun], on_progress: Any, job: Any) -> Any:
+            labels.append(sorted({run.cell.entry.label for run in runs}))
+            return in_this_process(runs, on_progress, job)
+
+    labels: list[list[str]] = []
+    monkeypatch.setattr(worker_pool, "Workers", Here)
+    dev = {"source": str(labelled_file), "columns": ["anchor", "positive"], "scores": ["good"], "points": 1}
+    tuned = study(dev=dev, methods=["simcse", "mse"], tune={"trials": 2, "seeds": [7]}, seeds=1)
+    assert cli("run", tuned, "--jobs", 2)[0] == 0
+    assert labels[:2] == [["mse-trial", "simcse-trial"]] * 2
+    assert "simcse-tuned" in labels[-1]
 
 
 def test_settings_are_not_chosen_by_pairs_of_a_task(tunable: Inputs, labelled_file: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +20,19 @@ from distilbench.evaluation.vectors import representation
 from distilbench.models.model_folder import StoredModel
 from distilbench.models.sources import Source
 from distilbench.records.record import Record
+from distilbench.runs.engines.engine import Job
 from distilbench.runs.prepare.prepared import PreparedRun
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.recording import Outcome, RecordedTask, kept_tasks, known_record, write_failure, write_record
 from distilbench.runs.trackers.tracking import Tracking
-from distilbench.runs.trained import training_of
+from distilbench.runs.trained import rehearse_run, training_of
 from distilbench.study.budget import Ledger, phase, reset_peak_memory
 from distilbench.study.sections.training import known
 from distilbench.study.study import Run
 from distilbench.training.online import ALONE, Company
 
 DO_NOT_WAIT = 0.0
+ANNOUNCE_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +73,10 @@ def give_up(run: PreparedRun, why: str) -> Finished:
     return Finished(run.cell, write_failure(run, Ledger(), UserError(why)), reused=False)
 
 
+FINISH = Job(finish_run, give_up)
+"""What an engine does with the runs of a study."""
+
+
 def stop_if_disk_is_full(error: Exception) -> None:
     """Raise `UserError` for an error that every further run would meet too."""
     if refusal := disk_trouble(error):
@@ -77,6 +84,20 @@ def stop_if_disk_is_full(error: Exception) -> None:
             f"nothing more can be written ({refusal}); make room and run the same command again, which goes on "
             "from what is complete"
         ) from error
+
+
+def fill_stores(runs: Sequence[PreparedRun]) -> None:
+    """Have all teacher signals before the first training, in the study's order whoever trains in what order."""
+    announced = time.monotonic()
+    for number, run in enumerate(runs):
+        if time.monotonic() - announced > ANNOUNCE_SECONDS:
+            announced = time.monotonic()
+            run.inputs.announce(f"the teacher's signals are there for {number} of {len(runs)} runs")
+        try:
+            rehearse_run(run)
+        except Exception as error:
+            stop_if_disk_is_full(error)
+            # Whatever else is wrong with a run is found again when it is executed, and goes into its record.
 
 
 def _run(run: PreparedRun, on_progress: Callable[[float], None], company: Company) -> Record:

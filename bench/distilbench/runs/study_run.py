@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,8 @@ from distilbench.runs.prepare.prepared import PreparedRun, prepare
 from distilbench.runs.prepare.vector_teacher import as_model
 from distilbench.runs.progress import Watch
 from distilbench.runs.recording import known_record
-from distilbench.runs.run import Finished, stop_if_disk_is_full
+from distilbench.runs.run import FINISH, Finished, fill_stores
 from distilbench.runs.trackers.tracking import check_trackers, ready_trackers
-from distilbench.runs.trained import rehearse_run
 from distilbench.runs.trial import try_rows
 from distilbench.runs.tune import tune, with_tuned
 from distilbench.study.ablation import designs, parts
@@ -31,8 +29,6 @@ from distilbench.study.study import Study
 
 if TYPE_CHECKING:
     from distilbench.evaluation.tasks.by_name import Task
-
-ANNOUNCE_SECONDS = 60.0
 
 
 def run_study(study: Study, settings: Settings, options: EngineOptions, watch: Watch) -> list[Finished]:
@@ -53,7 +49,7 @@ def run_study(study: Study, settings: Settings, options: EngineOptions, watch: W
 
         write_benchmarks(settings.out / all_inputs[0].name, benchmarks_among(study.tasks))
     if study.tune:
-        all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch))]
+        all_inputs = [with_tuned(all_inputs[0], tune(all_inputs[0], watch, engine))]
     for inputs in all_inputs:
         preflight(inputs)
         try_rows(inputs)
@@ -125,19 +121,5 @@ def _finish_all(runs: list[PreparedRun], engine: Engine, watch: Watch) -> Iterat
         else:
             yield watch.finished(Finished(run.cell, known, reused=True))
     if missing:
-        _fill_stores(missing)
-        yield from map(watch.finished, engine(missing, watch.progress))
-
-
-def _fill_stores(runs: list[PreparedRun]) -> None:
-    """Have all teacher signals before the first training, in the study's order whoever trains in what order."""
-    announced = time.monotonic()
-    for number, run in enumerate(runs):
-        if time.monotonic() - announced > ANNOUNCE_SECONDS:
-            announced = time.monotonic()
-            run.inputs.announce(f"the teacher's signals are there for {number} of {len(runs)} runs")
-        try:
-            rehearse_run(run)
-        except Exception as error:
-            stop_if_disk_is_full(error)
-            # Whatever else is wrong with a run is found again when it is executed, and goes into its record.
+        fill_stores(missing)
+        yield from map(watch.finished, engine(missing, watch.progress, FINISH))

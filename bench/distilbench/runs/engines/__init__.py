@@ -1,8 +1,8 @@
 """Where runs are executed: in this process, in worker processes, on a Ray cluster.
 
-An engine takes a study's missing runs and yields each as it is finished (`engine.Engine`). All of them take runs
-through `distilbench.runs.run.finish_run`: the same locks, records and checkpoints, and on a CPU, with equal threads,
-equal bits.
+An engine takes a study's missing runs, or the trials of its tuning, and yields what came of each as it is done
+(`engine.Engine`). All of them do the same job, with the same locks, records and checkpoints, and on a CPU, with equal
+threads, get equal bits.
 """
 
 from __future__ import annotations

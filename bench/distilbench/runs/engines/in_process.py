@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from functools import partial
 
 from distilbench.runs.engines.backlog import POLL_SECONDS, Backlog
-from distilbench.runs.engines.engine import OnProgress
+from distilbench.runs.engines.engine import Answer, Job, OnProgress
 from distilbench.runs.prepare.prepared import PreparedRun
-from distilbench.runs.run import Finished, finish_run
 from distilbench.training.lock_step import LockStep
+from distilbench.training.online import ALONE
 
 MOST_SIDE_BY_SIDE = 8
 """Each has a student, an optimiser and heads in memory."""
 
 
-def in_this_process(runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[Finished]:
+def in_this_process(runs: list[PreparedRun], on_progress: OnProgress, job: Job[Answer]) -> Iterator[Answer]:
     """Execute runs in the study's order: one that is cut short then holds complete seeds."""
     backlog = Backlog(runs, runs[0].inputs.announce)
     while backlog:
@@ -24,12 +24,12 @@ def in_this_process(runs: list[PreparedRun], on_progress: OnProgress) -> Iterato
         if run is None:
             time.sleep(POLL_SECONDS / 4)
             continue
-        for done, finished in _finish([run, *_companions(run, backlog)], on_progress):
-            if finished is None:
+        for done, answer in _do([run, *_companions(run, backlog)], on_progress, job):
+            if answer is None:
                 backlog.elsewhere(done)
             else:
                 backlog.done(done)
-                yield finished
+                yield answer
 
 
 def _companions(run: PreparedRun, backlog: Backlog) -> Iterator[PreparedRun]:
@@ -43,9 +43,11 @@ def _companions(run: PreparedRun, backlog: Backlog) -> Iterator[PreparedRun]:
         yield other
 
 
-def _finish(runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[tuple[PreparedRun, Finished | None]]:
+def _do(
+    runs: list[PreparedRun], on_progress: OnProgress, job: Job[Answer]
+) -> Iterator[tuple[PreparedRun, Answer | None]]:
     if len(runs) == 1:
-        yield runs[0], finish_run(runs[0], partial(on_progress, runs[0].cell))
+        yield runs[0], job.do(runs[0], partial(on_progress, runs[0].cell), ALONE)
         return
     lock_step = LockStep([run.stages[0].needs for run in runs])
-    yield from lock_step.run(runs, lambda run: finish_run(run, partial(on_progress, run.cell), lock_step))
+    yield from lock_step.run(runs, lambda run: job.do(run, partial(on_progress, run.cell), lock_step))

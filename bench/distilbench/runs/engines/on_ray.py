@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from distilbench.core.errors import UserError
 from distilbench.runs.cost import longest_first
 from distilbench.runs.engines.backlog import MOST_LOSSES, POLL_SECONDS, Backlog
-from distilbench.runs.engines.engine import OnProgress
+from distilbench.runs.engines.engine import Answer, Job, OnProgress
 from distilbench.runs.engines.layout import Layout, told_threads
 from distilbench.runs.engines.ray_board import Board
-from distilbench.runs.engines.ray_task import Answer, TaskOrder, execute, installed
+from distilbench.runs.engines.ray_task import TaskOrder, execute, installed
 from distilbench.runs.prepare.inputs import Inputs
 from distilbench.runs.prepare.prepared import PreparedRun
-from distilbench.runs.run import Finished, give_up
 
 if TYPE_CHECKING:
     from distilbench.runs.engines import EngineOptions
@@ -47,11 +46,11 @@ class OnRay:
                 "choose other --threads or another --gpu-share"
             )
 
-    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[Finished]:
+    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress, job: Job[Answer]) -> Iterator[Answer]:
         ray = self._ray
         backlog = Backlog(longest_first(runs), runs[0].inputs.announce)
         board, task = self._board(), self._task()
-        order = ray.put(pickle.dumps(_order(runs[0].inputs, self._layout)))
+        order = ray.put(pickle.dumps(_order(runs[0].inputs, self._layout, job)))
         begun: list[PreparedRun] = []
         waiting: dict[Any, int] = {}
         try:
@@ -62,9 +61,9 @@ class OnRay:
                     waiting[task.remote(order, run.cell, board, len(begun))] = len(begun)
                     begun.append(run)
                 for ref in ray.wait(list(waiting), timeout=POLL_SECONDS)[0] if waiting else _nap():
-                    finished = self._hear(backlog, ref, begun[waiting.pop(ref)])
-                    if finished is not None:
-                        yield finished
+                    answer = self._hear(backlog, ref, begun[waiting.pop(ref)], job)
+                    if answer is not None:
+                        yield answer
                 for number, share in ray.get(board.read.remote()).items():
                     if number in waiting.values():
                         on_progress(begun[number].cell, share)
@@ -97,16 +96,16 @@ class OnRay:
         """What the cluster's runs get, and how many of them go on at a time."""
         return replace(self._layout, jobs=min(self._slots(), self._most or self._slots()))
 
-    def _hear(self, backlog: Backlog, ref: Any, run: PreparedRun) -> Finished | None:
+    def _hear(self, backlog: Backlog, ref: Any, run: PreparedRun, job: Job[Answer]) -> Answer | None:
         try:
-            answer: Answer = self._ray.get(ref)
+            answer: Answer | UserError | None = self._ray.get(ref)
         except self._ray.exceptions.RayError as error:
             if backlog.lost(run):
                 why = type(error).__name__
                 run.inputs.announce(f"{run.name} was lost with its process or node ({why}); it is begun again")
                 return None
             backlog.done(run)
-            return give_up(run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
+            return job.give_up(run, f"it was lost {MOST_LOSSES} times, last with {' '.join(str(error).split())}")
         if isinstance(answer, UserError):
             raise answer
         if answer is None:
@@ -161,12 +160,12 @@ def _room(resources: dict[str, float], layout: Layout, on_gpu: bool) -> int:
     return min(by_cpu, int(resources.get("GPU", 0)) * int(1 / layout.gpu_share + 1e-9)) if on_gpu else by_cpu
 
 
-def _order(inputs: Inputs, layout: Layout) -> TaskOrder:
+def _order(inputs: Inputs, layout: Layout, job: Job[Any]) -> TaskOrder:
     given = inputs.settings
     mirror = given.mirror.absolute() if given.mirror else None
     folders = {name: getattr(given, name).absolute() for name in ("out", "cache", "log_folder")}
     there = replace(given, **folders, mirror=mirror)
-    return TaskOrder(inputs.study, there, layout, Path.cwd(), installed())
+    return TaskOrder(inputs.study, there, layout, job, Path.cwd(), installed())
 
 
 def _nap() -> list[Any]:

@@ -16,17 +16,15 @@ from typing import Any
 from distilbench.core.errors import UserError
 from distilbench.core.libraries import log_level, logging_at, quiet_libraries
 from distilbench.core.machine import REPORTED_PACKAGES, Settings
+from distilbench.runs.engines.engine import Job
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import Inputs, make_inputs
 from distilbench.runs.prepare.prepared import prepare_run
-from distilbench.runs.run import Finished, finish_run
 from distilbench.study.study import Run, Study
+from distilbench.training.online import ALONE
 
 REPORT_SECONDS = 1.0
 """How often a task tells how far it is."""
-
-Answer = Finished | UserError | None
-"""What came of a run; what ends the whole study; None while another process is working on the run."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class TaskOrder:
     study: Study
     settings: Settings
     layout: Layout
+    job: Job[Any]
     folder: Path
     """Where the driver was started: the study's paths may be relative to it."""
     versions: dict[str, str]
@@ -49,8 +48,11 @@ def installed() -> dict[str, str]:
     return {name: version(name) for name in REPORTED_PACKAGES}
 
 
-def execute(order: bytes, run: Run, board: Any, number: int) -> Answer:
-    """The body of a task. `order` is a pickled `TaskOrder`; `board` a handle of the actor `Board`."""
+def execute(order: bytes, run: Run, board: Any, number: int) -> Any:
+    """The body of a task: what the job gives, or the `UserError` that ends the whole study.
+
+    `order` is a pickled `TaskOrder`; `board` a handle of the actor `Board`.
+    """
     reported = 0.0
 
     def report(share: float) -> None:
@@ -63,7 +65,7 @@ def execute(order: bytes, run: Run, board: Any, number: int) -> Answer:
     given: TaskOrder = pickle.loads(order)
     with logging_at(given.log_level):
         try:
-            return finish_run(prepare_run(_inputs(order), run), report)
+            return given.job.do(prepare_run(_inputs(order), run), report, ALONE)
         except UserError as error:
             return error
 

@@ -8,15 +8,17 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from typing import Any
 
 from distilbench.core.errors import UserError
 from distilbench.core.libraries import log_level, logging_at, quiet_libraries
 from distilbench.core.machine import Settings
+from distilbench.runs.engines.engine import Job
 from distilbench.runs.engines.layout import Layout, use
 from distilbench.runs.prepare.inputs import make_inputs
 from distilbench.runs.prepare.prepared import prepare_run
-from distilbench.runs.run import finish_run
 from distilbench.study.study import Run, Study
+from distilbench.training.online import ALONE
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,13 @@ class WorkerOrder:
     study: Study
     settings: Settings
     layout: Layout
+    job: Job[Any]
     log_level: int | None = field(default_factory=log_level)
     """The driver's."""
 
 
 def work(order: WorkerOrder, driver: Connection) -> None:
-    """Execute the runs that come in. Answers each with shares from 0 to 1, then with what `finish_run` gave.
+    """Execute the runs that come in. Answers each with shares from 0 to 1, then with what the job gave.
 
     A `UserError`, which ends the study, is answered as it is.
     """
@@ -50,7 +53,7 @@ def _serve(order: WorkerOrder, driver: Connection) -> None:
         run: Run = driver.recv()
         try:
             driver.send(0.0)
-            driver.send(finish_run(prepare_run(inputs, run), driver.send))
+            driver.send(order.job.do(prepare_run(inputs, run), driver.send, ALONE))
         except UserError as error:
             driver.send(error)
 

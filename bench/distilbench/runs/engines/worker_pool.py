@@ -17,11 +17,10 @@ from typing import cast
 from distilbench.core.errors import UserError
 from distilbench.runs.cost import longest_first
 from distilbench.runs.engines.backlog import MOST_LOSSES, POLL_SECONDS, Backlog
-from distilbench.runs.engines.engine import OnProgress
+from distilbench.runs.engines.engine import Answer, Job, OnProgress
 from distilbench.runs.engines.layout import Layout
 from distilbench.runs.engines.worker import WorkerOrder, work
 from distilbench.runs.prepare.prepared import PreparedRun
-from distilbench.runs.run import Finished, give_up
 
 PATIENCE_SECONDS = 5.0
 """How long a worker may take to end when told to."""
@@ -37,18 +36,18 @@ class Workers:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
-    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress) -> Iterator[Finished]:
+    def __call__(self, runs: list[PreparedRun], on_progress: OnProgress, job: Job[Answer]) -> Iterator[Answer]:
         backlog = Backlog(longest_first(runs), runs[0].inputs.announce)
-        order = WorkerOrder(runs[0].inputs.study, runs[0].inputs.settings, self.layout)
+        order = WorkerOrder(runs[0].inputs.study, runs[0].inputs.settings, self.layout, job)
         workers = [_Worker(order, number) for number in range(min(self.layout.jobs, len(runs)))]
         try:
             while backlog:
                 _hand_out(backlog, workers)
                 busy = {worker.pipe: worker for worker in workers if worker.run is not None}
                 for pipe in wait(list(busy), POLL_SECONDS / 4):
-                    finished = _hear(backlog, busy[cast(Connection, pipe)], on_progress)
-                    if finished is not None:
-                        yield finished
+                    answer = _hear(backlog, busy[cast(Connection, pipe)], on_progress, job)
+                    if answer is not None:
+                        yield answer
         finally:
             for worker in workers:
                 worker.stop()
@@ -104,14 +103,14 @@ def _hand_out(backlog: Backlog, workers: list[_Worker]) -> None:
             worker.begin(run)
 
 
-def _hear(backlog: Backlog, worker: _Worker, on_progress: OnProgress) -> Finished | None:
-    """One message of a worker; a finished run if it was that."""
+def _hear(backlog: Backlog, worker: _Worker, on_progress: OnProgress, job: Job[Answer]) -> Answer | None:
+    """One message of a worker; what came of its run if it was that."""
     run = worker.run
     assert run is not None
     try:
         message = worker.pipe.recv()
     except (EOFError, OSError):
-        return _bury(backlog, worker, run)
+        return _bury(backlog, worker, run, job)
     if isinstance(message, UserError):
         raise message
     if isinstance(message, float):
@@ -122,17 +121,17 @@ def _hear(backlog: Backlog, worker: _Worker, on_progress: OnProgress) -> Finishe
         backlog.elsewhere(run)
         return None
     backlog.done(run)
-    finished: Finished = message
-    return finished
+    answer: Answer = message
+    return answer
 
 
-def _bury(backlog: Backlog, worker: _Worker, run: PreparedRun) -> Finished | None:
+def _bury(backlog: Backlog, worker: _Worker, run: PreparedRun, job: Job[Answer]) -> Answer | None:
     code = worker.stop()
     if backlog.lost(run):
         run.inputs.announce(f"the process of {run.name} ended (exit code {code}); it is begun again")
         return None
     backlog.done(run)
-    return give_up(run, f"its process ended {MOST_LOSSES} times without a word, last with exit code {code}")
+    return job.give_up(run, f"its process ended {MOST_LOSSES} times without a word, last with exit code {code}")
 
 
 def _context(device: str) -> SpawnContext | ForkServerContext:
