@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr
+from sklearn.metrics import average_precision_score
 
 from distilbench.analysis.bootstrap import TaskExamples
 from distilbench.analysis.shared_texts import Overlap, covariance, influence, overlap, together
@@ -27,7 +28,7 @@ def test_an_influence_is_the_derivative_of_the_metric() -> None:
     """By scipy's correlation of repeated examples: 200 times each, and one of them once more or less."""
     examples = graded(np.random.default_rng(1), 2, 40)
     found = influence(examples)
-    assert found is not None and examples.gold_N is not None
+    assert examples.gold_N is not None
     assert found.sum(axis=1) == pytest.approx(0, abs=1e-12)
 
     for run, example in product(range(2), range(0, 40, 3)):
@@ -41,17 +42,33 @@ def test_an_influence_is_the_derivative_of_the_metric() -> None:
         assert (around[0] - around[1]) / 2 * 200 == pytest.approx(found[run, example], abs=1e-5)
 
 
+def test_an_influence_on_an_average_precision_is_its_derivative() -> None:
+    """By scikit-learn's of weighted examples."""
+    rng = np.random.default_rng(4)
+    gold = (rng.random(40) < 0.3).astype(float)
+    examples = TaskExamples((gold / 2 + rng.normal(0, 0.4, size=(2, 40))).round(1), gold, classified=True)
+    found = influence(examples)
+    assert found.sum(axis=1) == pytest.approx(0, abs=1e-12)
+
+    for run, example in product(range(2), range(40)):
+        around = []
+        for change in (1e-4, -1e-4):
+            weights = np.ones(40)
+            weights[example] += change
+            around.append(average_precision_score(gold, examples.values_RN[run], sample_weight=weights))
+        assert (around[0] - around[1]) / 2e-4 == pytest.approx(found[run, example], abs=1e-7)
+
+
 def test_an_influence_on_a_mean_is_what_an_example_differs_by() -> None:
     found = influence(TaskExamples(np.array([[0.0, 0.5, 1.0, 0.5]]), None))
 
-    assert found is not None and found[0] == pytest.approx([-0.125, 0, 0.125, 0])
+    assert found[0] == pytest.approx([-0.125, 0, 0.125, 0])
 
 
 def test_independent_examples_vary_as_the_bootstrap_says() -> None:
     rng = np.random.default_rng(2)
     examples = graded(rng, 2, 400)
     psi = influence(examples)
-    assert psi is not None
 
     resampled = examples.replicates(4000, rng).std(axis=1)
 

@@ -55,15 +55,15 @@ def together(
     """Task -> deviations of its runs' scores to be added to those of a bootstrap over examples, [R, B].
 
     `texts`: task, split, example, first and second, equal numbers for equal texts. Tasks of which an example is not
-    there, and those whose metric has no influences here, get none.
+    there get none.
     """
     at = texts.set_index(PLACE)[["first", "second"]]
     influences: dict[str, tuple[Array, Places]] = {}
     for task, splits in known.items():
         parts = [(influence(split), _places(at, task, split)) for split in splits]
-        if all(psi is not None and places is not None for psi, places in parts):
+        if all(places is not None for _, places in parts):
             influences[task] = (
-                np.concatenate([psi / len(splits) for psi, _ in parts if psi is not None], axis=1),
+                np.concatenate([psi / len(splits) for psi, _ in parts], axis=1),
                 np.concatenate([places for _, places in parts if places is not None]),
             )
     if not influences:
@@ -100,18 +100,17 @@ def covariance(tasks: Sequence[tuple[Array, Places]]) -> Array:
     return np.asarray(found)
 
 
-def influence(examples: TaskExamples) -> Array | None:
-    """How much each run's score would change by a little more weight of an example, over N, [R, N]; None for average
-    precisions.
+def influence(examples: TaskExamples) -> Array:
+    """How much each run's score would change by a little more weight of an example, over N, [R, N].
 
     The derivative of the metric of weighted examples, for weights that sum to 1; its sum over examples is 0.
     """
     values_RN, gold_N = examples.values_RN, examples.gold_N
-    if examples.classified:
-        return None
     count = values_RN.shape[1]
     if gold_N is None:
         return np.asarray((values_RN - values_RN.mean(axis=1, keepdims=True)) / count)
+    if examples.classified:
+        return np.stack([_of_average_precision(values_N, gold_N == 1) / count for values_N in values_RN])
     gold = _Ranked(gold_N)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.stack([_of_spearman(_Ranked(values_N), gold) / count for values_N in values_RN])
@@ -149,6 +148,29 @@ def _of_spearman(values: _Ranked, gold: _Ranked) -> Array:
     of_scale_N = values.of_variance_N / values.variance + gold.of_variance_N / gold.variance
     found_N = of_covariance_N / scale - covariance / scale * of_scale_N / 2
     return np.asarray(np.nan_to_num(found_N - found_N.mean()))
+
+
+def _of_average_precision(values_N: Array, true_N: npt.NDArray[np.bool_]) -> Array:
+    order_N = np.argsort(-values_N, kind="stable")
+    ordered_N, one_N = values_N[order_N], true_N[order_N].astype(np.float64)
+    starts_G = np.flatnonzero(np.concatenate([[True], ordered_N[1:] != ordered_N[:-1]]))
+    true_G, all_G = np.add.reduceat(one_N, starts_G), np.diff(starts_G, append=len(ordered_N))
+    seen_G = np.cumsum(all_G)
+    precision_G = np.cumsum(true_G) / seen_G
+    # An example counts in the precision of its own step, and of all that come after it.
+    per_seen_G = true_G / seen_G
+    gained_G, diluted_G = _from_there_on(per_seen_G), _from_there_on(per_seen_G * precision_G)
+    group_N = np.repeat(np.arange(len(starts_G)), all_G)
+    total = one_N.sum()
+    average = float((true_G * precision_G).sum() / total)
+    found_N = np.empty(len(values_N))
+    found_N[order_N] = one_N * (precision_G + gained_G - average)[group_N] - diluted_G[group_N]
+    return found_N * (len(values_N) / total)
+
+
+def _from_there_on(steps_G: Array) -> Array:
+    """Sums over each step and all that follow it."""
+    return np.asarray(np.cumsum(steps_G[::-1])[::-1])
 
 
 def _alike(psi_RN: Array) -> tuple[Places, Places]:
