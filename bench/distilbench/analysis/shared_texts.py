@@ -165,7 +165,7 @@ def _of_average_precision(values_N: Array, true_N: npt.NDArray[np.bool_]) -> Arr
     average = float((true_G * precision_G).sum() / total)
     found_N = np.empty(len(values_N))
     found_N[order_N] = one_N * (precision_G + gained_G - average)[group_N] - diluted_G[group_N]
-    return found_N * (len(values_N) / total)
+    return np.asarray(found_N * (len(values_N) / total))
 
 
 def _from_there_on(steps_G: Array) -> Array:
