@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from distilbench.analysis import stats
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
+from distilbench.gate.baseline import Scores
 from distilbench.gate.check import CheckLine, CheckResult, confirmed
-from distilbench.gate.history import append, change_points, read, series
+from distilbench.gate.history import append, change_points, changes_between, read, series
 from distilbench.gate.judging.power import margin_needed
 from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
@@ -119,3 +123,14 @@ def test_the_trend_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (tmp_path / "out" / "trend.svg").read_text().startswith("<?xml")
     assert main(["trend", str(tmp_path / "none.jsonl")]) == 2
     assert json.loads(path.read_text().splitlines()[0])["verdict"] == "pass"
+
+
+def test_the_order_of_runs_is_no_change() -> None:
+    one = pd.DataFrame({"label": ["mse"] * 5}), pd.DataFrame({"STS-A": [0.64, 0.27, 0.04, 0.02, 0.81]})
+    other = tuple(table.iloc[::-1].reset_index(drop=True) for table in one)
+    before, after = (cast(Scores, SimpleNamespace(runs=runs, scores=scores)) for runs, scores in (one, other))
+    means = [side.scores.groupby(side.runs["label"]).mean().at["mse", "STS-A"] for side in (before, after)]
+    assert means[0] != means[1]
+    assert changes_between(before, after) == {}
+    after.scores.loc[0, "STS-A"] += 1e-6
+    assert list(changes_between(before, after)) == ["mse"]

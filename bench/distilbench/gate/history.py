@@ -204,13 +204,13 @@ def replace_baseline(
 
 
 def changes_between(before: Scores, after: Scores) -> Changes:
-    """Where the means of a row's runs on a task differ."""
+    """Where the means of a row's runs on a task differ, but for the order in which they are summed."""
     old, new = _means(before), _means(after)
     found: Changes = {}
     for row in sorted({*old.index} | {*new.index}):
         for task in sorted({*old.columns} | {*new.columns}):
             pair = [_value(side, row, task) for side in (old, new)]
-            if pair[0] != pair[1]:
+            if not _equal(*pair):
                 found.setdefault(row, {})[task] = pair
     return found
 
@@ -221,6 +221,12 @@ def _means(side: Scores) -> pd.DataFrame:
 
 def _value(means: pd.DataFrame, row: str, task: str) -> float | None:
     return float(means[task][row]) if row in means.index and task in means.columns else None
+
+
+def _equal(before: float | None, after: float | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return math.isclose(before, after, rel_tol=1e-12, abs_tol=1e-12)
 
 
 def _sentence(row: str, task: str, before: float | None, after: float | None) -> str:
