@@ -15,7 +15,8 @@ import distilbench.core.hashes as hashes
 from distilbench.data import stored_model
 from distilbench.data.stored_model import weights_sha256
 from distilbench.models import cutting, model_folder
-from distilbench.runs import plan
+from distilbench.models.encoder import Encoder
+from distilbench.runs import cost, plan
 from distilbench.runs.prepare import students
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -90,3 +91,29 @@ def test_a_dry_run_measures_each_number_of_threads_once(
     assert len(threads) == len(set(threads))
     assert before in threads
     assert torch.get_num_threads() == before
+
+
+def test_a_dry_run_makes_one_student_and_passes_few_tokens_to_learn_its_speed(
+    cli: Cli, study: Write, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, forward = cost.flops_per_second, Encoder.forward
+    probing, passed = [False], [0]
+
+    def watched(inputs: Any) -> float:
+        probing[0] = True
+        try:
+            return measure(inputs)
+        finally:
+            probing[0] = False
+
+    def counting(self: Encoder, ids: Any, *given: Any, **named: Any) -> Any:
+        if probing[0]:
+            passed.append(ids.numel())
+        return forward(self, ids, *given, **named)
+
+    monkeypatch.setattr(plan, "flops_per_second", watched)
+    monkeypatch.setattr(Encoder, "forward", counting)
+    assert cli("run", study(seeds=3, train={"batch_size": 64, "max_length": 64}), "--dry-run")[0] == 0
+    # One without weights for its shape, and one that is tried and measured, whatever seeds there are.
+    assert counted["students"] == 2
+    assert 0 < max(passed) <= cost.PROBE_ROWS * cost.PROBE_TOKENS

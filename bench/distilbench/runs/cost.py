@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 
 import torch
 
@@ -17,6 +18,8 @@ from distilbench.study.budget import synchronize
 from distilbench.study.sections.training import TrainSpec
 
 PROBE_TOKENS, PROBE_STEPS = 32, 3
+PROBE_ROWS = 16
+"""On a CPU, where more of them are no faster for each token, and take memory that a plan should not need."""
 TYPICAL_TOKENS = 24
 """Tokens per sentence that the estimate assumes while the text is not tokenised yet."""
 
@@ -57,10 +60,12 @@ def _rows_of_a_batch(spec: TrainSpec, length: int) -> int:
 
 def flops_per_second(inputs: Inputs) -> float:
     """Measured on a few forward and backward passes of the study's own student."""
-    student = inputs.students.build(inputs.study.seeds[0]).train()
-    rows = tokens_per_pass(inputs.settings.device) // PROBE_TOKENS
+    device = inputs.settings.device
+    # That of a seed would have to be made, and its speed is the same.
+    student = deepcopy(inputs.students.untrained).train()
+    rows = PROBE_ROWS if device == "cpu" else tokens_per_pass(device) // PROBE_TOKENS
     shape = (min(rows, _rows_of_a_batch(inputs.study.train, PROBE_TOKENS)), PROBE_TOKENS)
-    ids = torch.ones(shape, dtype=torch.long, device=inputs.settings.device)
+    ids = torch.ones(shape, dtype=torch.long, device=device)
     for step in range(PROBE_STEPS + 1):
         if step == 1:
             synchronize()
