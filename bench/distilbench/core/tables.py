@@ -147,7 +147,7 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
     try:
         # Cached scores are known by a hash of these numbers, of which Python reads the last digit otherwise.
         # Names and values stay what they are, though they look like numbers or dates.
-        frame: pd.DataFrame = pd.read_json(path, lines=True, convert_axes=False, convert_dates=False, **options)
+        frame: pd.DataFrame = pd.read_json(path, lines=True, convert_axes=False, dtype=False, **options)
         return frame
     except ValueError:
         # A number beyond 64 bits, a byte order mark, or damage, of which the line is to be named.

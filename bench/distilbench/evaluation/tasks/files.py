@@ -33,7 +33,7 @@ LISTS = ("query", "positive", "negative")
 HIGHEST_GRADE = 2**31 - 1
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": lambda path: _parquet(path),
-    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
+    ".jsonl": lambda path: json_frame(path, COLUMNS, precise_float=True),
     ".tsv": lambda path: _text_table(path, tabs=True),
     ".csv": lambda path: _text_table(path, tabs=False),
 }
@@ -187,7 +187,7 @@ def check_types(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
     """Raise `ValueError` for a column of texts that holds numbers, dates or the like."""
     for column in columns:
         if len(frame) and frame[column].dtype.kind != "O":
-            raise ValueError(f"{name} row 1 has {shown(frame[column].iloc[0])} under {column!r}, which is no text")
+            raise ValueError(f"{name} row 1 has {shown(frame[column].tolist()[0])} under {column!r}, which is no text")
 
 
 def _read(folder: Path, stem: str) -> Table:
@@ -221,8 +221,8 @@ def _checked(table: Table, columns: tuple[str, ...]) -> pd.DataFrame:
     if (bad := (grades % 1 != 0) | (grades.abs() > HIGHEST_GRADE)).any():
         row = int(bad.argmax())
         raise ValueError(
-            f"{name} row {row + 1} has the score {shown(frame['score'].iloc[row])}; a judgement is a whole number, at "
-            f"most {HIGHEST_GRADE}"
+            f"{name} row {row + 1} has the score {shown(frame['score'].tolist()[row])}; a judgement is a whole number, "
+            f"at most {HIGHEST_GRADE}"
         )
     return frame.assign(score=grades.astype(int))
 
