@@ -68,7 +68,8 @@ def test_judgements_by_which_nothing_is_relevant(score: int, tmp_path: Path) -> 
 @pytest.mark.parametrize("value", ["", "  "])
 def test_an_id_or_a_query_that_is_empty(ending: str, table: str, column: str, value: str, tmp_path: Path) -> None:
     rows = changed(CORPUS if table == "corpus" else QUERIES, 2, **{column: value})
-    folder = beir(tmp_path / "set", ending, **{table: rows})
+    folder = beir(tmp_path / "set", ending)
+    write(folder / f"{table}.{ending}", rows)
     refused(folder, f"{table}.{ending} row 3 has no usable value under '{column.strip('_')}'")
 
 
@@ -81,7 +82,9 @@ def test_a_document_may_be_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "said"), [("a\0b", "holds a NUL byte"), ("a \ud800 b", "is not valid UTF-8")])
 def test_characters_that_no_text_has(table: str, value: str, said: str, tmp_path: Path) -> None:
     rows = changed(CORPUS if table == "corpus" else QUERIES, 1, text=value)
-    refused(beir(tmp_path / "set", **{table: rows}), f"{table}.jsonl row 2 {said} under 'text'")
+    folder = beir(tmp_path / "set")
+    write(folder / f"{table}.jsonl", rows)
+    refused(folder, f"{table}.jsonl", " 2 ", said)
 
 
 @pytest.mark.parametrize("ending", TEXT_TABLES)
@@ -210,6 +213,7 @@ def test_the_command_line_says_so_before_anything_is_paid_for(
         "text": {"source": str(text_file)},
         "budget": {"steps": 1},
         "methods": ["mse"],
+        "seeds": 1,
         "train": {"batch_size": 8, "max_length": 32},
         "tasks": [{"mine": {"source": str(folder)}}],
     }

@@ -153,7 +153,14 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
         # A number beyond 64 bits, a byte order mark, or damage, of which the line is to be named.
         with opened(path) as stream:
             numbered = enumerate(lines(stream), start=1)
-            return pd.DataFrame([json_object(line, number, columns) for number, line in numbered if line.strip()])
+            return pd.DataFrame([_valid(json_object(line, at, columns), at) for at, line in numbered if line.strip()])
+
+
+def _valid(row: dict[str, Any], number: int) -> dict[str, Any]:
+    for value in row.values():
+        if isinstance(value, str) and SURROGATES.search(value):
+            raise ValueError(f"line {number} is not valid UTF-8; save the file as UTF-8")
+    return row
 
 
 def check_rows(path: Path, tabs: bool) -> None:
