@@ -143,7 +143,7 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
     import pandas as pd
 
     with opened(path) as stream:
-        check_json_lines(stream, lambda line, number: json_object(line, number, columns))
+        check_json_lines(stream, lambda line, number: _valid(json_object(line, number, columns), number, columns))
     try:
         # Cached scores are known by a hash of these numbers, of which Python reads the last digit otherwise.
         # Names and values stay what they are, though they look like numbers or dates.
@@ -153,12 +153,12 @@ def json_frame(path: Path, columns: Sequence[str], **options: Any) -> pd.DataFra
         # A number beyond 64 bits, a byte order mark, or damage, of which the line is to be named.
         with opened(path) as stream:
             numbered = enumerate(lines(stream), start=1)
-            return pd.DataFrame([_valid(json_object(line, at, columns), at) for at, line in numbered if line.strip()])
+            return pd.DataFrame([json_object(line, number, columns) for number, line in numbered if line.strip()])
 
 
-def _valid(row: dict[str, Any], number: int) -> dict[str, Any]:
-    for value in row.values():
-        if isinstance(value, str) and SURROGATES.search(value):
+def _valid(row: dict[str, Any], number: int, columns: Sequence[str]) -> dict[str, Any]:
+    for column in columns:
+        if isinstance(value := row.get(column), str) and SURROGATES.search(value):
             raise ValueError(f"line {number} is not valid UTF-8; save the file as UTF-8")
     return row
 
