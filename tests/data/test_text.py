@@ -83,7 +83,7 @@ def test_broken_json_and_parquet(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 2 is not JSON"):
         read(path)
     path.write_text("[1]\n")
-    with pytest.raises(UserError, match="line 1 has no text under 'text'"):
+    with pytest.raises(UserError, match="line 1 is no object"):
         read(path)
     other = tmp_path / "text.parquet"
     other.write_bytes(b"PAR1 not really")

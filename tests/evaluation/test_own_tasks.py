@@ -71,13 +71,16 @@ def test_a_beir_folder_leaves_runs_that_other_tools_read(
     ("damage", "message"),
     [
         ({"qrels/test.tsv": "query-id\tcorpus-id\tscore\nq0\td9\t1\n"}, "1 judged documents are not in the corpus"),
-        ({"qrels/test.tsv": "query-id\tcorpus-id\tscore\nq0\td1\t0.5\n"}, "a judgement that is no whole number"),
+        ({"qrels/test.tsv": "query-id\tcorpus-id\tscore\nq0\td1\t0.5\n"}, "a judgement is a whole number"),
         ({"qrels/test.tsv": "query-id\tcorpus-id\nq0\td1\n"}, "has no column 'score'"),
         (
             {"qrels/test.tsv": "query-id\tcorpus-id\tscore\nq9\td1\t1\n"},
             "no query of qrels/test.tsv is in queries.jsonl",
         ),
-        ({"corpus.jsonl": '{"_id": "d0", "text": "a"}\n{"_id": "d0", "text": "b"}\n'}, "has the id 'd0' twice"),
+        (
+            {"corpus.jsonl": '{"_id": "d0", "text": "a"}\n{"_id": "d0", "text": "b"}\n'},
+            "corpus.jsonl row 2 has the id 'd0', and so has an earlier row",
+        ),
         ({"corpus.jsonl": '{"_id": "d0"}\n'}, "has no column 'text'"),
         ({"corpus.jsonl": "no json\n"}, "corpus.jsonl: "),
     ],

@@ -84,6 +84,23 @@ def folders_of_parquet(folder: Path, frames: Frames) -> None:
         parquet(folder / subset / "test-00000-of-00001.parquet", frame)
 
 
+def folders_of_the_hubs_conversion(folder: Path, frames: Frames) -> None:
+    for subset, frame in frames.items():
+        for shard, part in enumerate((frame[:3], frame[3:])):
+            parquet(folder / subset / "test" / f"{shard:04d}.parquet", part)
+
+
+def shards_with_a_hash(folder: Path, frames: Frames) -> None:
+    for subset, frame in frames.items():
+        for shard, part in enumerate((frame[:3], frame[3:])):
+            parquet(folder / subset / f"test-{shard:05d}-of-00002-0a1b2c3d4e5f6071.parquet", part)
+
+
+def one_converted_table(folder: Path, frames: Frames) -> None:
+    together = pd.concat([frame.assign(lang=subset) for subset, frame in frames.items()])
+    parquet(folder / "default" / "test" / "0000.parquet", together)
+
+
 def folders_below_data(folder: Path, frames: Frames) -> None:
     for subset, frame in frames.items():
         put(folder / "data" / subset / "test.csv", frame.to_csv(index=False))
@@ -127,6 +144,7 @@ def one_packed_table(folder: Path, frames: Frames) -> None:
 LAYOUTS = [
     *(folders_of_parquet, folders_below_data, folders_of_shards, folders_of_packed_lines),
     *(files_in_a_folder_of_the_split, declared_shards, one_table, one_packed_table),
+    *(folders_of_the_hubs_conversion, one_converted_table, shards_with_a_hash),
 ]
 
 
@@ -292,7 +310,7 @@ def test_a_mirror_without_any_subset_says_so(pairs: Callable[..., Frames], tmp_p
 def test_a_missing_shard_is_damage(pairs: Callable[..., Frames], tmp_path: Path) -> None:
     folders_of_shards(tmp_path / STS17, pairs("en-en"))
     (tmp_path / STS17 / "en-en" / "test-00001-of-00003.parquet").unlink()
-    with pytest.raises(UserError, match="of the 3 shards of test, 2 are there; make it again"):
+    with pytest.raises(UserError, match="test-00001-of-00003 is missing; make it again"):
         load_task("STS17@en-en", tmp_path)
 
 

@@ -155,7 +155,9 @@ def test_what_a_mirror_would_change_is_refused(hub: list[str], tmp_path: Path) -
     data = task.instance.dataset["default"]["test"]
     data["corpus"] = concatenate_datasets([data["corpus"], data["corpus"].select([0])])
     task = replace(task, data_sha256=_data_sha256(task))
-    with pytest.raises(UserError, match=r"NFCorpus do not fit a mirror \(.* has the id 'd0' twice\); use"):
+    with pytest.raises(
+        UserError, match=r"NFCorpus do not fit a mirror \(.* has the id 'd0', and so has an earlier row\); use"
+    ):
         store_task(task, tmp_path / "mirror")
     assert list((tmp_path / "mirror").rglob("*")) == []
 

@@ -28,13 +28,11 @@ from distilbench.core.sealed import disk_trouble
 from distilbench.data.checks.hub_files import LARGEST, LARGEST_OF_KIND, opened_on_hub, size_on_hub
 from distilbench.data.checks.packed_bounds import check_unpacked
 from distilbench.data.checks.parquet_bounds import BoundedParquet, opened_parquet, values_of
+from distilbench.data.hub_folder import lacking_shard
 from distilbench.data.sentences import AT_ONCE
 
 SET_PREFIX, FILE_PREFIX = "hub:", "hf://datasets/"
 ID_AND_FILE = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(/(?P<file>.+))?")
-SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\D)")
-CARDS = ("README.md", ".huggingface.yaml")
-"""Where a data set may say which files it has."""
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".txt": "text"}
 TEXTS = ("json", "csv", "text")
 NO_OPTIONS = ("name", "version", "description", "data_files", "data_dir")
@@ -283,18 +281,11 @@ def newest_commit(data_set: str) -> str:
 
 def _check_shards(name: HubName, folder: Path, files: list[Path]) -> None:
     """Refuse shards without their siblings."""
-    cards = "".join((folder / card).read_text("utf-8", "replace") for card in CARDS if (folder / card).is_file())
-    there: dict[tuple[str, int], set[int]] = {}
-    for file in files:
-        # Shards that are named one by one are all that is meant.
-        if (shard := SHARD.search(file.name)) and file.name not in cards:
-            there.setdefault((file.name[: shard.start()], int(shard[2])), set()).add(int(shard[1]))
-    for (stem, count), numbers in there.items():
-        if missing := sorted(set(range(count)) - numbers):
-            raise UserError(
-                f"{name.section}.source: {folder} lacks {stem}-{missing[0]:05d}-of-{count:05d}; put it there, or "
-                "remove the folder and run distilbench prefetch"
-            )
+    if lacks := lacking_shard(files, folder):
+        raise UserError(
+            f"{name.section}.source: {folder} lacks {lacks}; put it there, or remove the folder and run distilbench "
+            "prefetch"
+        )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,7 +11,7 @@ from distilbench.core.bounds import check_table_size, lines
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
 from distilbench.core.mirror import below, check
-from distilbench.core.tables import check_rows, json_frame, json_object, opened, place_of, rows
+from distilbench.core.tables import SURROGATES, as_numbers, check_rows, json_frame, json_object, opened, place_of, rows
 from distilbench.data.checks.parquet_bounds import distinct_texts, opened_parquet, values_of
 from distilbench.data.hub import HubName, HubSplit, open_split
 from distilbench.study.sections.texts import LabelledSpec, TextSpec
@@ -23,8 +22,6 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Of packages that are imported under another name than they are installed by. To look it up takes half a second."""
 MAX_CHARACTERS = 100_000
 PLAIN_ENDINGS = (".txt", ".text", "")
-SURROGATES = re.compile("[\ud800-\udfff]")
-"""What surrogateescape makes of bytes that are not UTF-8, and what JSON escapes can spell though UTF-8 cannot."""
 TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
 READABLE = (".txt", ".text", *TABLES)
 Source = Path | HubSplit
@@ -188,8 +185,6 @@ def numbers(source: Source, column: str, section: str, key: str = "scores") -> l
 
     Raises `UserError` for a column that is not there or holds anything but finite numbers.
     """
-    import pandas as pd
-
     try:
         table = _hub_values(source, column) if isinstance(source, HubSplit) else _values(source, column)
     except OSError as error:
@@ -198,8 +193,8 @@ def numbers(source: Source, column: str, section: str, key: str = "scores") -> l
         ) from None
     except ValueError as error:
         raise UserError(f"{section}.{key}: {source}: {str(error).splitlines()[0]}; mend the file") from None
-    values = pd.to_numeric(pd.Series(table, dtype=object), errors="coerce")
-    bad = values.isna() | values.abs().eq(float("inf"))
+    values = as_numbers(table)
+    bad = values.isna()
     if bad.any():
         raise UserError(
             f"{section}.{key}: {source} row {int(bad.argmax()) + 1} has no number under {column!r}; mend the file"

@@ -20,9 +20,10 @@ import yaml
 
 from distilbench.core.errors import UserError
 from distilbench.core.machine import MIRROR_VARIABLE, writable
-from distilbench.core.mirror import check
+from distilbench.core.mirror import below, check
 from distilbench.core.sealed import write_sealed
-from distilbench.data.hub import CARDS, FILE_PREFIX, HubName, newest_commit, open_split, worded
+from distilbench.data.hub import FILE_PREFIX, HubName, newest_commit, open_split, worded
+from distilbench.data.hub_folder import CARDS
 from distilbench.data.text import EMBEDDED, MIRROR_PREFIX, open_source, resolve, source_names
 from distilbench.evaluation.tasks.profiles import expand
 from distilbench.models.export import licence_of
@@ -205,7 +206,8 @@ def _task(wanted: TaskSpec, mirror: Path) -> tuple[str, bool]:
 
     if isinstance(wanted, OwnTask):
         if wanted.source.startswith(MIRROR_PREFIX):
-            check(mirror / wanted.source.removeprefix(MIRROR_PREFIX), mirror, again=True)
+            name = wanted.source.removeprefix(MIRROR_PREFIX)
+            check(below(mirror, name, f"tasks.{wanted.name}.source"), mirror, again=True)
         load_task(wanted, mirror)
         return wanted.source, False
     folder = folder_in(mirror, wanted)

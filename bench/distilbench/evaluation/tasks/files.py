@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +13,33 @@ import pandas as pd
 from datasets import Dataset
 
 from distilbench.core.errors import shown
-from distilbench.core.tables import check_rows, json_frame, opened, place_of, rows
+from distilbench.core.tables import (
+    SURROGATES,
+    as_numbers,
+    check_rows,
+    check_separator,
+    json_frame,
+    opened,
+    place_of,
+    rows,
+)
 from distilbench.data.checks.parquet_bounds import opened_parquet
+from distilbench.data.hub_folder import ENDINGS, PACKED, ending_of
 
 COLUMNS = ("_id", "id", "text", "title", "query-id", "corpus-id", "score")
 """Of documents, queries and judgements."""
 LISTS = ("query", "positive", "negative")
 """Of a table of queries with their documents."""
+HIGHEST_GRADE = 2**31 - 1
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".parquet": lambda path: _parquet(path),
-    ".jsonl": lambda path: json_frame(path, COLUMNS, dtype=False, precise_float=True),
+    ".jsonl": lambda path: json_frame(path, COLUMNS, precise_float=True),
     ".tsv": lambda path: _text_table(path, tabs=True),
     ".csv": lambda path: _text_table(path, tabs=False),
 }
-PACKED = ".gz"
-ENDINGS = (*READERS, *(f"{ending}{PACKED}" for ending in READERS if ending != ".parquet"))
-"""Of tables; where a table is there in several formats, the first counts."""
 
 Table = tuple[pd.DataFrame, str]
 """With the name of the file that it is from."""
-
-
-def ending_of(path: Path) -> str:
-    """The ending by which a table's file is read; empty for other files."""
-    return next((ending for ending in ENDINGS if path.name.endswith(ending)), "")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -56,8 +59,11 @@ def _parquet(path: Path) -> pd.DataFrame:
 def _text_table(path: Path, tabs: bool) -> pd.DataFrame:
     """A table all of whose values are text; of a row that is too short, the last are missing."""
     check_rows(path, tabs)
-    with opened(path, errors="strict") as stream:
+    with opened(path) as stream:
         (_, header), *found = [*rows(stream, tabs)] or [(1, [])]
+    for line, row in found:
+        if any(map(SURROGATES.search, row)):
+            raise ValueError(f"line {line} is not valid UTF-8; save the file as UTF-8")
     for column in header:
         if column in COLUMNS:
             place_of(column, header)
@@ -79,9 +85,12 @@ def own_retrieval_split(folder: Path, split: str) -> dict[str, Any]:
 
     Which are texts that are none, judgements that contradict each other, and those of queries that are not there.
     """
+    for place in (folder / "qrels" / split, folder / "queries", folder / "corpus"):
+        _check_single(place)
     qrels, queries, corpus = _read(folder / "qrels", split), _read(folder, "queries"), _read(folder, "corpus")
     for table in (queries, corpus):
         _check_texts(_checked(table, ("id", "text")), table[1])
+    _check_filled(_checked(queries, ("id", "text")), queries[1], "text")
     data = retrieval_data(qrels, queries, corpus)
     _check_judgements(qrels, queries)
     return data
@@ -94,6 +103,8 @@ def retrieval_data(qrels: Table, queries: Table, corpus: Table) -> dict[str, Any
         str(query): dict(zip(group["corpus-id"], group["score"], strict=True))
         for query, group in judged.groupby("query-id", sort=False)
     }
+    if judged.empty:
+        raise ValueError(f"qrels/{qrels[1]} has no rows")
     asked = asked[asked["id"].isin(relevant)]
     if asked.empty:
         raise ValueError(f"no query of qrels/{qrels[1]} is in {queries[1]}")
@@ -161,11 +172,22 @@ def check_table(frame: pd.DataFrame, name: str, columns: tuple[str, ...]) -> Non
     """Raise `ValueError` for what would fail in the middle of scoring, or make every score NaN."""
     for column in columns:
         if column not in frame.columns:
+            try:
+                check_separator(list(frame.columns))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
             raise ValueError(f"{name} has no column {column!r}")
-        values = pd.to_numeric(frame[column], errors="coerce") if column == "score" else frame[column]
+        values = as_numbers(frame[column]) if column == "score" else frame[column]
         bad = values.isna() | values.isin([float("inf"), -float("inf")])
         if bad.any():
             raise ValueError(f"{name} row {int(bad.argmax()) + 1} has no usable value under {column!r}")
+
+
+def check_types(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
+    """Raise `ValueError` for a column of texts that holds numbers, dates or the like."""
+    for column in columns:
+        if len(frame) and frame[column].dtype.kind != "O":
+            raise ValueError(f"{name} row 1 has {shown(frame[column].tolist()[0])} under {column!r}, which is no text")
 
 
 def _read(folder: Path, stem: str) -> Table:
@@ -178,32 +200,67 @@ def _read(folder: Path, stem: str) -> Table:
 
 def _checked(table: Table, columns: tuple[str, ...]) -> pd.DataFrame:
     frame, name = table
+    if {"_id", "id"} <= set(frame.columns):
+        raise ValueError(f"{name} has the columns '_id' and 'id', and one of them is the id; leave it alone")
     frame = frame.rename(columns={"_id": "id"})
     check_table(frame, name, columns)
-    frame = frame.astype({column: str for column in columns if column.endswith("id")})
+    check_types(frame, name, [column for column in columns if column == "text"])
+    ids = [column for column in columns if column.endswith("id")]
+    frame = frame.astype({column: "int64" for column in ids if _is_whole(frame[column])}).astype(
+        dict.fromkeys(ids, str)
+    )
     if "id" in columns:
-        if frame["id"].duplicated().any():
-            raise ValueError(f"{name} has the id {frame.loc[frame['id'].duplicated(), 'id'].iloc[0]!r} twice")
+        if (again := frame["id"].duplicated()).any():
+            row = int(again.argmax())
+            raise ValueError(f"{name} row {row + 1} has the id {frame['id'].iloc[row]!r}, and so has an earlier row")
         if "title" in frame.columns and frame["title"].isna().any():
             # mteb knows a title that is empty, and none that is missing.
             frame["title"] = frame["title"].astype(object).where(frame["title"].notna(), "")
         return frame[[column for column in frame.columns if column != "metadata"]]
-    frame["score"] = pd.to_numeric(frame["score"])
-    if (frame["score"] % 1 != 0).any():
-        raise ValueError(f"{name} has a judgement that is no whole number")
-    return frame.astype({"score": int})
+    grades = as_numbers(frame["score"])
+    if (bad := (grades % 1 != 0) | (grades.abs() > HIGHEST_GRADE)).any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"{name} row {row + 1} has the score {shown(frame['score'].tolist()[row])}; a judgement is a whole number, "
+            f"at most {HIGHEST_GRADE}"
+        )
+    return frame.assign(score=grades.astype(int))
+
+
+def _is_whole(ids: pd.Series) -> bool:
+    """Whether ids are whole numbers that were stored as others, as those of a column with gaps are."""
+    return ids.dtype.kind == "f" and bool((ids % 1 == 0).all() and (ids.abs() < 2**53).all())
+
+
+def _check_single(place: Path) -> None:
+    there = [name for ending in ENDINGS if (name := f"{place.name}{ending}") and (place.parent / name).is_file()]
+    if len(there) > 1:
+        raise ValueError(f"{' and '.join(there)} are both there; leave one")
 
 
 def _check_texts(frame: pd.DataFrame, name: str) -> None:
-    for column in ("text", "title"):
+    for column in ("id", "text", "title"):
         for row, value in enumerate(frame.get(column, ()), start=1):
             if not isinstance(value, str):
                 raise ValueError(f"{name} row {row} has {shown(value)} under {column!r}, which is no text")
+            if SURROGATES.search(value):
+                raise ValueError(f"{name} row {row} is not valid UTF-8 under {column!r}; save the file as UTF-8")
+            if "\0" in value:
+                raise ValueError(f"{name} row {row} holds a NUL byte under {column!r}")
+    _check_filled(frame, name, "id")
+
+
+def _check_filled(frame: pd.DataFrame, name: str, column: str) -> None:
+    """Documents may be empty, as some of the published collections are: ids and queries may not."""
+    if (bad := frame[column].str.strip() == "").any():
+        raise ValueError(f"{name} row {int(bad.argmax()) + 1} has no usable value under {column!r}")
 
 
 def _check_judgements(qrels: Table, queries: Table) -> None:
     judged, grades = _checked(qrels, ("query-id", "corpus-id", "score")), dict[tuple[str, str], int]()
     asked = set(_checked(queries, ("id", "text"))["id"])
+    if not (judged["score"] > 0).any():
+        raise ValueError(f"qrels/{qrels[1]} has no score above 0, so that there is nothing to find")
     rows_of = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)
     for row, (query, document, grade) in enumerate(rows_of, start=1):
         earlier = grades.setdefault((query, document), grade)

@@ -1,19 +1,16 @@
 """An official task's data in a mirror, in whichever layout its data set has on the Hub.
 
-<split>.parquet                                 pairs; or .jsonl, .csv, .tsv, and these with .gz
-<split>-00000-of-00002.parquet ...              or in shards
-<subset>/<split>.parquet, <split>/<subset>...   or of a subset, perhaps below data/
-<split>.parquet                                 or of all subsets, with a column `lang`
-corpus.parquet, queries.parquet, qrels/<split>.parquet      documents and queries, perhaps below <subset>/
-corpus/..., queries/..., qrels/... or data/...              or a folder for each, of a subset <subset>-corpus/...
-<split>.parquet                                 or rows of a query with lists of positive and negative documents
-README.md                                       goes before all of these where its head lists `configs`
+Where the files of a table are found is said in `distilbench.data.hub_folder`. A table is one of
+
+pairs, or labelled texts                        of one subset, or of all, with a column `lang`
+corpus, queries, qrels/<split>                  documents and queries, perhaps below <subset>/
+corpus/..., queries/..., qrels/... or data/...  or a folder for each, of a subset <subset>-corpus/...
+lists                                           or rows of a query with lists of positive and negative documents
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,19 +18,18 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-import yaml
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError
+from distilbench.data.hub_folder import HubFiles, ending_of
 from distilbench.evaluation.task_types.kinds import is_of, kind_of
 from distilbench.evaluation.tasks.files import (
-    ENDINGS,
     Table,
     candidate_lists,
     check_table,
-    ending_of,
+    check_types,
     has_corpus,
     is_of_lists,
     ranked_candidates,
@@ -45,28 +41,16 @@ from distilbench.evaluation.tasks.files import (
 from distilbench.evaluation.tasks.subsets import MOST_LISTED, WHOLE, listed, within
 from distilbench.records.record import SOURCE_FILE
 
-PLACES = (
-    "{config}/{split}",
-    "{config}/data/{split}",
-    "data/{config}/{split}",
-    "{split}/{config}",
-    "data/{split}/{config}",
-    "{config}-{split}",
-    "{config}_{split}",
-)
-PLACES_OF_WHOLE = ("{split}", "data/{split}")
 LANGUAGE_COLUMNS = ("lang", "language")
-SHARD = re.compile(r"^(?P<stem>.+)-\d+-of-(?P<count>\d+)$")
 TRANSFORMED = "transformed"
 """Key of SOURCE.json."""
-HEAD = re.compile(r"\A---\r?\n(.*?)^---\s*$", re.DOTALL | re.MULTILINE)
 
 
 class HubFolder:
     """Tables of a data set by the names of their configuration and split."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self._files = folder, HubFiles(folder)
         self._read: dict[tuple[str, str], Table | None] = {}
 
     def table(self, config: str, split: str) -> Table | None:
@@ -78,7 +62,7 @@ class HubFolder:
     def only_table(self, config: str, split: str) -> Table | None:
         """As `table`; where the configuration has one split, that one, whatever it is called."""
         found = self.table(config, split)
-        if found is None and len(splits := self._splits(config)) == 1:
+        if found is None and len(splits := self._files.splits(config)) == 1:
             found = self.table(config, splits[0])
         return found
 
@@ -88,13 +72,16 @@ class HubFolder:
             return None
         frame, name = whole
         for column in LANGUAGE_COLUMNS:
-            if column in frame.columns and (rows := frame[column] == subset).any():
+            if column not in frame.columns:
+                continue
+            check_table(frame, name, (column,))
+            if (rows := frame[column] == subset).any():
                 return frame[rows].drop(columns=column).reset_index(drop=True), name
         return None
 
     def features(self, config: str, split: str, frame: pd.DataFrame) -> Features | None:
         """What a parquet file says of its columns beyond their types: mteb samples by the names of classes."""
-        files = self._files(config, split)
+        files = self._files.of(config, split)
         if not files or ending_of(files[0]) != ".parquet":
             return None
         try:
@@ -108,106 +95,19 @@ class HubFolder:
     def is_transformed(self) -> bool:
         """Whether the tables are those that mteb makes of what the Hub has."""
         source = self.folder / SOURCE_FILE
-        said = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}
+        try:
+            said = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}
+        except ValueError:
+            raise ValueError(f"{SOURCE_FILE} is not JSON") from None
         return isinstance(said, dict) and said.get(TRANSFORMED) is True
 
     def _table(self, config: str, split: str) -> Table | None:
-        files = self._files(config, split)
+        files = self._files.of(config, split)
         if not files:
             return None
         parts = [read_table(file) for file in files]
         frame = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
         return frame, files[0].relative_to(self.folder).as_posix()
-
-    def _files(self, config: str, split: str) -> list[Path]:
-        if files := self._declared.get(config, {}).get(split):
-            return _complete(files)
-        for place in PLACES_OF_WHOLE if config == WHOLE else PLACES:
-            if files := _at(self.folder / place.format(config=config, split=split)):
-                return _complete(files)
-        return []
-
-    def _splits(self, config: str) -> list[str]:
-        return list(self._declared.get(config) or _by_split(self.folder / config))
-
-    @cached_property
-    def _declared(self) -> dict[str, dict[str, list[Path]]]:
-        """Configuration -> split -> files that are there, as the head of the data set's card says."""
-        card = self.folder / "README.md"
-        head = HEAD.match(card.read_text(encoding="utf-8")) if card.is_file() else None
-        try:
-            values = yaml.safe_load(head[1]) if head else None
-        except yaml.YAMLError as error:
-            raise ValueError(f"README.md: its head is not readable YAML ({str(error).splitlines()[0]})") from None
-        configs = values.get("configs") if isinstance(values, dict) else None
-        return {
-            str(config.get("config_name", WHOLE)): self._declared_splits(config)
-            for config in configs or []
-            if isinstance(config, dict)
-        }
-
-    def _declared_splits(self, config: dict[str, Any]) -> dict[str, list[Path]]:
-        listed_files = config.get("data_files")
-        if listed_files is None and _stays_inside(str(config.get("data_dir", ".."))):
-            return _by_split(self.folder / config["data_dir"])
-        return {split: files for split, globs in _globs(listed_files).items() if (files := self._matching(globs))}
-
-    def _matching(self, globs: list[str]) -> list[Path]:
-        found = {file for pattern in globs if _stays_inside(pattern) for file in self.folder.glob(pattern)}
-        return sorted(file for file in found if file.is_file() and ending_of(file))
-
-
-def _globs(data_files: Any) -> dict[str, list[str]]:
-    """Split -> patterns, from whichever form of `data_files` a card has."""
-    if isinstance(data_files, dict):
-        return {str(split): [value] if isinstance(value, str) else list(value) for split, value in data_files.items()}
-    items = [data_files] if isinstance(data_files, str) else data_files or []
-    found: dict[str, list[str]] = {}
-    for item in items:
-        # The Hub calls a split that has no name `train`.
-        split, value = (item["split"], item["path"]) if isinstance(item, dict) else ("train", item)
-        found.setdefault(str(split), []).extend([value] if isinstance(value, str) else value)
-    return found
-
-
-def _stays_inside(pattern: str) -> bool:
-    return not Path(pattern).is_absolute() and ".." not in Path(pattern).parts
-
-
-def _stem(file: Path) -> str:
-    """The name of a table's file without its ending and the number of its shard."""
-    name = file.name.removesuffix(ending_of(file))
-    shard = SHARD.match(name)
-    return shard["stem"] if shard else name
-
-
-def _by_split(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for file in sorted(folder.glob("*")):
-        if ending_of(file):
-            found.setdefault(_stem(file), []).append(file)
-    return found
-
-
-def _at(place: Path) -> list[Path]:
-    """The files of the table that lies in a place: a file, its shards, or all files of a folder; of one format."""
-    found = [*_by_split(place.parent).get(place.name, []), *(file for file in sorted(place.glob("*")))]
-    for ending in ENDINGS:
-        if (whole := place.with_name(f"{place.name}{ending}")) in found:
-            return [whole]
-        if files := [file for file in found if ending_of(file) == ending]:
-            return files
-    return []
-
-
-def _complete(files: list[Path]) -> list[Path]:
-    """The files. Raises `ValueError` where shards are missing, without which a table would be shorter in silence."""
-    for file in files:
-        shard = SHARD.match(file.name.removesuffix(ending_of(file)))
-        there = [other for other in files if _stem(other) == _stem(file)]
-        if shard and len(there) != int(shard["count"]):
-            raise ValueError(f"of the {int(shard['count'])} shards of {_stem(file)}, {len(there)} are there")
-    return files
 
 
 def load_from_mirror(instance: Any, folder: Path, name: str) -> None:
@@ -311,7 +211,9 @@ def _check_pairs(instance: Any) -> None:
     parts = instance.dataset if instance.metadata.is_multilingual else {WHOLE: instance.dataset}
     for subset, splits in parts.items():
         for split, data in splits.items():
-            check_table(data.to_pandas(), f"{within(subset, split)}.parquet", (*instance.column_names, "score"))
+            frame, name = data.to_pandas(), f"{within(subset, split)}.parquet"
+            check_table(frame, name, (*instance.column_names, "score"))
+            check_types(frame, name, instance.column_names)
             if data.features["score"].dtype in ("string", "large_string"):
                 splits[split] = data.cast_column("score", Value("float64"))
 

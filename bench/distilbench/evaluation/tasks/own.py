@@ -11,9 +11,10 @@ from mteb.abstasks.sts import AbsTaskSTS
 
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.mirror import below
+from distilbench.data.hub_folder import ending_of
 from distilbench.data.text import MIRROR_PREFIX, check_fits, numbers, read_column, resolve
 from distilbench.evaluation.tasks.embedded import metadata
-from distilbench.evaluation.tasks.files import ending_of, own_retrieval_split
+from distilbench.evaluation.tasks.files import own_retrieval_split
 from distilbench.models.finding import local_folder
 from distilbench.study.sections.texts import OwnTask
 

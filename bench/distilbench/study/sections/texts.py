@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distilbench.study.sections.section import Label, PositiveInt, Section
 
@@ -110,6 +110,13 @@ class OwnTask(Section):
     """Which judgements of a BEIR folder to score by."""
     ignore_identical_ids: bool = False
     """Whether a query of a BEIR folder that is also one of its documents, by its id, may not find itself."""
+
+    @field_validator("columns")
+    @classmethod
+    def _distinct(cls, columns: tuple[str, str, str]) -> tuple[str, str, str]:
+        if len(set(columns)) < len(columns):
+            raise ValueError("names a column twice; give those of the two texts and of their score")
+        return columns
 
 
 class PartOfTask(Section):
