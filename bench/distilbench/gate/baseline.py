@@ -11,6 +11,7 @@ Files, for `results/baselines/ci.json`:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,7 +159,7 @@ def scores_of(folder: Path) -> Scores:
         mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept or of_methods]),
         limit=_only(folder, "--limit", [record.limit for record in kept or of_methods]),
         provenance={name: getattr(first, name) for name in PROVENANCE} | {"environment": first.environment},
-        example_texts=read_example_texts(parent) if (parent / TEXTS_FILE).is_file() else None,
+        example_texts=read_example_texts(parent) if os.path.lexists(parent / TEXTS_FILE) else None,
         lost=_lost(of_methods),
     )
 
