@@ -48,7 +48,7 @@ HARMLESS = {
     ("history", "a device"), ("junit", "a device"), ("summary", "a device"),
     ("junit", "a link to nothing"), ("summary", "a link to nothing"), ("history", "a link to nothing"),
     ("history", "standard input"), ("junit", "standard input"), ("summary", "standard input"),
-    # There need be none of these, and a folder or a link of their name holds nothing.
+    # As good as an empty folder.
     ("mirror set", "a link to nothing"),
 }  # fmt: skip
 """What may be written, or is as good as not there."""
@@ -172,7 +172,7 @@ class World:
         yield "results to advise on", lambda: of("results/planted", "advise", "--results", "@results/planted")
         yield "run to export", lambda: of("results/planted", "export", "@results/planted", "--out", "@out")
         yield "run to compare", lambda: of("other", "diff", "@other", "@results/planted")
-        for name in ("tuning", "ablations", "benchmarks", "error-rates"):
+        for name in ("tuning", "ablations", "benchmarks", "error_rates"):
             yield f"{name} file", lambda name=name: of(f"results/planted/{name}.json", *report)  # type: ignore[misc]
         yield "texts file", lambda: of("results/planted/texts.parquet", "power", "@results/planted")
         for ending in ("json", "parquet"):
@@ -230,6 +230,7 @@ def campaign(seed: int, folder: Path, trials: int | None = None) -> dict[str, An
     turns = {place: sum(pairs[other][0] == pairs[place][0] for other in order[:at]) for at, place in enumerate(order)}
     for place in sorted(order, key=lambda place: turns[place])[:trials]:
         if found := meet(world, *pairs[place]):
+            sys.stderr.write(f"{found}\n")
             wrong.append(found)
     counts = {name: sum(item.startswith(kind) for item in wrong) for name, kind in malformed.NAMES.items()}
     uses = len(pairs) if trials is None else min(trials, len(pairs))
