@@ -99,7 +99,10 @@ class World:
         for ending in ("txt", "csv", "jsonl", "parquet"):
             yield f"text {ending}", lambda e=ending: named(f"t.{e}", lambda at: {"text": {"source": at}})  # type: ignore[misc]
         for ending in ("csv", "parquet"):
-            yield f"labelled {ending}", lambda e=ending: named(f"l.{e}", lambda at: {"labelled": {"source": at}})  # type: ignore[misc]
+            yield (
+                f"labelled {ending}",
+                lambda e=ending: named(f"l.{e}", lambda at: {**READS_ROWS, "labelled": {"source": at}}),
+            )  # type: ignore[misc]
             yield (
                 f"dev {ending}",
                 lambda e=ending: named(f"d.{e}", lambda at: {"dev": {**self.sound["dev"], "source": at}}),  # type: ignore[misc]
@@ -182,6 +185,7 @@ class World:
             yield name, lambda name=name: of(f"written-{name}", *check, f"--{name}", f"@written-{name}")  # type: ignore[misc]
 
 
+READS_ROWS = {"methods": ["simcse-supervised"]}
 RUN_FILES = ("record.json", "examples.parquet", SUMS_FILE)
 
 

@@ -32,6 +32,7 @@ from distilbench.records.example_texts import TEXTS_FILE, read_example_texts
 from distilbench.records.frames import MEASURE, read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
+BESIDE = (".parquet", ".safetensors")
 SCHEMA = 1
 PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type", "precision")
 TEXTS = "texts"
@@ -212,10 +213,12 @@ def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
 def bless(candidate: Scores, path: Path) -> None:
     """Write a candidate as the baseline: all of its files, or what `read_baseline` refuses.
 
-    Raises `UserError` for scores, or vectors, that are no numbers.
+    Raises `UserError` for scores, or vectors, that are no numbers, and for a name that would take its tables' place.
     """
     if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
         raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
+    if path.suffix in BESIDE:
+        raise UserError(f"{path} is named like the tables beside a baseline; give a name that ends in .json")
     clear_up(path)
     write_together(path, lambda folder: _write(candidate, folder / path.name))
     if not candidate.vectors:

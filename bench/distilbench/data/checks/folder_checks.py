@@ -5,7 +5,6 @@ No code of the folder's own is run, no pickle is opened, and no file outside of 
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -144,15 +143,13 @@ def _check_transformer(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raise `UserError` for a pipe or device in a model folder, which may have no end, and for weights of no file."""
+    """Raise `UserError` for a pipe or device in a model folder, which may have no end, and for a link to nothing."""
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         try:
             if path.suffix == WEIGHTS or not path.is_dir():
                 check_ordinary(path)
         except OSError as error:
-            # Of a link that leads nowhere, it is for the loader to say whether that matters.
-            if path.suffix == WEIGHTS or error.errno == errno.EINVAL:
-                raise UserError(f"{path} cannot be read ({error.strerror}); save the model anew") from None
+            raise UserError(f"{path} cannot be read ({error.strerror}); save the model anew") from None
 
 
 def _check_weights(folder: Path) -> None:
