@@ -144,7 +144,9 @@ class World:
         def within(name: str, **changes: Any) -> tuple[Path, list[str]]:
             path = self._made("mirror") / name
             path.parent.mkdir(parents=True)
-            return path, self.plan(self.study(**changes), "--mirror", str(self.place / "mirror"))
+            command = self.plan(self.study(**changes), "--mirror", str(self.place / "mirror"))
+            # Tasks are read when something is scored.
+            return path, [item for item in command if item != "--dry-run" or "tasks" not in changes]
 
         def summed() -> tuple[Path, list[str]]:
             path, command = within("train/text.txt", text={"source": "mirror:train/text.txt"})
