@@ -151,7 +151,7 @@ class FromMirror(Study):
         settings |= {
             "text": {"source": "mirror:train/text.txt"},
             "student": {"model": settings["teacher"], "layers": 2, "vocabulary": 40},
-            "tasks": ["DistilbenchRetrieval"],
+            "tasks": ["DocstringRetrieval"],
             "methods": ["mse"],
             "train": {"batch_size": 16, "max_length": 48},
             "limit": 100,

@@ -45,7 +45,7 @@ FORMATS = {"text": ("txt", "csv", "tsv", "jsonl", "parquet"), "pairs": ("csv", "
 
 
 class Endless(BaseException):
-    """A command took longer than a minute; no handler of its own takes it for an error of another kind."""
+    """A command took longer than it may; no handler of its own takes it for an error of another kind."""
 
 
 @contextlib.contextmanager
