@@ -2,7 +2,7 @@
 
     python -m tests.reliability.special_files
 
-Every verb has to end within five minutes, with exit code 2 and one sentence; of an output that cannot be written, with 3.
+Every verb has to end within five minutes, with exit code 2 and one sentence; with 3 where an output cannot be written.
 Prints JSON and exits with 1 for a traceback, a use without a word, or a command that does not end.
 """
 

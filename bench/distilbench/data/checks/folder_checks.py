@@ -21,7 +21,8 @@ POOLING = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lastto
 FIRST, LATER = ("Transformer", "StaticEmbedding"), ("Pooling", "Dense", "Normalize")
 UNKNOWN_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
 """Of a transformer module, what changes its vectors and is not done here."""
-WEIGHTS = ".safetensors"
+WEIGHTS, SETTINGS_ENDINGS = ".safetensors", (".json", ".txt", ".model")
+"""A folder that is named so would count as a file that is not there."""
 SETTINGS = "sentence_*_config.json"
 """sentence_bert_config.json; older versions named the file after the architecture."""
 
@@ -143,10 +144,10 @@ def _check_transformer(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """Raise `UserError` for a pipe or device in a model folder, which may have no end, and for a link to nothing."""
+    """Raise `UserError` for a pipe or device in a model folder, which may have no end, and for links to nothing."""
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         try:
-            if path.suffix == WEIGHTS or not path.is_dir():
+            if path.suffix in (WEIGHTS, *SETTINGS_ENDINGS) or not path.is_dir():
                 check_ordinary(path)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); save the model anew") from None
