@@ -150,7 +150,7 @@ class FromMirror(Study):
             del settings[key]
         settings |= {
             "text": {"source": "mirror:train/text.txt"},
-            "student": {"model": settings["teacher"], "layers": 2, "vocabulary": 40},
+            "student": {"model": settings["teacher"], "layers": 2, "vocabulary": 50},
             "tasks": ["DocstringRetrieval"],
             "methods": ["mse"],
             "train": {"batch_size": 16, "max_length": 48},

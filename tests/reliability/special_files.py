@@ -101,8 +101,8 @@ class World:
         for ending in ("csv", "parquet"):
             yield (
                 f"labelled {ending}",
-                lambda e=ending: named(f"l.{e}", lambda at: {**READS_ROWS, "labelled": {"source": at}}),
-            )  # type: ignore[misc]
+                lambda e=ending: named(f"l.{e}", lambda at: {**READS_ROWS, "labelled": {"source": at}}),  # type: ignore[misc]
+            )
             yield (
                 f"dev {ending}",
                 lambda e=ending: named(f"d.{e}", lambda at: {"dev": {**self.sound["dev"], "source": at}}),  # type: ignore[misc]
