@@ -225,3 +225,26 @@ def test_colons_make_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{":x:": ":smile:"}], ":x:", Namespace(format="text", wide=False, quiet=False))
     out = capsys.readouterr().out
     assert out.count(":x:") == 2 and ":smile:" in out
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://matplotlib_inline.backend_inline"])
+def test_a_backend_that_is_not_there_keeps_no_figure_from_being_drawn(
+    backend: str, place: Path, tmp_path: Path
+) -> None:
+    """A notebook hands the name of its own on to every command that is started from it."""
+    assert checked(place, "same", "--history", tmp_path / "h.jsonl").returncode == 0
+    command = [sys.executable, "-m", "distilbench", "trend", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(command, text=True, timeout=300, check=False, capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").rglob("*.svg"))
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
+def test_a_baseline_does_not_take_the_place_of_its_own_tables(
+    ending: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"base{ending}"
+    assert main(["check", str(place / "same"), "--baseline", str(path), "--bless"]) == 2
+    assert f"{path} is named like the tables beside a baseline" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

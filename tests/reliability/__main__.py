@@ -38,11 +38,12 @@ CAMPAIGNS = {
     "kills of other verbs": Campaign("verbs", "--kills", 100, ("stuck", "differing_files"), 10),
     "kills with two workers": Campaign("engines", "--kills", 40, LOST, 3, ("--engine", "local")),
     "kills on Ray": Campaign("engines", "--kills", 40, LOST, 4, ("--engine", "ray")),
-    "changed bytes": Campaign("corruption", "--trials", 300, ("missed", "differing_files"), 9),
+    "changed bytes": Campaign("corruption", "--trials", 300, ("missed", "differing_files"), 18),
     "mutated files of results": Campaign("mutated", "--mutants", 500, ("tracebacks", "silent_uses", "unclear"), 60),
     "malformed studies and data": Campaign(
         "malformed", "--inputs", 300, ("tracebacks", "silent_uses", "unclear", "endless"), 40
     ),
+    "special files": Campaign("special_files", "--uses", 400, ("tracebacks", "silent_uses", "unclear", "endless"), 50),
     "damaged mirrors": Campaign("mirrors", "--mirrors", 60, ("wrong",), 7),
 }
 

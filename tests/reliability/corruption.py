@@ -1,6 +1,6 @@
 """Change one byte of one artefact of a finished study, use it, and see whether that is noticed and put right.
 
-    python -m tests.reliability.corruption --trials 200
+    python -m tests.reliability.corruption --trials 300
 
 Prints one line of JSON and exits with 1 if a changed byte went unnoticed or another result came out. A repaired row of
 the teacher's signals passes the teacher in other company than at first, which may change its last bits: there, the
@@ -27,9 +27,16 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
+import yaml
 
 from distilbench.cli.app import main as distilbench
+from distilbench.core.hashes import file_sha256
+from distilbench.core.sealed import SUMS_FILE
+from distilbench.evaluation import calibration
+from distilbench.records.published import Figure, PublishedTask
+from distilbench.runs.prepare import precision
 from distilbench.training.checkpoints import Checkpoints, Snapshot
 from tests.reliability import workload
 
@@ -44,7 +51,36 @@ ARTEFACTS = {
     "tokens of a task": "cache/tokens/*/*",
     "views of a teacher": "cache/views/*/*",
     "preflight": "cache/tried/*/*",
+    "evaluation text found": "cache/contamination/*/*",
+    "views of dev text": "cache/dev/*/*",
+    "speed of bf16": "cache/precision/*/*",
+    "pruned model": "cache/pruned/*/**/*",
+    "checked mirror": "cache/verified/*/*",
+    "embedded task": "cache/embedded/*/*",
+    "teacher's index": "cache/indexes/*/*",
+    "stored vectors": "cache/vectors/*/*",
+    "diagnosis": "cache/calibration/*/*",
 }
+WRITERS = {
+    "data/corpus.py": ["corpora"],
+    "data/tokens.py": ["tokens"],
+    "data/vectors.py": ["vectors"],
+    "training/stores/teacher_store.py": ["signals"],
+    "training/checkpoints.py": ["checkpoints"],
+    "evaluation/asymmetric.py": ["indexes"],
+    "evaluation/calibration.py": ["calibration"],
+    "evaluation/score.py": ["scores"],
+    "evaluation/tasks/contamination.py": ["contamination"],
+    "evaluation/tasks/embedded.py": ["embedded"],
+    "core/mirror.py": ["verified"],
+    "runs/prepare/precision.py": ["precision"],
+    "runs/prepare/pruned.py": ["pruned"],
+    "runs/prepare/teacher.py": ["views"],
+    "runs/prepare/texts.py": ["dev"],
+    "runs/trained.py": ["runs"],
+    "runs/trial.py": ["tried"],
+}
+"""Module -> the kinds of folders that it keeps in the cache, one for each place where it puts something there."""
 
 
 class Stopped(BaseException):
@@ -58,17 +94,26 @@ class Study:
         self.folder, self.file = folder, workload.make(folder / "study", METHODS)
         os.environ["DISTILBENCH_CACHE"] = str(folder / "cache")
 
+    def command(self, *options: str) -> list[str]:
+        return ["run", str(self.file), "--out", str(self.folder / "results"), *options]
+
     def run(self, *options: str) -> str:
-        """Run what is missing; returns what was logged."""
+        """Run what is missing; returns what was said and logged."""
+        os.environ["DISTILBENCH_CACHE"] = str(self.folder / "cache")
+        # As a process of its own would, which measures nothing that is known.
+        precision._measured.cache_clear()
         log, handler = io.StringIO(), logging.StreamHandler()
         handler.setStream(log)
         logging.getLogger("distilbench").addHandler(handler)
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            code = distilbench(["run", str(self.file), "--out", str(self.folder / "results"), *options])
+            code = distilbench(self.command(*options))
         logging.getLogger("distilbench").removeHandler(handler)
-        if code:
+        if code != self.code:
             sys.exit(f"the study failed:\n{log.getvalue()[-3000:]}")
         return log.getvalue()
+
+    code = 0
+    """That its command ends with."""
 
     def leave_a_checkpoint(self) -> None:
         """Begin a training anew and stop it half-way."""
@@ -92,6 +137,72 @@ class Study:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+class FromMirror(Study):
+    """A student with fewer token vectors than its teacher, a text of a mirror with sums, and the embedded retrieval."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        mirror, settings = folder / "mirror" / "train", yaml.safe_load(self.file.read_text(encoding="utf-8"))
+        mirror.mkdir(parents=True)
+        shutil.copy(settings["text"]["source"], mirror / "text.txt")
+        (mirror / SUMS_FILE).write_text(f"{file_sha256(mirror / 'text.txt')}  text.txt\n", encoding="utf-8")
+        for key in ("labelled", "dev", "static"):
+            del settings[key]
+        settings |= {
+            "text": {"source": "mirror:train/text.txt"},
+            "student": {"model": settings["teacher"], "layers": 2, "vocabulary": 50},
+            "tasks": ["DocstringRetrieval"],
+            "methods": ["mse"],
+            "train": {"batch_size": 16, "max_length": 48},
+            "limit": 100,
+        }
+        self.file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def command(self, *options: str) -> list[str]:
+        return [*super().command(*options), "--mirror", str(self.folder / "mirror")]
+
+
+class FromVectors(Study):
+    """A teacher of which stored vectors of the text are known, and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        settings = yaml.safe_load(self.file.read_text(encoding="utf-8"))
+        texts = (folder / "study" / "text.txt").read_text(encoding="utf-8").splitlines()
+        vectors = np.random.default_rng(0).normal(size=(len(texts), 24)).astype(np.float32)
+        pd.DataFrame({"text": texts, "vector": list(vectors)}).to_parquet(folder / "study" / "vectors.parquet")
+        for key in ("labelled", "dev", "static"):
+            del settings[key]
+        settings |= {
+            "teacher": {"vectors": str(folder / "study" / "vectors.parquet")},
+            "student": {"model": settings["teacher"], "layers": 2},
+            "methods": ["mse"],
+            "train": {"batch_size": 16, "max_length": 48},
+        }
+        self.file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+class Calibrated(Study):
+    """A model whose score is not the published one."""
+
+    code = 3
+
+    def command(self, *options: str) -> list[str]:
+        return ["calibrate", "--teacher", str(self.folder / "study" / "teacher"), "--tasks", TASK]
+
+
+TASK = "DistilbenchSTS"
+FIGURE = Figure(
+    model="teacher", task=PublishedTask(name=TASK, metric="cosine_spearman", examples=None), score=0.99, source="a test"
+)
+STUDIES: dict[type[Study], set[str]] = {
+    FromMirror: {"pruned model", "checked mirror", "embedded task", "teacher's index"},
+    FromVectors: {"stored vectors"},
+    Calibrated: {"diagnosis"},
+}
+"""Studies whose artefacts of some kinds are changed; those of all others are the first one's."""
+
+
 USE: dict[str, Callable[[Study], None]] = {
     "text": lambda study: None,
     # Those of the preflight's few rows are read where it is made again.
@@ -103,6 +214,15 @@ USE: dict[str, Callable[[Study], None]] = {
     "tokens of a task": lambda study: study.forget("record", "score"),
     "views of a teacher": lambda study: study.forget("record"),
     "preflight": lambda study: study.forget("record", "score", "model"),
+    "evaluation text found": lambda study: None,
+    "views of dev text": lambda study: study.forget("record", "score", "model"),
+    "speed of bf16": lambda study: None,
+    "pruned model": lambda study: None,
+    "checked mirror": lambda study: None,
+    "embedded task": lambda study: None,
+    "teacher's index": lambda study: study.forget("record"),
+    "stored vectors": lambda study: None,
+    "diagnosis": lambda study: None,
 }
 """What has to go so that an artefact is read when the study is run again."""
 
@@ -147,32 +267,30 @@ def score_change(one: Path, two: Path) -> float:
 KINDS_OF_FOLDERS = tuple(pattern.split("/")[1] for pattern in ARTEFACTS.values() if pattern.startswith("cache/"))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    rng, start = random.Random(arguments.seed), time.monotonic()
-    noticed, missed, differing, change = Counter[str](), [], set[str](), 0.0
-    with tempfile.TemporaryDirectory() as place:
-        study = Study(Path(place) / "victim")
-        study.run()
-        twin = Path(place) / "twin"
-        shutil.copytree(study.folder, twin)
-        for number in range(arguments.trials):
-            kind = list(ARTEFACTS)[number % len(ARTEFACTS)]
-            name, found, differences = trial(study, twin, kind, rng)
-            noticed[kind] += found
-            missed += [] if found else [name]
-            if kind == "teacher's signals":
-                change = max(change, score_change(twin, study.folder))
-                shutil.rmtree(study.folder)
-                shutil.copytree(twin, study.folder)
-            else:
-                differing.update(differences)
-    outcome: dict[str, Any] = {
-        "trials": arguments.trials,
+def campaign(trials: int, seed: int, kinds: Sequence[str], place: Path) -> dict[str, Any]:
+    """Change so many bytes, those of each kind by turns; what came of it."""
+    rng, start = random.Random(seed), time.monotonic()
+    noticed, missed, differing, change = Counter[str](), list[str](), set[str](), 0.0
+    studies = {kind: next((of for of, its in STUDIES.items() if kind in its), Study) for kind in kinds}
+    made = dict[type[Study], tuple[Study, Path]]()
+    for of in dict.fromkeys(studies.values()):
+        made[of] = of(place / of.__name__), place / f"{of.__name__}-twin"
+        made[of][0].run()
+        shutil.copytree(made[of][0].folder, made[of][1])
+    for number in range(trials):
+        kind = kinds[number % len(kinds)]
+        study, twin = made[studies[kind]]
+        name, found, differences = trial(study, twin, kind, rng)
+        noticed[kind] += found
+        missed += [] if found else [name]
+        if kind == "teacher's signals":
+            change = max(change, score_change(twin, study.folder))
+            shutil.rmtree(study.folder)
+            shutil.copytree(twin, study.folder)
+        else:
+            differing.update(differences)
+    return {
+        "trials": trials,
         "noticed": sum(noticed.values()),
         "by_kind": dict(noticed),
         "missed": missed,
@@ -180,8 +298,25 @@ def main() -> int:
         "score_change_after_a_repaired_row": change,
         "seconds": round(time.monotonic() - start, 1),
     }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=list(ARTEFACTS), choices=list(ARTEFACTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    published = mock.patch.object(calibration, "figures_of", lambda *_: {TASK: FIGURE})
+    # What is measured anew may come out as another arithmetic, which makes other runs.
+    measured = mock.patch.object(precision, "bf16_speedup", lambda _: 1.0)
+    with tempfile.TemporaryDirectory() as place, published, measured, mock.patch.dict(os.environ):
+        os.environ.pop("DISTILBENCH_MIRROR", None)
+        os.environ.pop(precision.VARIABLE, None)
+        outcome = campaign(arguments.trials, arguments.seed, arguments.kinds, Path(place))
     sys.stdout.write(json.dumps(outcome) + "\n")
-    return int(bool(missed or differing or change > 1e-4))
+    faults = outcome["missed"] or outcome["differing_files"] or outcome["score_change_after_a_repaired_row"] > 1e-4
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def start(arguments: list[str], folder: Path, accesses: int | None = None) -> in
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ["DISTILBENCH_CACHE"] = str(folder / "cache")
+        # The first thread of a forked child makes torch's pool anew, and a second one beside it may find none.
+        torch.set_num_threads(1)
         if accesses is not None:
             _die_at(accesses, str(folder))
         from distilbench.cli.app import main

@@ -44,8 +44,8 @@ ODD_BYTES = [b"\x00", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b'
 FORMATS = {"text": ("txt", "csv", "tsv", "jsonl", "parquet"), "pairs": ("csv", "tsv", "jsonl", "parquet")}
 
 
-class Endless(Exception):
-    """A command took longer than a minute."""
+class Endless(BaseException):
+    """A command took longer than it may; no handler of its own takes it for an error of another kind."""
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from distilbench.cli.app import VERBS
 from tests.reliability import __main__ as script_of_all
-from tests.reliability import malformed, mirrors, verbs
+from tests.reliability import corruption, malformed, mirrors, special_files, verbs
 from tests.reliability.__main__ import CAMPAIGNS
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,29 @@ def test_every_verb_that_writes_is_killed() -> None:
     assert killed == set(VERBS) - READING - IN_THE_CACHE_OR_AWAY
 
 
+def test_every_kind_of_cache_file_is_flipped() -> None:
+    assert set(corruption.USE) == set(corruption.ARTEFACTS)
+    flipped = {pattern.split("/")[1] for pattern in corruption.ARTEFACTS.values() if pattern.startswith("cache/")}
+    assert flipped == {kind for kinds in corruption.WRITERS.values() for kind in kinds}
+
+
+def puts_into_the_cache(call: ast.expr) -> bool:
+    name = call.attr if isinstance(call, ast.Attribute) else getattr(call, "id", "")
+    # Other things are put elsewhere, such as an order to Ray.
+    is_ours = isinstance(call, ast.Name) or ast.unparse(call) == f"cache.{name}"
+    return is_ours and name in ("find_or_make", "kept_arrays", "put", "claim")
+
+
+def test_every_writer_of_the_cache_is_known_to_the_campaign() -> None:
+    """Whose kind of folder is not in the list is not flipped."""
+    source, found = ROOT / "bench" / "distilbench", dict[str, int]()
+    for path in source.rglob("*.py"):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Call)]
+        if (count := sum(map(puts_into_the_cache, calls))) and path.name != "cache.py":
+            found[str(path.relative_to(source))] = count
+    assert found == {name: len(kinds) for name, kinds in corruption.WRITERS.items()}
+
+
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(script_of_all, "find_spec", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["reliability", "--only", "kills on Ray"])
@@ -51,8 +75,8 @@ def test_what_is_killed_can_go_on() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "option", "count"),
-    [(malformed, "--inputs", 20), (mirrors, "--mirrors", 7)],
-    ids=["malformed", "mirrors"],
+    [(malformed, "--inputs", 20), (mirrors, "--mirrors", 7), (special_files, "--uses", 50)],
+    ids=["malformed", "mirrors", "special files"],
 )
 def test_what_is_malformed_is_refused(
     script: ModuleType, option: str, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

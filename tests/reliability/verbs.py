@@ -91,6 +91,7 @@ def _in_a_child(what: Callable[[], object]) -> None:
     if not child:
         code = 1
         with contextlib.suppress(BaseException):
+            torch.set_num_threads(1)
             what()
             code = 0
         os._exit(code)

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distilbench.cli.options import add_device, add_margin, add_mirror, share
-from distilbench.cli.output import COULD_NOT_EVALUATE, FINE, REGRESSED, VerdictCode, note, print_json, print_line, say
+from distilbench.cli.output import (
+    COULD_NOT_EVALUATE,
+    FINE,
+    REGRESSED,
+    VerdictCode,
+    note,
+    print_json,
+    print_line,
+    say,
+    write_at_once,
+)
 from distilbench.cli.terminal import add_format, print_tables
 from distilbench.core.escape import one_line
 
@@ -129,8 +139,8 @@ def _files(outcome: CheckResult, arguments: argparse.Namespace) -> Iterator[tupl
 
     writers: dict[str, Callable[[Path], object]] = {
         "history": lambda path: append(path, outcome, str(arguments.candidate), str(arguments.baseline)),
-        "junit": lambda path: path.write_text(to_junit(outcome), encoding="utf-8"),
-        "summary": lambda path: path.write_text(to_markdown(as_table(outcome)), encoding="utf-8"),
+        "junit": lambda path: write_at_once(path, to_junit(outcome)),
+        "summary": lambda path: write_at_once(path, to_markdown(as_table(outcome))),
     }
     for option, write in writers.items():
         if (path := getattr(arguments, option)) is not None:

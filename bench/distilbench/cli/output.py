@@ -13,6 +13,7 @@ from distilbench.core.escape import visible, visible_lines
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -72,6 +73,15 @@ def fill_closed_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def write_at_once(path: Path, text: str) -> None:
+    """Write a file, or into a pipe. Raises `OSError` for a pipe that nobody reads, where others would wait for ever."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)
+    os.set_blocking(descriptor, True)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def say(text: str) -> None:

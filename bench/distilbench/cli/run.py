@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,12 +121,27 @@ def action(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from distilbench.runs.plan import plan_study, planned_tuning
 
-        _print_plans(plan_study(study, chosen, options, watch.announce), planned_tuning(study), arguments)
+        with _others_beside(arguments.engine):
+            plans = plan_study(study, chosen, options, watch.announce)
+        _print_plans(plans, planned_tuning(study), arguments)
         return FINE
     from distilbench.runs.study_run import run_study
 
-    finished = run_study(study, chosen, options, watch)
+    with _others_beside(arguments.engine):
+        finished = run_study(study, chosen, options, watch)
     return _summary(chosen.out, list({item.record.run_id: item.record for item in finished}.values()), arguments)
+
+
+@contextmanager
+def _others_beside(engine: str) -> Iterator[None]:
+    """What libraries and workers print goes to stderr: what is on stdout may be read by a program."""
+    with redirect_stdout(sys.stderr):
+        yield
+        if engine == "ray":
+            from distilbench.runs.engines.on_ray import disconnect
+
+            # It passes on what its workers print as long as there is a connection, and a rest as that ends.
+            disconnect()
 
 
 def _summary(out: Path, records: list[Record], arguments: argparse.Namespace) -> int:

@@ -6,7 +6,9 @@ made of them. Every fault is a `ValueError` that says what is too large, and wha
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ SETTINGS_BYTES = 2**26
 """Of a file of settings, which is read whole."""
 LARGEST = 2**40
 """Bytes of a table where the system does not say how much memory there is."""
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 CELL_BYTES, ROW_BYTES = 8, 64
 """What a cell and a row of a table take in memory beside their text, at the least."""
 
@@ -44,6 +47,35 @@ def check_size(path: Path, most: int = SETTINGS_BYTES) -> None:
     """Raise for a file that is larger than one of its kind can be, before it is read whole."""
     if (size := path.stat().st_size) > most:
         raise ValueError(f"has {size} bytes, and such a file at most {most}; make it smaller")
+
+
+def check_ordinary(path: Path) -> None:
+    """Raise `OSError` for what is no file of the disk: it may have no end, and what it gives can be read only once."""
+    if (kind := _kind(path)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}", str(path))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file that may be left out is there. Raises `OSError` for anything else of its name."""
+    if not os.path.lexists(path):
+        return False
+    check_ordinary(path)
+    return True
+
+
+def no_file(path: Path) -> str:
+    """The beginning of a sentence on a path where a file was expected."""
+    try:
+        kind = _kind(path)
+    except (OSError, ValueError):
+        kind = None
+    return f"there is no file {path}" if kind is None else f"{path} is {kind}"
+
+
+def _kind(path: Path) -> str | None:
+    """What is there instead of a file."""
+    mode = path.stat().st_mode
+    return None if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 class Lines:

@@ -20,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from distilbench.core.bounds import check_ordinary
 from distilbench.core.hashes import key_of
 from distilbench.core.sealed import clear_up, damage, is_sealed, write_folder_atomically, write_sealed
 
@@ -43,6 +44,7 @@ def is_there(folder: Path) -> bool:
 def is_in_its_place(folder: Path) -> bool:
     """Whether a folder says that it is what its place is for."""
     try:
+        check_ordinary(folder / KEY_FILE)
         return (folder / KEY_FILE).read_bytes() == _name(folder)
     except OSError:
         return False

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distilbench.core.bounds import check_ordinary
+
 PROTOCOL = "3"
 """Raised whenever a change of this project changes results; rows of different protocols do not compare."""
 
@@ -20,7 +22,8 @@ def key_of(**parts: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """SHA-256 of a file's bytes, hexadecimal. Raises `OSError` for pipes and devices too."""
+    check_ordinary(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 LOGGER = "distilbench"
+BACKEND_VARIABLE = "MPLBACKEND"
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -50,6 +52,24 @@ def quiet_libraries() -> None:
     # mteb recommends newer versions of tasks that are named on purpose.
     logging.getLogger("mteb").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="mteb")
+
+
+def load_matplotlib() -> None:
+    """Import matplotlib, whatever the environment says of how it is to show figures: here, they are files.
+
+    Notebooks hand the name of their own backend on to what they start, where it may not be installed.
+    """
+    if "matplotlib" in sys.modules:
+        return
+    given = os.environ.pop(BACKEND_VARIABLE, None)
+    try:
+        import matplotlib
+    finally:
+        if given is not None:
+            os.environ[BACKEND_VARIABLE] = given
+    if given:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = given
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distilbench.core.bounds import check_ordinary
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256
 
@@ -157,6 +158,7 @@ def damage(folder: Path, may_lack: Collection[str] = (), *, line_ends: bool = Fa
     have the line ends of another system, which git gives to it and which change nothing that it says.
     """
     try:
+        check_ordinary(folder / SUMS_FILE)
         written = (folder / SUMS_FILE).read_bytes()
         if line_ends:
             written = written.replace(b"\r\n", b"\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from distilbench.core.bounds import check_table_size, lines
+from distilbench.core.bounds import check_table_size, lines, no_file
 from distilbench.core.errors import UserError
 from distilbench.core.hashes import file_sha256, folder_sha256, key_of
 from distilbench.core.mirror import below, check
@@ -83,12 +83,11 @@ def resolve(name: str, mirror: Path | None, section: str = "text") -> Path:
     else:
         path = _home_filled_in(name, section)
     try:
-        there, is_folder = path.is_file(), path.is_dir()
+        there = path.is_file()
     except OSError as error:
         raise _unreadable(path, error, section) from None
     if not there:
-        what = f"{path} is a folder" if is_folder else f"there is no file {path}"
-        raise UserError(f"{section}.source: {what}; give a text file, or {EMBEDDED!r}")
+        raise UserError(f"{section}.source: {no_file(path)}; give a text file, or {EMBEDDED!r}")
     if path.suffix not in (*PLAIN_ENDINGS, *READABLE):
         raise UserError(f"{section}.source: {path} is none of {', '.join(READABLE)}; convert it to one of them")
     return path

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from distilbench.core.bounds import lines
+from distilbench.core.bounds import lines, no_file
 from distilbench.core.cache import find_or_make
 from distilbench.core.errors import UserError, one_of
 from distilbench.core.hashes import PROTOCOL, file_sha256, key_of
@@ -89,7 +89,10 @@ class TextVectors:
 def open_vectors(spec: TeacherSpec, cache: Path) -> TextVectors:
     """The vectors that a study names. Raises `UserError` for files that are not there, or say nothing clear."""
     files = _files(spec)
-    sha256 = key_of(files=[file_sha256(path) for path in files])
+    try:
+        sha256 = key_of(files=[file_sha256(path) for path in files])
+    except OSError as error:
+        raise UserError(f"{_named(spec)}: {error.filename} cannot be read ({error.strerror}); write it anew") from None
     columns = (spec.text, spec.vector, spec.side)
     key = key_of(protocol=PROTOCOL, sha256=sha256, columns=columns)
     folder = find_or_make(cache / "vectors" / key, lambda path: _write(path, spec, files), "the vectors")
@@ -116,7 +119,7 @@ def _files(spec: TeacherSpec) -> list[Path]:
             raise UserError(f"teacher.vectors {path} has neither .parquet files nor one .npy file; give one with some")
         path = tables[0]
     if not path.is_file():
-        raise UserError(f"teacher.vectors {path} is not there; give a file, or a folder of .parquet files")
+        raise UserError(f"teacher.vectors: {no_file(path)}; give a file, or a folder of .parquet files")
     if path.suffix == ".npy":
         texts = path.with_suffix(".jsonl")
         if not texts.is_file():

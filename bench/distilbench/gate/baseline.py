@@ -11,6 +11,7 @@ Files, for `results/baselines/ci.json`:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from distilbench.records.example_texts import TEXTS_FILE, read_example_texts
 from distilbench.records.frames import MEASURE, read_examples
 from distilbench.records.record import RECORD_FILE, Record, dump_json, read_study
 
+BESIDE = (".parquet", ".safetensors")
 SCHEMA = 1
 PROTOCOL_OF_TASK = ("data_sha256", "main_metric", "type", "precision")
 TEXTS = "texts"
@@ -158,7 +160,7 @@ def scores_of(folder: Path) -> Scores:
         mteb=_only(folder, "mteb version", [record.environment["mteb"] for record in kept or of_methods]),
         limit=_only(folder, "--limit", [record.limit for record in kept or of_methods]),
         provenance={name: getattr(first, name) for name in PROVENANCE} | {"environment": first.environment},
-        example_texts=read_example_texts(parent) if (parent / TEXTS_FILE).is_file() else None,
+        example_texts=read_example_texts(parent) if os.path.lexists(parent / TEXTS_FILE) else None,
         lost=_lost(of_methods),
     )
 
@@ -211,10 +213,12 @@ def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
 def bless(candidate: Scores, path: Path) -> None:
     """Write a candidate as the baseline: all of its files, or what `read_baseline` refuses.
 
-    Raises `UserError` for scores, or vectors, that are no numbers.
+    Raises `UserError` for scores, or vectors, that are no numbers, and for a name that would take its tables' place.
     """
     if candidate.scores.isna().to_numpy().any() or not np.isfinite(candidate.scores.to_numpy()).all():
         raise UserError("some scores of the candidate are missing or no numbers; it cannot become a baseline")
+    if path.suffix in BESIDE:
+        raise UserError(f"{path} is named like the tables beside a baseline; give a name that ends in .json")
     clear_up(path)
     write_together(path, lambda folder: _write(candidate, folder / path.name))
     if not candidate.vectors:

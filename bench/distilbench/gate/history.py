@@ -8,6 +8,7 @@ is none.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -72,6 +73,8 @@ def append(path: Path, outcome: CheckResult, candidate: str, baseline: str) -> N
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_fifo():
+        raise OSError(errno.EINVAL, "a pipe keeps no history", str(path))
     # One write of one line: two jobs that add at the same time do not cut into each other.
     with path.open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(summed(entry), allow_nan=False) + "\n")
@@ -179,7 +182,7 @@ def replace_baseline(
     What is there and cannot be read is replaced, which is said. `as_models` as of `distilbench.gate.check.check`.
     """
     try:
-        before = read_baseline(path) if path.is_file() else None
+        before = read_baseline(path) if os.path.lexists(path) else None
     except UserError as error:
         bless(scores, path)
         return Blessing([], [f"the baseline that was there was replaced without being compared: {error}"])

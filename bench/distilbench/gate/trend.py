@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from distilbench.gate.candidate import DRIFT
 from distilbench.gate.history import change_points, read, series
 from distilbench.reporting.figures.style import COLOURS, GREY, MARKERS, new_figure, save, short, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PANEL_HEIGHT = 1.7
 NAME = "trend"

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distilbench.core.bounds import is_there
 from distilbench.core.errors import UserError
 from distilbench.core.stored_json import SUM, Stored, check_shape, check_sum, read_object, write_summed
 from distilbench.records.schema import AblationsShape, BenchmarksShape, TuningShape
@@ -152,9 +153,9 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(path: Path, shape: type[Stored]) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
+        if not is_there(path):
+            return {}
         content = read_object(path)
         if content.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distilbench.core.bounds import is_there
 from distilbench.core.errors import UserError
 
 TEXTS_FILE = "texts.parquet"
@@ -24,9 +25,9 @@ COLUMNS = ["task", "split", "example", "first", "second", "data_sha256"]
 def read_example_texts(folder: Path) -> pd.DataFrame:
     """The columns `COLUMNS`, empty where the study has no such file. Raises `UserError` for a damaged one."""
     path = folder / TEXTS_FILE
-    if not path.is_file():
-        return pd.DataFrame(columns=COLUMNS)
     try:
+        if not is_there(path):
+            return pd.DataFrame(columns=COLUMNS)
         table = pq.read_table(path)
         frame: pd.DataFrame = table.to_pandas()
         lacking = [name for name in COLUMNS if name not in frame]

@@ -14,7 +14,7 @@ import distilbench_methods
 from distilbench.core.errors import one_of, shown
 from distilbench.records.schema import LEARNING_RATE
 from distilbench.study.mistakes import message
-from distilbench.study.sections.section import Label
+from distilbench.study.sections.section import Label, check_numbers
 from distilbench.study.sections.training import LearningRate
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def hyperparameters(name: str, given: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: {key} must be finite, got {value}")
         if isinstance(given.get(key), bool) and not isinstance(value, bool):
             raise ValueError(f"{name}: yes or no is no value for {key}, got {given[key]}")
+    check_numbers(values)
     return values
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from distilbench.core.bounds import check_size
+from distilbench.core.bounds import check_size, no_file
 from distilbench.core.errors import UserError, one_of, shown
 from distilbench.study.study import Study
 
@@ -38,7 +38,9 @@ def load_study(
     makes it another study, `<name>-<currency>`. Raises `UserError` naming file and key.
     """
     path = shipped_studies().get(name_or_path, Path(name_or_path))
-    if not _is_file(path):
+    if not _is_file(path) and not _is_given_by_the_shell(path):
+        if _is_else(path):
+            raise UserError(f"{no_file(path)}; give a study's file, or pipe one into /dev/stdin")
         raise UserError(f"no study file {shown(name_or_path)}; {one_of('study', name_or_path, shipped_studies())}")
     values = {**_mapping_in(path), **changes}
     told = [*(f"{key}={shown(value)}" for key, value in changes.items()), *overrides]
@@ -59,8 +61,7 @@ def load_study(
 def _mapping_in(path: Path) -> dict[str, Any]:
     """The keys of a study's file."""
     try:
-        check_size(path, MOST_BYTES)
-        values = _read_yaml(path.read_text(encoding="utf-8"))
+        values = _read_yaml(_text_of(path))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -96,6 +97,32 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def _is_else(path: Path) -> bool:
+    """Whether something other than a file is there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _is_given_by_the_shell(path: Path) -> bool:
+    """Whether it is a pipe that is open already, as in `distilbench run <(...)`."""
+    try:
+        return path.is_fifo() and path.is_relative_to("/dev")
+    except OSError:
+        return False
+
+
+def _text_of(path: Path) -> str:
+    if path.is_file():
+        check_size(path, MOST_BYTES)
+    with path.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"has more than {MOST_BYTES} bytes, which no study has; make it smaller")
+    return content.decode("utf-8")
 
 
 class _Loader(yaml.SafeLoader):

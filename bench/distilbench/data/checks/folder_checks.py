@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distilbench.core.bounds import check_size
+from distilbench.core.bounds import check_ordinary, check_size, is_there
 from distilbench.core.errors import UserError
 from distilbench.data.checks.weight_bounds import check_sizes
 
@@ -21,6 +21,8 @@ POOLING = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lastto
 FIRST, LATER = ("Transformer", "StaticEmbedding"), ("Pooling", "Dense", "Normalize")
 UNKNOWN_SETTINGS = ("query_length", "document_length", "query_expansion", "processing_kwargs")
 """Of a transformer module, what changes its vectors and is not done here."""
+WEIGHTS, SETTINGS_ENDINGS = ".safetensors", (".json", ".txt", ".model")
+"""A folder that is named so would count as a file that is not there."""
 SETTINGS = "sentence_*_config.json"
 """sentence_bert_config.json; older versions named the file after the architecture."""
 
@@ -106,6 +108,7 @@ def _check_pooling(path: Path, prompts: dict[str, str]) -> None:
 
 
 def _check_dense(place: Path) -> None:
+    check_files(place)
     if not any(place.glob("*.safetensors")):
         raise UserError(f"{place} has no .safetensors weights; save the model with save_pretrained and try again")
     config = read_json(place / "config.json")
@@ -140,7 +143,18 @@ def _check_transformer(folder: Path) -> None:
             raise UserError(f"{path} sets {odd[0]}, which distilbench does not do; choose another model")
 
 
+def check_files(folder: Path) -> None:
+    """Raise `UserError` for a pipe or device in a model folder, which may have no end, and for links to nothing."""
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        try:
+            if path.suffix in (WEIGHTS, *SETTINGS_ENDINGS) or not path.is_dir():
+                check_ordinary(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); save the model anew") from None
+
+
 def _check_weights(folder: Path) -> None:
+    check_files(folder)
     if not any(folder.glob("*.safetensors")):
         pickles = [f" ({path.name} is a pickle, which distilbench never opens)" for path in folder.glob("*.bin")]
         raise UserError(
@@ -161,11 +175,13 @@ def _check_weights(folder: Path) -> None:
 def read_json(path: Path, default: Any = None) -> Any:
     """A file of a model folder; `default` where there is none. Raises `UserError` for what is not of that type."""
     expected = {} if default is None else default
-    if not path.is_file():
-        return expected
     try:
+        if not is_there(path):
+            return expected
         check_size(path)
         value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); save the model anew") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}; save the model anew") from None
     if not isinstance(value, type(expected)):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from distilbench.analysis.frame import ALPHA
+from distilbench.core.bounds import is_there
 from distilbench.core.errors import UserError
 from distilbench.core.stored_json import Stored, as_type, check_shape, check_sum, read_object, write_summed
 
@@ -166,9 +167,9 @@ def _read(folder: Path, study: StudyFrames) -> tuple[list[ErrorRates], list[Gate
     from distilbench.analysis.error_rates import ErrorRates, GateRates
 
     path = folder / FILE
-    if not path.is_file():
-        return [], []
     try:
+        if not is_there(path):
+            return [], []
         content = read_object(path)
         if content.get("schema") != SCHEMA:
             raise ValueError(f"it is not of schema {SCHEMA}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from distilbench.core.errors import UserError
-from distilbench.runs.engines.layout import Layout, cores, default_threads, make_layout
+from distilbench.runs.engines.layout import Layout, check_threads, cores, default_threads, make_layout
 
 if TYPE_CHECKING:
     from distilbench.runs.engines.engine import Engine
@@ -32,6 +32,9 @@ class EngineOptions:
     engine: Literal["local", "ray"] = "local"
     address: str | None = None
     """Of a Ray cluster."""
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads, "--threads")
 
 
 def make_engine(options: EngineOptions, device: str) -> Engine:

@@ -9,6 +9,8 @@ from distilbench.core.errors import UserError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+MOST_THREADS = 1024
+"""torch ends the process, without a word, where the system gives it fewer threads than it asks for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,17 @@ def default_threads(jobs: int) -> int:
 def told_threads() -> int | None:
     """The threads that the environment asks for."""
     told = os.environ.get(THREADS_VARIABLE, "")
-    return int(told) if told.isdecimal() and int(told) else None
+    threads = int(told) if told.isdecimal() and int(told) else None
+    check_threads(threads, THREADS_VARIABLE)
+    return threads
+
+
+def check_threads(threads: int | None, name: str) -> None:
+    """Raise `UserError` for more threads than torch can be asked for."""
+    if threads is not None and threads > MOST_THREADS:
+        raise UserError(
+            f"{name} {threads} is more than {MOST_THREADS}; there are {cores()} cores here, ask for no more"
+        )
 
 
 def cores() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -139,6 +140,12 @@ def connect(address: str | None) -> Any:
             "this process has its token"
         ) from None
     return ray
+
+
+def disconnect() -> None:
+    """End the connection of this process to Ray, if there is one."""
+    if (ray := sys.modules.get("ray")) is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 def _knock(address: str) -> None:
