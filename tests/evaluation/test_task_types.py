@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
+from sklearn.metrics import average_precision_score
 
 pytest.importorskip("mteb")
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,8 @@ import pytest
 from distilbench.analysis import stats
 from distilbench.cli.app import main
 from distilbench.core.errors import UserError
-from distilbench.gate.baseline import Scores
 from distilbench.gate.check import CheckLine, CheckResult, confirmed
-from distilbench.gate.history import append, change_points, changes_between, read, series
+from distilbench.gate.history import _means, _value, append, change_points, changes_between, read, series
 from distilbench.gate.judging.power import margin_needed
 from distilbench.gate.plan import plan, seeds_needed, times_examples, with_runs
 
@@ -126,11 +125,13 @@ def test_the_trend_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_order_of_runs_is_no_change() -> None:
-    one = pd.DataFrame({"label": ["mse"] * 5}), pd.DataFrame({"STS-A": [0.64, 0.27, 0.04, 0.02, 0.81]})
-    other = tuple(table.iloc[::-1].reset_index(drop=True) for table in one)
-    before, after = (cast(Scores, SimpleNamespace(runs=runs, scores=scores)) for runs, scores in (one, other))
-    means = [side.scores.groupby(side.runs["label"]).mean().at["mse", "STS-A"] for side in (before, after)]
-    assert means[0] != means[1]
+    def side(values: list[float]) -> Any:
+        return SimpleNamespace(
+            runs=pd.DataFrame({"label": ["mse"] * len(values)}), scores=pd.DataFrame({"STS-A": values})
+        )
+
+    values = [0.64, 0.27, 0.04, 0.02, 0.81]
+    before, after = side(values), side(values[::-1])
+    assert _value(_means(before), "mse", "STS-A") != _value(_means(after), "mse", "STS-A")
     assert changes_between(before, after) == {}
-    after.scores.loc[0, "STS-A"] += 1e-6
-    assert list(changes_between(before, after)) == ["mse"]
+    assert list(changes_between(before, side([*values[:4], values[4] + 1e-6]))) == ["mse"]
