@@ -215,8 +215,8 @@ def test_details_are_logged(cli: Cli, tmp_path: Path) -> None:
 
 def test_workers_log_as_their_driver_does(place: Path) -> None:
     with logging_at(logging.INFO):
-        order = WorkerOrder(*([None] * 3))  # type: ignore[arg-type]
-    assert order.log_level == logging.INFO and WorkerOrder(*([None] * 3)).log_level is None  # type: ignore[arg-type]
+        order = WorkerOrder(*([None] * 4))  # type: ignore[arg-type]
+    assert order.log_level == logging.INFO and WorkerOrder(*([None] * 4)).log_level is None  # type: ignore[arg-type]
 
 
 @shows("check", "--study")

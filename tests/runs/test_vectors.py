@@ -144,7 +144,7 @@ BROKEN: dict[str, tuple[Callable[[Path], str], str]] = {
     "no rows": (lambda path: write(path, [], np.empty((0, 6))), "has no vectors|not lists of numbers"),
     "no such column": (lambda path: str(pd.DataFrame({"a": [1]}).to_parquet(path) or path), "unknown column 'text'"),
     "numbers for vectors": (lambda path: write(path, values=range(12)), "holds int64, not lists of numbers"),
-    "not there": (str, "is not there; give a file"),
+    "not there": (str, "there is no file .*; give a file"),
     "an empty folder": (empty_folder, r"has neither \.parquet files nor one \.npy file"),
     "of another kind": (as_csv, r"is neither \.parquet nor \.npy"),
     "more lines than rows": (npy_with_lines(10, 12), "has 10 rows, and v.jsonl another number of lines"),

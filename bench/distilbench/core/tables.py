@@ -109,7 +109,8 @@ def as_numbers(values: Iterable[Any]) -> pd.Series:
     """Numbers, or what is written for them; NaN for all that is not finite, such as a date."""
     import pandas as pd
 
-    found = pd.Series(values)
+    # A text with half of a character in it fits no column of texts.
+    found = values if isinstance(values, pd.Series) else pd.Series(list(values), dtype=object)
     if found.dtype.kind not in "iufb":
         found = found.astype(object)
         try:
