@@ -182,6 +182,8 @@ def test_trials_beside_the_records_are_not_trained_again_on_another_machine(tuna
             there.append(known)
 
     one = with_methods(tunable, tunable.study.methods[:1])
+    both = replace(make_inputs(tunable.study, replace(tunable.settings, out=tmp_path / "both")), tasks=list)
+    of_both = tune(both, Watch())
     found = tune(one, Watch())
     (item,) = found.methods
     lost = replace(item, trials=[item.trials[0], replace(item.trials[1], score=None, error="lost"), item.trials[2]])
@@ -190,6 +192,14 @@ def test_trials_beside_the_records_are_not_trained_again_on_another_machine(tuna
     elsewhere = make_inputs(one.study, replace(one.settings, cache=tmp_path / "another"))
     assert tune(replace(elsewhere, tasks=list), Listens()) == found
     assert there == [True, False, True]
+
+    class Kills(Watch):
+        def trial(self, place: tuple[int, int], label: str, trial: Trial, known: bool) -> None:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tune(both, Kills())
+    assert read_design(both.settings.out / "tuned").tuning == of_both
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
@@ -46,11 +45,12 @@ def tune(inputs: Inputs, watch: Watch, engine: Engine = in_this_process) -> Tuni
     preflight(inputs)
     try_rows(inputs)
     spec, folder = _spec(inputs), inputs.settings.out / inputs.name
-    known = _known_trials(folder)
+    before = read_design(folder).tuning
+    known = _known_trials(before)
     rows = [_Row(inputs, entry) for entry in rows_to_tune(inputs.study)]
     for number in range(1, spec.trials + 1):
         for row, trial, found in _next_trials(rows, known, engine):
-            write_tuning(folder, _tuning(inputs, rows))
+            write_tuning(folder, _tuning(inputs, rows, before))
             watch.trial((number, spec.trials), row.entry.label, trial, found)
     return _tuning(inputs, rows)
 
@@ -76,15 +76,23 @@ def _spec(inputs: Inputs) -> TuneSpec:
     return inputs.study.tune
 
 
-def _tuning(inputs: Inputs, rows: list[_Row]) -> Tuning:
+def _tuning(inputs: Inputs, rows: list[_Row], before: Tuning | None = None) -> Tuning:
     spec, source = _spec(inputs), inputs.study.dev.source if inputs.study.dev else ""
-    done = [row.tuned for row in rows if row.tuned.trials]
+    done = [tuned for row in rows if (tuned := _with_those_ahead(row.tuned, before)).trials]
     return Tuning(spec.trials, spec.sampler, spec.seeds, source, version("optuna"), done)
 
 
-def _known_trials(folder: Path) -> dict[tuple[str, ...], Trial]:
+def _with_those_ahead(tuned: Tuned, before: Tuning | None) -> Tuned:
+    """With the row's trials that were there and are not reached yet: a kill may not lose them."""
+    there = (
+        [item for item in before.methods if (item.label, item.space) == (tuned.label, tuned.space)] if before else []
+    )
+    ahead = [trial for item in there for trial in item.trials[len(tuned.trials) :]]
+    return dataclasses.replace(tuned, trials=[*tuned.trials, *ahead])
+
+
+def _known_trials(tuning: Tuning | None) -> dict[tuple[str, ...], Trial]:
     """The trials beside a study's records that have a score, by their runs, whose ids hold all that decides it."""
-    tuning = read_design(folder).tuning
     trials = [trial for item in tuning.methods for trial in item.trials] if tuning else []
     return {tuple(trial.runs): trial for trial in trials if trial.score is not None}
 
